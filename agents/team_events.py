@@ -1,0 +1,201 @@
+"""Reading ``team.events``: from a record's bytes to one typed event, or one sentence that says what is wrong with it.
+
+Subscription facts, which normalise writes and which are nearly all of the topic, are read with a narrow msgspec model;
+whatever that does not take is read again with the pydantic models of the contract, which decide.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from agents.registers import Version
+from schemas.envelope import Envelope, canonical_team_id
+from schemas.kinds import SERVICE_KINDS, Kind
+from schemas.reasons import Reason
+from schemas.team_events import (
+    EVENT_RANK,
+    IMPORTED,
+    MAX_CLOCK_SKEW_SECONDS,
+    SERVICE_DATA,
+    Data,
+    ImportedTier,
+    SubscriptionEvent,
+    SubscriptionFact,
+)
+from schemas.tiers import Tier, parse_tier
+
+SERVICE_RANK = len(EVENT_RANK)
+"""Rank of an admin's decision among the facts of one second: people act on what they saw."""
+
+
+class Unreadable(ValueError):
+    """A record that can not be decided on; ``reason`` is its outcome, the message the sentence for an operator."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BillingFact(msgspec.Struct, frozen=True, gc=False):
+    """``SubscriptionFact`` as the hot path reads it; same fields, same meaning."""
+
+    event_id: str
+    subscription_id: str
+    occurred_at: int
+    time_source: str
+    plan_id: str | None = None
+    tier: str | None = None
+    paid_count: int = 0
+    status: str | None = None
+    has_scheduled_changes: bool = False
+    current_end: int | None = None
+    email: str | None = None
+    amount: int | None = None
+    currency: str | None = None
+    payment_id: str | None = None
+    adopt: bool = False
+
+
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    data: msgspec.Raw
+    subject: str | None = None
+    correlationid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TeamEvent:
+    """One event about one team. ``occurred_at`` is in Unix seconds; ``version`` orders it among the team's facts."""
+
+    id: str
+    source: str
+    team_id: str
+    correlation_id: str
+    occurred_at: int
+    version: Version
+    body: "Billing | Service | Imported"
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """A subscription fact; ``tier`` is None where its plan is unknown."""
+
+    event: SubscriptionEvent
+    fact: BillingFact
+    tier: Tier | None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An event that a service sent."""
+
+    kind: Kind
+    data: Data
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A tier known from elsewhere."""
+
+    data: ImportedTier
+
+
+_BILLING: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
+_SERVICE: dict[str, Kind] = {kind.value: kind for kind in SERVICE_KINDS}
+_read_head = msgspec.json.Decoder(_Head).decode
+_read_fact = msgspec.json.Decoder(BillingFact).decode
+
+
+def read_team_event(value: bytes | None, received_at: int) -> TeamEvent:
+    """Return the event that ``value`` holds; ``received_at`` is the record's timestamp in Unix seconds.
+
+    Raises Unreadable: malformed, unknown kind or team or tier, or a time too far ahead of ``received_at``.
+    """
+    if value is None:
+        raise Unreadable(Reason.MALFORMED, "The record has no value; team.events takes CloudEvents envelopes only.")
+    try:
+        head = _read_head(value)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable(Reason.MALFORMED, f"The value is no CloudEvents envelope: {error}.") from error
+    if not 1 <= len(head.id) <= 100 or not head.source:
+        raise Unreadable(Reason.MALFORMED, "The envelope needs an id of 1 to 100 characters and a source.")
+    team_id = canonical_team_id(head.subject)
+    if team_id is None:
+        raise Unreadable(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
+    correlation_id = head.correlationid or head.id
+
+    event = _BILLING.get(head.type)
+    if event is not None:
+        fact = _billing_fact(head.data)
+        _check_time(fact.occurred_at, received_at)
+        tier = parse_tier(fact.tier)
+        if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
+            raise Unreadable(Reason.UNKNOWN_PLAN, f"{event.value} needs the tier of its plan, and the fact has none.")
+        version = (fact.occurred_at, EVENT_RANK[event], fact.paid_count, fact.event_id)
+        return TeamEvent(head.id, head.source, team_id, correlation_id, fact.occurred_at, version, Billing(event, fact, tier))
+
+    kind = _SERVICE.get(head.type)
+    if kind is None and head.type != IMPORTED:
+        raise Unreadable(Reason.UNKNOWN_KIND, f"The type {head.type[:100]!r} is none that team.events carries.")
+    envelope = _validated(value, Envelope[SERVICE_DATA[kind]] if kind else Envelope[ImportedTier])  # type: ignore[misc]
+    moment = envelope.time
+    seconds = int(moment.timestamp())
+    _check_time(seconds, received_at)
+    version = (seconds, SERVICE_RANK if kind else 0, moment.microsecond, f"{head.source}#{head.id}")
+    body = Service(kind, envelope.data) if kind else Imported(envelope.data)
+    return TeamEvent(head.id, head.source, team_id, correlation_id, seconds, version, body)
+
+
+def starts(event: SubscriptionEvent, paid_count: int, status: str | None, has_scheduled_changes: bool) -> bool:
+    """Whether the event puts a plan in force, and so needs to know the plan's tier: a charge, an activation that was paid
+    for, an update of an active subscription that is not merely scheduled."""
+    if event is SubscriptionEvent.CHARGED:
+        return True
+    if event is SubscriptionEvent.ACTIVATED:
+        return paid_count > 0
+    return event is SubscriptionEvent.UPDATED and status == "active" and not has_scheduled_changes
+
+
+def _billing_fact(raw: msgspec.Raw) -> BillingFact:
+    try:
+        fact = _read_fact(raw)
+        if fact.occurred_at >= 0 and (fact.tier is None or parse_tier(fact.tier) is not None):
+            return fact
+    except msgspec.ValidationError:
+        pass  # the contract's own model decides, and says what is wrong
+    model = _validated(bytes(raw), SubscriptionFact)
+    return BillingFact(**model.model_dump())
+
+
+def _check_time(seconds: int, received_at: int) -> None:
+    if seconds > received_at + MAX_CLOCK_SKEW_SECONDS:
+        raise Unreadable(
+            Reason.FUTURE_TIME,
+            f"The event's time lies {seconds - received_at} s after its receipt; send Unix seconds or RFC 3339 from a set clock.",
+        )
+
+
+def _validated(value: bytes, model: type[Any]) -> Any:
+    try:
+        return model.model_validate_json(value)
+    except ValidationError as error:
+        raise Unreadable(_reason_of(error), describe(error)) from error
+
+
+def _reason_of(error: ValidationError) -> Reason:
+    fields = {fault["loc"][-1] for fault in error.errors(include_input=False, include_context=False) if fault["loc"] and fault["type"] == "value_error"}
+    return Reason.UNKNOWN_TIER if fields and fields <= {"tier", "to"} else Reason.MALFORMED
+
+
+def describe(error: ValidationError) -> str:
+    """Return one sentence that names each wrong field, and never its value (it may be an address)."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults[:5]) + "."
+
+

@@ -1,0 +1,34 @@
+"""The kinds of audit event, in one place. Emit sites and the forwarder match on identity, never on a string of their own."""
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What an audit row says happened; also the CloudEvents ``type`` on ``audit.events`` and the event name at Loops."""
+
+    CLAIMED = "onboarding.claimed"
+    UPGRADED = "subscription.upgraded"
+    DOWNGRADED = "subscription.downgraded"
+    CANCELED = "subscription.canceled"  # one l: ours; Razorpay's own event has two
+    NEAR_QUOTA_WALL = "near_quota_wall"
+    EXPERIMENT_CONVERSION = "experiment.conversion"
+    ADMIN_TIER_CHANGED = "admin.tier_changed"
+    ADMIN_PROMO_ISSUED = "admin.promo_issued"
+    RESOURCE_EXPIRY_IMMINENT = "resource.expiry_imminent"
+    CHARGE_UNDELIVERABLE = "billing.charge_undeliverable"
+
+
+SERVICE_KINDS: frozenset[Kind] = frozenset(
+    {
+        Kind.CLAIMED,
+        Kind.NEAR_QUOTA_WALL,
+        Kind.EXPERIMENT_CONVERSION,
+        Kind.ADMIN_TIER_CHANGED,
+        Kind.ADMIN_PROMO_ISSUED,
+        Kind.RESOURCE_EXPIRY_IMMINENT,
+    }
+)
+"""The kinds that other services send; the rest are decided here."""
+
+TRANSITIONS: frozenset[Kind] = frozenset({Kind.UPGRADED, Kind.DOWNGRADED, Kind.CANCELED})
+"""The kinds that report what a billing event did to a team's tier."""

@@ -1,0 +1,182 @@
+"""``data`` of the records on ``team.events``: what services send, what normalise derives, what an import states.
+
+Times are Unix seconds (``int``) inside facts that normalise writes; services may send RFC 3339 with an offset or
+Unix seconds. Unknown fields of services' events are kept, and end up in the audit row's metadata, never in a mail.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.kinds import Kind
+from schemas.tiers import LABELS, parse_tier
+
+IMPORTED = "team.imported"
+"""CloudEvents type of a tier that was imported from the system that knew the team before."""
+
+MAX_SECONDS = 253_402_300_799
+"""The last second of the year 9999: what a database's timestamp and RFC 3339 can still say."""
+
+
+class SubscriptionEvent(StrEnum):
+    """Razorpay's subscription events that concern a team's tier; also the CloudEvents ``type`` of the fact.
+
+    Declared in the order of their rank within one second (Razorpay's times have whole seconds).
+    Source: Razorpay documentation, "Subscription webhooks".
+    """
+
+    AUTHENTICATED = "subscription.authenticated"
+    ACTIVATED = "subscription.activated"
+    UPDATED = "subscription.updated"
+    CHARGED = "subscription.charged"
+    PENDING = "subscription.pending"
+    PAUSED = "subscription.paused"
+    RESUMED = "subscription.resumed"
+    HALTED = "subscription.halted"
+    COMPLETED = "subscription.completed"
+    CANCELLED = "subscription.cancelled"  # two l: Razorpay's spelling
+
+
+EVENT_RANK: dict[SubscriptionEvent, int] = {event: rank for rank, event in enumerate(SubscriptionEvent)}
+"""Which of two facts of the same second is the later one."""
+
+
+def _tier_label(value: object) -> str:
+    tier = parse_tier(value)
+    if tier is None:
+        raise ValueError(f"is no tier; use one of {', '.join(LABELS)}")
+    return tier.label
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("is no time; send RFC 3339 with an offset, or Unix seconds")
+    if isinstance(value, int | float):
+        if not 0 <= value <= MAX_SECONDS:
+            raise ValueError("is out of range; send Unix seconds, not milliseconds")
+        return datetime.fromtimestamp(value, UTC)
+    return value
+
+
+TierLabel = Annotated[str, BeforeValidator(_tier_label)]
+"""A tier's name in its one spelling; other spellings are folded, unknown names rejected."""
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""An instant: RFC 3339 with an offset, or Unix seconds."""
+
+Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+
+
+class Data(BaseModel):
+    """Base of the ``data`` of one kind. Unknown fields are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The fields that the contract does not name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class OnboardingClaimed(Data):
+    """Somebody has claimed the team: its owner's contact, and the tier it starts with."""
+
+    email: Email
+    user_id: str | None = Field(default=None, min_length=1, max_length=200)
+    tier: TierLabel | None = None
+    name: str | None = Field(default=None, max_length=500)
+
+
+class NearQuotaWall(Data):
+    """A team nears a limit; ``used`` and ``limit`` are in ``unit``."""
+
+    resource_type: str = Field(min_length=1, max_length=200)
+    used: int | float
+    limit: int | float
+    unit: str | None = Field(default=None, max_length=50)
+
+
+class ExperimentConversion(Data):
+    """A team did what an experiment hoped for."""
+
+    experiment: str = Field(min_length=1, max_length=200)
+    variant: str = Field(min_length=1, max_length=200)
+    goal: str | None = Field(default=None, max_length=200)
+
+
+class AdminTierChanged(Data):
+    """An admin puts the team on a tier by hand, whatever is billed."""
+
+    to: TierLabel
+    admin: str = Field(min_length=1, max_length=200)
+    reason: str | None = Field(default=None, max_length=1_000)
+
+
+class AdminPromoIssued(Data):
+    """An admin gives the team a promotion code."""
+
+    code: str = Field(min_length=1, max_length=200)
+    admin: str = Field(min_length=1, max_length=200)
+    percent_off: float | None = Field(default=None, ge=0, le=100)
+    expires_at: Moment | None = None
+
+
+class ResourceExpiryImminent(Data):
+    """Something of the team's is about to expire."""
+
+    resource_type: str = Field(min_length=1, max_length=200)
+    resource_id: str = Field(min_length=1, max_length=200)
+    expires_at: Moment
+
+
+class ImportedTier(Data):
+    """What the system of record before tierstream knew: a starting point, never a transition."""
+
+    tier: TierLabel
+    plan_id: str | None = None
+    subscription_id: str | None = None
+    email: Email | None = None
+    user_id: str | None = None
+
+
+class SubscriptionFact(BaseModel):
+    """One Razorpay subscription event, resolved by normalise: whose it is, and what tier its plan means.
+
+    ``tier`` is None where the event needs no plan (ends, troubles) and the plan is unknown. ``occurred_at`` is in Unix
+    seconds, ``time_source`` says where it comes from. ``adopt`` marks a subscription older than the adoption date.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_id: str
+    subscription_id: str
+    occurred_at: int = Field(ge=0, le=MAX_SECONDS)
+    time_source: Literal["created_at", "entities", "receipt"]
+    plan_id: str | None = None
+    tier: TierLabel | None = None
+    paid_count: int = 0
+    status: str | None = None
+    has_scheduled_changes: bool = False
+    current_end: int | None = None
+    email: str | None = None
+    amount: int | None = Field(default=None, description="Minor units of ``currency``.")
+    currency: str | None = None
+    payment_id: str | None = None
+    adopt: bool = False
+
+
+SERVICE_DATA: dict[Kind, type[Data]] = {
+    Kind.CLAIMED: OnboardingClaimed,
+    Kind.NEAR_QUOTA_WALL: NearQuotaWall,
+    Kind.EXPERIMENT_CONVERSION: ExperimentConversion,
+    Kind.ADMIN_TIER_CHANGED: AdminTierChanged,
+    Kind.ADMIN_PROMO_ISSUED: AdminPromoIssued,
+    Kind.RESOURCE_EXPIRY_IMMINENT: ResourceExpiryImminent,
+}
+"""The model of ``data`` for each kind that services send."""
+
+MAX_CLOCK_SKEW_SECONDS = 300
+"""A fact may lie this far after its receipt. More is a broken clock, or milliseconds sent as seconds, which would
+freeze the team's registers at a time that no later fact can beat."""

@@ -1,0 +1,67 @@
+"""The error tree. ``retriable`` says whether the same call may succeed later without anybody changing anything.
+
+    TierstreamError
+    ├── ConfigurationError        a setting is missing or wrong; the start stops (exit 2)
+    ├── TopologyError             topics are absent or differ from streams/topics.py (exit 1)
+    ├── Unavailable               a service does not answer (retriable)
+    │   ├── KafkaUnavailable
+    │   ├── PostgresUnavailable
+    │   └── LoopsUnavailable
+    ├── LoopsKeyRejected          Loops answered 401 or 403: stop, a bad key must not burn the queue
+    ├── PositionError             a table's position does not fit its topic (recreated, truncated)
+    ├── Fenced                    another worker owns the partition now; this one must exit
+    └── StageFailed               a stage could not go on and must be restarted
+
+Each message is one sentence: what, where, what to do. Neither secrets nor addresses are ever part of one.
+"""
+
+
+class TierstreamError(Exception):
+    """Base of every error that tierstream raises on purpose."""
+
+    retriable: bool = False
+    exit_code: int = 1
+
+
+class ConfigurationError(TierstreamError):
+    """A setting is missing or wrong."""
+
+    exit_code = 2
+
+
+class TopologyError(TierstreamError):
+    """A topic is absent, or differs from the topology."""
+
+
+class Unavailable(TierstreamError):
+    """A service that is needed does not answer."""
+
+    retriable = True
+
+
+class KafkaUnavailable(Unavailable):
+    """Kafka does not answer or does not acknowledge."""
+
+
+class PostgresUnavailable(Unavailable):
+    """PostgreSQL does not answer, or lacks a table (an outage like any other: `tierstream migrate` ends it)."""
+
+
+class LoopsUnavailable(Unavailable):
+    """Loops does not answer, or answers 429 or 5xx."""
+
+
+class LoopsKeyRejected(TierstreamError):
+    """Loops rejects the API key."""
+
+
+class PositionError(TierstreamError):
+    """The position row of a table partition does not fit its topic."""
+
+
+class Fenced(TierstreamError):
+    """Another worker has taken the partition over."""
+
+
+class StageFailed(TierstreamError):
+    """A stage can not go on in this process."""

@@ -1,0 +1,185 @@
+"""Settings: environment variables ``TIERSTREAM_*``, or a TOML file named by ``TIERSTREAM_CONFIG`` (the environment wins).
+
+One frozen object, built in ``main`` by ``load_settings`` and passed down. Nothing is read at import.
+"""
+
+import os
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from schemas.tiers import LABELS, Tier, parse_tier
+from streams.errors import ConfigurationError
+
+PREFIX = "TIERSTREAM_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+
+Role = Literal["gateway", "normalise", "classify", "audit", "forward", "feedback", "topics", "migrate"]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. Durations and sizes name their unit."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    kafka_bootstrap_servers: str = ""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = None
+
+    postgres_dsn: SecretStr | None = None
+
+    razorpay_webhook_secrets: SecretStr | None = Field(default=None, description="Comma-separated, the newest first.")
+    razorpay_team_note: str = Field(default="team_id", description="Key of the note that holds the team id.")
+    plans: Path | None = Field(default=None, description="TOML file: plan id = tier.")
+    adopt_subscriptions_created_before: date | None = None
+
+    loops_api_key: SecretStr | None = None
+    loops_base_url: str = "https://app.loops.so"
+    loops_rate_per_second: float = Field(default=10.0, gt=0)
+    loops_timeout_seconds: float = Field(default=10.0, gt=0)
+    loops_webhook_secret: SecretStr | None = None
+    forward: Literal["on", "off"] = "on"
+    forward_max_age_seconds: int = Field(default=86_400, ge=0)
+
+    initial_tier: str = "free"
+
+    gateway_host: str = "0.0.0.0"
+    gateway_port: int = Field(default=8080, ge=0, le=65_535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(default=9464, ge=0, le=65_535)
+    ingest_tokens: SecretStr | None = Field(default=None, description="Comma-separated; ``name:token`` or a bare token.")
+    console_token: SecretStr | None = None
+
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", description="Before topic, group and transaction names.")
+    partitions: int = Field(default=32, ge=1, le=1_000, description="Fixed at birth: keys and state depend on it.")
+    replication_factor: int = Field(default=3, ge=1)
+    min_insync_replicas: int | None = Field(default=None, ge=1, description="Default: 2, or 1 with one replica.")
+    retention_razorpay_webhooks_days: int = Field(default=30, ge=1)
+    retention_loops_webhooks_days: int = Field(default=30, ge=1)
+    retention_team_events_days: int = Field(default=400, ge=1)
+    retention_audit_events_days: int = Field(default=30, ge=1)
+    retention_dead_letters_days: int = Field(default=90, ge=1)
+
+    session_timeout_seconds: float = Field(default=10.0, ge=6.0, description="A dead worker's partitions move on after this.")
+    instance_id: str | None = Field(default=None, description="Static group member id; one for each worker process, kept over restarts.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("initial_tier")
+    @classmethod
+    def _known_tier(cls, value: str) -> str:
+        tier = parse_tier(value)
+        if tier is None:
+            raise ValueError(f"is {value!r}, which is no tier; use one of {', '.join(LABELS)}")
+        return tier.label
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Explicit values first, then the environment, then the TOML file."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+    @property
+    def initial(self) -> Tier:
+        """The tier of a team about which nothing is known."""
+        tier = parse_tier(self.initial_tier)
+        assert tier is not None  # the validator saw to it
+        return tier
+
+    @property
+    def razorpay_secrets(self) -> tuple[bytes, ...]:
+        """Webhook secrets, the newest first; all are tried, for a rotation leaves retries signed with the old one."""
+        return tuple(part.encode() for part in _split(self.razorpay_webhook_secrets))
+
+    @property
+    def ingest_clients(self) -> dict[str, str]:
+        """Bearer token → client name for ``POST /v1/events``; a bare token's client is called ``default``."""
+        clients: dict[str, str] = {}
+        for part in _split(self.ingest_tokens):
+            name, colon, token = part.partition(":")
+            clients[token if colon else part] = name if colon else "default"
+        return clients
+
+    def require(self, role: Role) -> None:
+        """Raise ConfigurationError, naming every variable that ``role`` needs and that is not set."""
+        missing = [
+            PREFIX + name.upper()
+            for name in _REQUIRED[role]
+            if not (self.forward == "off" and name == "loops_api_key") and _is_unset(getattr(self, name))
+        ]
+        if missing:
+            raise ConfigurationError(f"{role} can not start: set {' and '.join(missing)} (environment, or the file that {CONFIG_VARIABLE} names).")
+
+
+_REQUIRED: dict[Role, tuple[str, ...]] = {
+    "gateway": ("kafka_bootstrap_servers", "razorpay_webhook_secrets"),
+    "normalise": ("kafka_bootstrap_servers", "plans"),
+    "classify": ("kafka_bootstrap_servers",),
+    "audit": ("kafka_bootstrap_servers", "postgres_dsn"),
+    "forward": ("kafka_bootstrap_servers", "postgres_dsn", "loops_api_key"),
+    "feedback": ("kafka_bootstrap_servers", "postgres_dsn"),
+    "topics": ("kafka_bootstrap_servers",),
+    "migrate": ("postgres_dsn",),
+}
+
+
+def _is_unset(value: object) -> bool:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return text is None or text == ""
+
+
+def _split(secret: SecretStr | None) -> list[str]:
+    text = secret.get_secret_value() if secret else ""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings, ``overrides`` first. Raises ConfigurationError with every fault in one message."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which is no file.")
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what it is given
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors(include_input=False))
+        raise ConfigurationError(f"Settings are wrong: {faults}.") from error
+
+
+def load_plans(path: Path) -> dict[str, Tier]:
+    """Read the plan file (TOML: ``plan id = "tier"``, at the top or under ``[plans]``).
+
+    Raises ConfigurationError naming the file and the plan whose tier is unknown.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{PREFIX}PLANS: {path} can not be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{PREFIX}PLANS: {path} is no valid TOML: {error}.") from error
+    entries = table.get("plans", table)
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigurationError(f'{PREFIX}PLANS: {path} holds no plan; write lines such as plan_pro = "pro".')
+    plans: dict[str, Tier] = {}
+    for plan_id, name in entries.items():
+        tier = parse_tier(name)
+        if tier is None:
+            raise ConfigurationError(f"{PREFIX}PLANS: {path} gives {plan_id} the tier {name!r}, which is none; use one of {', '.join(LABELS)}.")
+        plans[plan_id] = tier
+    return plans

@@ -1,0 +1,79 @@
+"""The topology: every topic with its key, value, partitions, retention, producers and consumers. The only such place.
+
+``tierstream topics apply|check``, the stages, the documents and a test all read ``TOPICS``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from streams.settings import Settings
+
+Cleanup = Literal["delete", "compact"]
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. ``retention`` names the setting with its days; None keeps records for ever (compacted topics)."""
+
+    name: str
+    key: str
+    value: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    cleanup: Cleanup = "delete"
+    retention: str | None = None
+
+    def full_name(self, settings: Settings) -> str:
+        """The name on the broker."""
+        return settings.topic_prefix + self.name
+
+    def config(self, settings: Settings) -> dict[str, str]:
+        """The topic's configuration on the broker, as Kafka's topic properties."""
+        in_sync = settings.min_insync_replicas or min(2, settings.replication_factor)
+        properties = {"cleanup.policy": self.cleanup, "min.insync.replicas": str(in_sync)}
+        if self.retention is not None:
+            properties["retention.ms"] = str(getattr(settings, self.retention) * DAY_MS)
+        return properties
+
+
+RAZORPAY_WEBHOOKS = Topic(
+    "razorpay.webhooks", "subscription id, else event id", "Razorpay's raw bytes", ("gateway",), ("normalise",), retention="retention_razorpay_webhooks_days"
+)
+LOOPS_WEBHOOKS = Topic("loops.webhooks", "webhook id", "Loops' raw bytes", ("gateway",), ("feedback",), retention="retention_loops_webhooks_days")
+SUBSCRIPTION_LINKS = Topic("subscription.links", "subscription id", "Envelope[SubscriptionLink]", ("import-tiers",), ("normalise",), cleanup="compact")
+TEAM_EVENTS = Topic(
+    "team.events", "team id", "Envelope[SubscriptionFact | service kinds]", ("gateway", "normalise", "services"), ("classify",), retention="retention_team_events_days"
+)
+AUDIT_EVENTS = Topic(
+    "audit.events", "team id", "Envelope[AuditData]", ("classify", "normalise"), ("audit", "forward", "other teams"), retention="retention_audit_events_days"
+)
+TIER_CURRENT = Topic("tier.current", "team id", "Envelope[TierCurrent]", ("classify",), ("other teams",), cleanup="compact")
+DEAD_LETTERS = Topic("dead.letters", "as it was", "as it was", ("every stage",), ("operators",), retention="retention_dead_letters_days")
+NORMALISE_CHANGELOG = Topic("tierstream.normalise-links-changelog", "subscription id", "team id", ("normalise",), ("normalise",), cleanup="compact")
+CLASSIFY_CHANGELOG = Topic("tierstream.classify-teams-changelog", "team id", "packed registers", ("classify",), ("classify",), cleanup="compact")
+
+TOPICS: tuple[Topic, ...] = (
+    RAZORPAY_WEBHOOKS,
+    SUBSCRIPTION_LINKS,
+    TEAM_EVENTS,
+    AUDIT_EVENTS,
+    TIER_CURRENT,
+    DEAD_LETTERS,
+    LOOPS_WEBHOOKS,
+    NORMALISE_CHANGELOG,
+    CLASSIFY_CHANGELOG,
+)
+
+
+def group_id(settings: Settings, stage: str) -> str:
+    """The consumer group of a stage, which is also its Faust app's id."""
+    return f"{settings.topic_prefix}tierstream.{stage}"
+
+
+def on_broker(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield name and configuration of every topic as it should be on the broker."""
+    for topic in TOPICS:
+        yield topic.full_name(settings), topic.config(settings)
