@@ -180,3 +180,12 @@ SERVICE_DATA: dict[Kind, type[Data]] = {
 MAX_CLOCK_SKEW_SECONDS = 300
 """A fact may lie this far after its receipt. More is a broken clock, or milliseconds sent as seconds, which would
 freeze the team's registers at a time that no later fact can beat."""
+
+
+class SubscriptionLink(BaseModel):
+    """Whose subscription it is: one record of ``subscription.links``, as an import writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    subscription_id: str = Field(min_length=1, max_length=100)
+    team_id: str

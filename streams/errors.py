@@ -7,7 +7,10 @@
     │   ├── KafkaUnavailable
     │   ├── PostgresUnavailable
     │   └── LoopsUnavailable
+    ├── RecordTooLarge            Kafka, or a topic of it, takes no record of this size
     ├── LoopsKeyRejected          Loops answered 401 or 403: stop, a bad key must not burn the queue
+    ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23)
+    ├── MigrationError            a migration that was applied has been changed since
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
     ├── Fenced                    another worker owns the partition now; this one must exit
     └── StageFailed               a stage could not go on and must be restarted
@@ -51,8 +54,20 @@ class LoopsUnavailable(Unavailable):
     """Loops does not answer, or answers 429 or 5xx."""
 
 
+class RecordTooLarge(TierstreamError):
+    """A record is larger than its topic takes."""
+
+
 class LoopsKeyRejected(TierstreamError):
     """Loops rejects the API key."""
+
+
+class RowRejected(TierstreamError):
+    """PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23): no retry can help."""
+
+
+class MigrationError(TierstreamError):
+    """The database's migrations and the files differ."""
 
 
 class PositionError(TierstreamError):

@@ -3,15 +3,25 @@
 ``tierstream topics apply|check``, the stages, the documents and a test all read ``TOPICS``.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from streams.errors import KafkaUnavailable, TopologyError
 from streams.settings import Settings
+from streams.transport.client import client_config
 
 Cleanup = Literal["delete", "compact"]
 
 DAY_MS = 86_400_000
+
+MAX_RECORD_BYTES = 4_194_304
+"""``max.message.bytes`` of our topics. A request body is at most 1 MiB and what a stage derives from a record is little larger
+than the record, so every derived record, and every dead letter with its added headers, fits with room to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +43,7 @@ class Topic:
     def config(self, settings: Settings) -> dict[str, str]:
         """The topic's configuration on the broker, as Kafka's topic properties."""
         in_sync = settings.min_insync_replicas or min(2, settings.replication_factor)
-        properties = {"cleanup.policy": self.cleanup, "min.insync.replicas": str(in_sync)}
+        properties = {"cleanup.policy": self.cleanup, "min.insync.replicas": str(in_sync), "max.message.bytes": str(MAX_RECORD_BYTES)}
         if self.retention is not None:
             properties["retention.ms"] = str(getattr(settings, self.retention) * DAY_MS)
         return properties
@@ -77,3 +87,62 @@ def on_broker(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield name and configuration of every topic as it should be on the broker."""
     for topic in TOPICS:
         yield topic.full_name(settings), topic.config(settings)
+
+
+def apply(settings: Settings) -> list[str]:
+    """Create the topics that are missing and return their names. Idempotent; two at once do no harm.
+
+    Raises TopologyError when a topic that exists has another number of partitions or another cleanup policy (keys and state
+    depend on both, so neither is changed), KafkaUnavailable.
+    """
+    admin = _admin(settings)
+    missing, differences = _compare(admin, settings)
+    if differences:
+        raise TopologyError(_sentence(differences))
+    wanted = dict(on_broker(settings))
+    new = [NewTopic(name, settings.partitions, settings.replication_factor, config=wanted[name]) for name in missing]
+    for name, future in (admin.create_topics(new, operation_timeout=30) if new else {}).items():
+        try:
+            future.result(30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopologyError(f"The topic {name} can not be created: {error.args[0].str()}.") from error
+    return missing
+
+
+def check(settings: Settings) -> None:
+    """Raise TopologyError when the broker's topics are not those of ``TOPICS``, KafkaUnavailable when it does not answer."""
+    missing, differences = _compare(_admin(settings), settings)
+    if missing:
+        differences = [*differences, f"missing: {', '.join(missing)}"]
+    if differences:
+        raise TopologyError(_sentence(differences))
+
+
+def _sentence(differences: list[str]) -> str:
+    return f"The topics differ from the topology: {'; '.join(differences)}. Run `tierstream topics apply` for what is missing; partitions and cleanup are fixed at birth."
+
+
+def _admin(settings: Settings) -> AdminClient:
+    return AdminClient({**client_config(settings), "socket.connection.setup.timeout.ms": 5_000}, logger=logging.getLogger("librdkafka"))
+
+
+def _compare(admin: AdminClient, settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the names of missing topics, and a phrase for each difference."""
+    try:
+        present = admin.list_topics(timeout=10).topics
+        wanted = dict(on_broker(settings))
+        names = [name for name in wanted if name in present]
+        described = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name) for name in names], request_timeout=10) if names else {}
+        configs = {resource.name: future.result(10) for resource, future in described.items()}
+    except KafkaException as error:
+        raise KafkaUnavailable(f"Kafka does not answer at {settings.kafka_bootstrap_servers}: {error.args[0].str()}. Check TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS.") from error
+    differences: list[str] = []
+    for name in names:
+        partitions = len(present[name].partitions)
+        if partitions != settings.partitions:
+            differences.append(f"{name} has {partitions} partitions instead of {settings.partitions}")
+        cleanup = configs[name]["cleanup.policy"].value
+        if cleanup != wanted[name]["cleanup.policy"]:
+            differences.append(f"{name} has cleanup.policy={cleanup} instead of {wanted[name]['cleanup.policy']}")
+    return [name for name in wanted if name not in present], differences

@@ -1,0 +1,316 @@
+"""Razorpay's webhook body, read tolerantly: one odd field never costs the event.
+
+Sources: Razorpay documentation, "Subscription webhooks", "Validate and test webhooks"; and bodies seen in real
+deliveries, which differ from it: ``notes`` is an object, ``[]``, null or JSON in a string, ``payload`` may be a string,
+``created_at`` may stand in it or nowhere, ``captured`` is ``"1"`` or ``true``, ``contains`` may omit what is there.
+Times are Unix seconds. A field that can not be read as what it should be counts as absent.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from schemas.team_events import MAX_SECONDS
+
+PLACEHOLDER_EMAIL = "void@razorpay.com"
+"""What Razorpay sends where a payment has no address. Never a recipient."""
+
+MAX_ID_CHARACTERS = 100
+MAX_TEXT_CHARACTERS = 1_000
+MAX_COUNT = 2**53
+"""The largest whole number that every JSON reader keeps exactly."""
+
+_HAPPENED = (
+    "created_at",
+    "current_start",
+    "ended_at",
+    "captured_at",
+    "authorized_at",
+    "paid_at",
+    "issued_at",
+    "cancelled_at",
+    "paused_at",
+    "resumed_at",
+)
+"""Times of an entity that say when something happened. ``current_end``, ``charge_at``, ``start_at``, ``end_at`` and
+``expire_by`` are plans for later, also once they lie in the past."""
+
+_EMAIL = re.compile(r"[^@\s\x00]+@[^@\s\x00]+")
+_DIGITS = re.compile(r"[0-9]{1,18}")
+
+JsonObject = dict[str, Any]
+TimeSource = Literal["created_at", "entities", "receipt"]
+
+
+class MalformedWebhook(ValueError):
+    """The body is not a JSON object. The message never repeats any of it."""
+
+
+class LandingKey(NamedTuple):
+    """What the gateway has to know of a body: whether it is a JSON object, and which subscription it is about."""
+
+    is_json_object: bool
+    subscription_id: str | None
+
+
+def _reject_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else float(digits)
+
+
+def _decode(text: bytes | str) -> object:
+    """Return the JSON value of ``text``. Raises ValueError when there is none."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    # Lone surrogates and numbers beyond a double are JSON by RFC 8259, though orjson has no value for them.
+    try:
+        decoded = text.decode() if isinstance(text, bytes) else text
+        return json.loads(decoded, parse_constant=_reject_constant, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
+def _object(value: object) -> JsonObject:
+    """Return ``value`` when it is an object, or the object that it holds as JSON text; else an empty one."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        try:
+            decoded = _decode(value)
+        except ValueError:
+            return {}
+        return decoded if isinstance(decoded, dict) else {}
+    return {}
+
+
+def _entity(payload: JsonObject, name: str) -> JsonObject:
+    return _object(_object(payload.get(name)).get("entity"))
+
+
+def _text(value: object) -> str | None:
+    """Return a string or number as text; None for anything else, for a blank, and for what UTF-8 can not carry."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if not text or len(text) > MAX_TEXT_CHARACTERS or "\x00" in text:
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return None
+    return text
+
+
+def _identifier(value: object) -> str | None:
+    text = None if isinstance(value, bool | float) else _text(value)
+    return text if text is not None and len(text) <= MAX_ID_CHARACTERS and text.isascii() and text.isprintable() else None
+
+
+def _count(value: object, maximum: int = MAX_COUNT) -> int | None:
+    """Return a whole number from 0 to ``maximum``, also when it was sent as text or with a fraction; else None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        digits = value.strip()
+        value = int(digits) if _DIGITS.fullmatch(digits) else None
+    if isinstance(value, int | float) and 0 <= value <= maximum:
+        return int(value)
+    return None
+
+
+def _moment(value: object) -> int | None:
+    return _count(value, MAX_SECONDS)
+
+
+def _flag(value: object) -> bool:
+    return value is True or value == 1 or (isinstance(value, str) and value.strip().lower() in ("1", "true", "yes"))
+
+
+def _notes(value: object) -> dict[str, str]:
+    if not value:
+        return {}
+    texts = ((name, _text(note)) for name, note in _object(value).items())
+    return {name: text for name, text in texts if text is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Else:
+    """Annotation: what does not have the field's type at once is given to ``coerce``, which always has an answer."""
+
+    coerce: Callable[[object], object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        fallback = core_schema.no_info_plain_validator_function(self.coerce, json_schema_input_schema=core_schema.any_schema())
+        return core_schema.union_schema([handler(source), fallback], mode="left_to_right")
+
+
+_Text = Annotated[Annotated[str, Field(strict=True, pattern=r"^[!-~](?:[ -~]{0,998}[!-~])?$")] | None, _Else(_text)]
+_Count = Annotated[Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] | None, _Else(_count)]
+_Moment = Annotated[Annotated[int, Field(strict=True, ge=0, le=MAX_SECONDS)] | None, _Else(_moment)]
+_Flag = Annotated[Annotated[bool, Field(strict=True)], _Else(_flag)]
+_Notes = Annotated[dict[str, str], BeforeValidator(_notes)]
+
+
+class _Entity(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Subscription(_Entity):
+    """A subscription as it was when the event was made. Source: Razorpay API, "Subscription entity".
+
+    ``paid_count`` counts billing cycles paid so far; ``current_start`` and ``current_end`` bound the one that runs.
+    """
+
+    id: str
+    plan_id: _Text = None
+    status: _Text = None
+    customer_id: _Text = None
+    customer_email: _Text = None
+    paid_count: _Count = None
+    total_count: _Count = None
+    has_scheduled_changes: _Flag = False
+    created_at: _Moment = None
+    current_start: _Moment = None
+    current_end: _Moment = None
+    ended_at: _Moment = None
+    notes: _Notes = {}
+
+
+class Payment(_Entity):
+    """A payment. ``amount`` is in minor units of ``currency`` (paise). Source: Razorpay API, "Payment entity"."""
+
+    id: _Text = None
+    amount: _Count = None
+    currency: _Text = None
+    status: _Text = None
+    captured: _Flag = False
+    email: _Text = None
+    created_at: _Moment = None
+    notes: _Notes = {}
+
+
+class RazorpayWebhook(_Entity):
+    """One delivery. ``event`` is None when the body names none; ``created_at`` when neither body nor payload has one.
+
+    ``entity_times`` are the times in the payload's entities that say when something happened, read only where
+    ``created_at`` is None.
+    """
+
+    event: str | None = None
+    created_at: int | None = None
+    subscription: Subscription | None = None
+    payment: Payment | None = None
+    entity_times: tuple[int, ...] = ()
+
+    def note(self, name: str) -> str | None:
+        """Return the note called ``name``: the subscription's, else the payment's; None without one.
+
+        A note that holds a JSON object is looked into for the same name.
+        """
+        for entity in (self.subscription, self.payment):
+            if entity is not None and entity.notes:
+                found = _find_note(entity.notes, name)
+                if found is not None:
+                    return found
+        return None
+
+    def occurred_at(self, received_at: int) -> tuple[int, TimeSource]:
+        """Return when the event happened, in Unix seconds, and which of three places says so.
+
+        ``created_at`` of the body, else of the payload; else the latest time in the entities that is not after
+        ``received_at``; else ``received_at``. Whether ``created_at`` is plausible is the caller's to judge.
+        """
+        if self.created_at is not None:
+            return self.created_at, "created_at"
+        past = [moment for moment in self.entity_times if moment <= received_at]
+        return (max(past), "entities") if past else (received_at, "receipt")
+
+    @property
+    def email(self) -> str | None:
+        """The subscription's customer, else the payer; the placeholder only where no real address is given."""
+        given = (self.subscription and self.subscription.customer_email, self.payment and self.payment.email)
+        usable = [address for address in given if address and len(address) <= 254 and _EMAIL.fullmatch(address)]
+        real = (address for address in usable if address.lower() != PLACEHOLDER_EMAIL)
+        return next(real, usable[0] if usable else None)
+
+
+def _find_note(notes: dict[str, str], name: str) -> str | None:
+    own = notes.get(name)
+    if own is not None:
+        return _text(_object(own).get(name)) or own
+    return next((text for note in notes.values() if (text := _text(_object(note).get(name))) is not None), None)
+
+
+def _event_name(value: object) -> str | None:
+    if isinstance(value, dict):
+        return next((name for key in ("name", "event", "type") if isinstance(value.get(key), str) and (name := _text(value[key]))), None)
+    return _text(value) if isinstance(value, str) else None
+
+
+def _entity_times(payload: JsonObject) -> tuple[int, ...]:
+    entities = (_entity(payload, name) for name in payload)
+    moments = (_moment(entity.get(field)) for entity in entities for field in _HAPPENED)
+    return tuple(moment for moment in moments if moment is not None)
+
+
+def landing_key(body: bytes) -> LandingKey:
+    """Return whether ``body`` is a JSON object and, if it names one, its subscription. Never raises.
+
+    Agrees with ``parse_webhook``: that one raises exactly where ``is_json_object`` is false, and reads the same id.
+    """
+    try:
+        document = _decode(body)
+    except ValueError:
+        return LandingKey(False, None)
+    if not isinstance(document, dict):
+        return LandingKey(False, None)
+    return LandingKey(True, _identifier(_entity(_object(document.get("payload")), "subscription").get("id")))
+
+
+def parse_webhook(body: bytes) -> RazorpayWebhook:
+    """Read one webhook body, whatever its event. Raises MalformedWebhook when it is not a JSON object, nothing else."""
+    try:
+        document = _decode(body)
+    except ValueError:
+        raise MalformedWebhook("The webhook body is not valid JSON.") from None
+    if not isinstance(document, dict):
+        raise MalformedWebhook(f"The webhook body is a JSON {_json_type(document)}, not an object.")
+    payload = _object(document.get("payload"))
+    subscription = _entity(payload, "subscription")
+    subscription_id = _identifier(subscription.get("id"))
+    payment = _entity(payload, "payment")
+    created_at = _moment(document.get("created_at"))
+    if created_at is None:
+        created_at = _moment(payload.get("created_at"))
+    return RazorpayWebhook(
+        event=_event_name(document.get("event")),
+        created_at=created_at,
+        subscription=Subscription.model_validate({**subscription, "id": subscription_id}) if subscription_id else None,
+        payment=Payment.model_validate(payment) if payment else None,
+        entity_times=_entity_times(payload) if created_at is None else (),
+    )
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "number"

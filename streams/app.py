@@ -1,0 +1,162 @@
+"""The Faust apps: one a stage, each its own consumer group, so that a slow Loops never holds up the audit rows. The wiring.
+
+    normalise   razorpay.webhooks, subscription.links → team.events, audit.events      table: subscription → team
+    classify    team.events → audit.events, tier.current                               table: team → registers
+    audit       audit.events → PostgreSQL
+    forward     audit.events → Loops
+"""
+
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import faust
+from faust.types import TP, StreamT
+
+from schemas.reasons import Reason
+from streams.changelog import InputCheck
+from streams.errors import ConfigurationError
+from streams.metrics import count_outcomes
+from streams.processing import Batch, PartitionWorker, Processing, Record
+from streams.settings import Settings
+from streams.tables import OwnedTable, OwnedTables
+from streams.topics import Topic, group_id
+from streams.transport.exactly_once import Restorer, TableStage, TransactionalWorker
+from streams.transport.faust_transport import BatchSchema, BatchTransport
+
+COMMIT_INTERVAL_SECONDS = 0.25
+"""How often acked offsets are committed. For tables the position row counts; elsewhere a crash redoes at most this much."""
+
+MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
+"""Off, in effect: aiokafka gives a member that did not poll in time up for good. Progress is watched by ourselves."""
+
+FETCH_BYTES = 2_097_152
+"""Most of one partition that one fetch brings: some 4,000 to 6,000 events."""
+
+
+class BatchHandler(Protocol):
+    """A stage without a table, whose effects are idempotent."""
+
+    async def handle(self, records: Sequence[Record]) -> Mapping[Reason, int]:
+        """Work in the records of one partition; return their outcomes when all effects are durable."""
+
+
+class HandlerWorker:
+    """Gives one partition's batches to a BatchHandler."""
+
+    def __init__(self, stage: str, handler: BatchHandler) -> None:
+        self._stage = stage
+        self._handler = handler
+
+    async def prepare(self) -> None:
+        """Nothing to get ready."""
+
+    async def process(self, batch: Batch) -> None:
+        """Handle the batch and count its outcomes."""
+        count_outcomes(self._stage, await self._handler.handle(batch.records))
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Stage:
+    """A Faust app with its processing. Build it inside the event loop that runs it."""
+
+    def __init__(self, settings: Settings, name: str, sources: Sequence[Topic], new_worker: Callable[[int], PartitionWorker]) -> None:
+        self.name = name
+        self.settings = settings
+        self.processing = Processing(new_worker)
+        self.app = _faust_app(settings, name)
+        self.sources = [topic.full_name(settings) for topic in sources]
+        for source in self.sources:
+            self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
+        self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
+
+    async def _agent(self, stream: StreamT[Any]) -> None:
+        async for event in stream.noack().events():
+            message = event.message
+            await self.processing.submit(Batch(message.topic, message.partition, event.value, event.ack))
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Make ``partitions`` the ones that this process works on."""
+        wanted = frozenset(partitions)
+        self.on_assigned(wanted)
+        self.processing.assign(wanted)
+
+    async def _on_revoked(self, *_: object, **__: object) -> None:
+        self.processing.drop_waiting()
+
+    async def _on_assigned(self, app: object, assigned: Iterable[TP], **_: object) -> None:
+        self.assign(tp.partition for tp in assigned if tp.topic == self.sources[0])
+
+    def follow_assignment(self) -> None:
+        """Follow Faust's assignment signal (stages with a table follow their store)."""
+        self.app.on_partitions_assigned.connect(self._on_assigned)
+
+
+def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequence[Topic], changelog: Topic) -> Stage:
+    """Return the app of a stage that decides with a table beside it, exactly once."""
+    changelog_name = changelog.full_name(settings)
+    pool = ThreadPoolExecutor(max_workers=settings.partitions + 2, thread_name_prefix="kafka")
+    inputs = InputCheck(settings, group_id(settings, stage.name), [topic.full_name(settings) for topic in sources])
+    restorer = Restorer(settings, stage.name, changelog_name, inputs, pool)
+    built = Stage(settings, stage.name, sources, lambda number: TransactionalWorker(settings, stage, changelog_name, number, restorer))
+    built.app.tables.add(OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign))
+    return built
+
+
+def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHandler) -> Stage:
+    """Return the app of a stage without a table."""
+    built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
+    built.follow_assignment()
+    return built
+
+
+def _faust_app(settings: Settings, stage: str) -> faust.App:
+    servers = [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
+    app = faust.App(
+        group_id(settings, stage),
+        broker=[f"kafka://{server}" for server in servers],
+        broker_credentials=_credentials(settings),
+        consumer_group_instance_id=settings.instance_id,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=settings.session_timeout_seconds / 3,
+        broker_request_timeout=max(30.0, settings.session_timeout_seconds),
+        broker_rebalance_timeout=max(30.0, settings.session_timeout_seconds),
+        broker_max_poll_interval=MAX_POLL_INTERVAL_SECONDS,
+        broker_commit_interval=COMMIT_INTERVAL_SECONDS,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES,
+        stream_buffer_maxsize=8,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        topic_partitions=settings.partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        TableManager=OwnedTables,
+    )
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.producer_transport = BatchTransport(app.conf.broker_producer, app)
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    protocol = settings.kafka_security_protocol
+    context = ssl.create_default_context(cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None)
+    if protocol == "PLAINTEXT":
+        return None
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    if settings.kafka_sasl_mechanism is None:
+        raise ConfigurationError("TIERSTREAM_KAFKA_SECURITY_PROTOCOL asks for SASL: set TIERSTREAM_KAFKA_SASL_MECHANISM.")
+    password = settings.kafka_sasl_password
+    return faust.SASLCredentials(
+        mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_sasl_username,
+        password=password.get_secret_value() if password else None,
+        ssl_context=context if protocol == "SASL_SSL" else None,
+    )

@@ -1,0 +1,186 @@
+"""A table partition in memory, and its changelog: rows, and one position row for each input topic.
+
+The position row is written in the same transaction as the rows and the outputs of a batch. It says how far the input has
+been worked in: records below it are skipped, whatever Kafka's own committed offset says. It also keeps the counts of
+outcomes, so that events received = sum of outcomes can be proven from the log.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import confluent_kafka as kafka
+import msgspec
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.reasons import Reason
+from streams.errors import KafkaUnavailable, PositionError
+from streams.settings import Settings
+from streams.transport.client import client_config
+
+POSITION_PREFIX = b"\x00position:"
+"""Key of a position row: this, then the name of the input topic. No key of a row starts with a NUL byte."""
+
+_CONSUME_SECONDS = 0.02
+"""``consume`` waits this long for its whole number of records, also when all that is left to come is a partition's end."""
+
+log = structlog.get_logger(__name__)
+_librdkafka = logging.getLogger("librdkafka")
+
+
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far one input topic's partition has been worked in."""
+
+    topic_id: str
+    next_offset: int
+    outcomes: dict[str, int] = {}
+
+    def advanced(self, next_offset: int, outcomes: Counter[Reason]) -> "Position":
+        """Return the position after a batch."""
+        counts = Counter(self.outcomes)
+        for reason, count in outcomes.items():
+            counts[reason.value] += count
+        return Position(self.topic_id, next_offset, dict(counts))
+
+
+encode_position = msgspec.json.Encoder().encode
+decode_position = msgspec.json.Decoder(Position).decode
+
+
+@dataclass(slots=True)
+class TablePartition:
+    """One partition of a table, owned by this process: packed rows by key, and positions by input topic."""
+
+    number: int
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
+
+
+def position_key(topic: str) -> bytes:
+    """Return the changelog key of the position row of ``topic``."""
+    return POSITION_PREFIX + topic.encode()
+
+
+def restore(settings: Settings, changelog: str, partitions: Sequence[TablePartition], timeout_seconds: float = 60.0) -> int:
+    """Read the committed changelog into ``partitions``, up to its end, and return the number of records read.
+
+    Blocking. The partitions must have been fenced before, so that nothing is written behind the end. Raises KafkaUnavailable,
+    naming topic, partition and offset, when nothing arrives for ``timeout_seconds``.
+    """
+    wanted = {partition.number: partition for partition in partitions}
+    consumer = kafka.Consumer(
+        {
+            **client_config(settings),
+            "group.id": f"{changelog}-restore",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
+            "queued.max.messages.kbytes": 65_536,
+        },
+        logger=_librdkafka,
+    )
+    read = 0
+    next_offsets = dict.fromkeys(wanted, 0)
+    last_progress = time.monotonic()
+    try:
+        # Ask for the leaders first: an assignment to unknown leaders is looked at again only after half a second.
+        consumer.list_topics(changelog, timeout=timeout_seconds)
+        consumer.assign([TopicPartition(changelog, number, kafka.OFFSET_BEGINNING) for number in wanted])
+        while wanted:
+            for message in consumer.consume(10_000, _CONSUME_SECONDS):
+                error = message.error()
+                if error is None:
+                    _apply(wanted[message.partition()], message.key(), message.value())
+                    next_offsets[message.partition()] = message.offset() + 1
+                    read += 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    wanted.pop(message.partition(), None)
+                elif not error.retriable():
+                    raise KafkaException(error)
+                else:
+                    continue
+                last_progress = time.monotonic()
+            if wanted and time.monotonic() - last_progress > timeout_seconds:
+                number = min(wanted)
+                raise KafkaUnavailable(
+                    f"Recovery of {changelog}, partition {number}, does not get past offset {next_offsets[number]}: nothing came for {timeout_seconds:.0f} s."
+                )
+    except KafkaException as error:
+        raise KafkaUnavailable(f"Recovery of {changelog} failed: {error.args[0].str()}.") from error
+    finally:
+        consumer.close()
+    return read
+
+
+def _apply(partition: TablePartition, key: bytes, value: bytes | None) -> None:
+    if key.startswith(POSITION_PREFIX):
+        if value is not None:
+            partition.positions[key[len(POSITION_PREFIX) :].decode()] = decode_position(value)
+    elif value is None:
+        partition.rows.pop(key, None)
+    else:
+        partition.rows[key] = value
+
+
+class InputCheck:
+    """Compares positions with the input topics as they are on the broker. Blocking calls."""
+
+    def __init__(self, settings: Settings, group: str, topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._group = group
+        self.topics = tuple(topics)
+
+    def check(self, partitions: Sequence[TablePartition], timeout_seconds: float = 10.0) -> None:
+        """Give each partition a position for every input topic. Raises PositionError for one that can not be right, and
+        KafkaUnavailable."""
+        ids = self._topic_ids(timeout_seconds)
+        consumer = kafka.Consumer({**client_config(self._settings), "group.id": self._group, "enable.auto.commit": False}, logger=_librdkafka)
+        try:
+            wanted = [TopicPartition(topic, partition.number) for topic in self.topics for partition in partitions]
+            committed = {(tp.topic, tp.partition): tp.offset for tp in consumer.committed(wanted, timeout=timeout_seconds)}
+            for partition in partitions:
+                for topic in self.topics:
+                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition.number), timeout=timeout_seconds)
+                    self._check_one(partition, topic, ids[topic], low, high, committed[topic, partition.number])
+        except KafkaException as error:
+            raise KafkaUnavailable(f"Kafka does not answer (positions of {self._group}): {error.args[0].str()}.") from error
+        finally:
+            consumer.close()
+
+    def _topic_ids(self, timeout_seconds: float) -> dict[str, str]:
+        """Return the id of each input topic: another id is another topic of the same name."""
+        admin = AdminClient(client_config(self._settings), logger=_librdkafka)
+        ids: dict[str, str] = {}
+        described = admin.describe_topics(kafka.TopicCollection(list(self.topics)), request_timeout=timeout_seconds)
+        for name, future in described.items():
+            try:
+                ids[name] = str(future.result(timeout_seconds).topic_id)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise PositionError(f"The topic {name} does not exist; run `tierstream topics apply`.") from error
+                raise KafkaUnavailable(f"Kafka does not answer (describe {name}): {error.args[0].str()}.") from error
+            except TimeoutError as error:
+                raise KafkaUnavailable(f"Kafka does not answer (describe {name}).") from error
+        return ids
+
+    def _check_one(self, partition: TablePartition, topic: str, topic_id: str, low: int, high: int, committed: int) -> None:
+        where = f"{topic}, partition {partition.number}"
+        remedy = f"If that is meant, delete the changelog of {self._group}, run `tierstream topics apply` and start over from an empty table."
+        position = partition.positions.get(topic)
+        if position is None:
+            if committed > low:
+                raise PositionError(f"The table has no position for {where}, yet its group has read up to {committed}: the changelog is gone. {remedy}")
+            partition.positions[topic] = Position(topic_id, low)
+            return
+        if position.topic_id != topic_id:
+            raise PositionError(f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}")
+        if position.next_offset > high:
+            raise PositionError(f"The table's position {position.next_offset} for {where}, lies beyond the log's end {high}: the log was cut. {remedy}")
+        if position.next_offset < low:
+            log.error("records were deleted by retention before they were read", topic=topic, partition=partition.number, first=position.next_offset, next=low)

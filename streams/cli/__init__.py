@@ -1,0 +1,34 @@
+"""``tierstream``: the command line. Exit 0 on success, 1 on a found problem, 2 on a usage or configuration error.
+
+An error is one sentence on stderr, never a traceback.
+"""
+
+import sys
+
+import typer
+
+from streams.cli import broker, run, stack
+from streams.errors import TierstreamError
+
+app = typer.Typer(
+    name="tierstream",
+    help="Billing webhooks and onboarding events in; exact tier transitions out, as audit rows and lifecycle mail.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+stack.register(app)
+run.register(app)
+broker.register(app)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    try:
+        app()
+    except TierstreamError as error:
+        print(f"tierstream: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

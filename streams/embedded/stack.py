@@ -1,0 +1,253 @@
+"""The whole of tierstream on one machine: ``tierstream up``, the demo, and stream tests stand on it."""
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+from rich.console import Console
+
+from streams import topics
+from streams.embedded.kafka import EmbeddedKafka
+from streams.embedded.postgres import EmbeddedPostgres
+from streams.embedded.process import free_port
+from streams.embedded.program import LineSink, Program, console_sink, file_sink
+from streams.embedded.ready_file import write_ready_file
+from streams.embedded.supervisor import PidTable, Supervisor
+from streams.settings import PREFIX, Settings, load_plans, load_settings
+from streams.stores.migrate import migrate
+from streams.worker import stop_on_signals
+
+EXAMPLE_PLANS = Path(__file__).parents[2] / "examples" / "plans.toml"
+
+EMBEDDED_DEFAULTS: dict[str, str] = {
+    "razorpay_webhook_secrets": "demo-secret",
+    "ingest_tokens": "demo-ingest",
+    "console_token": "demo-console",
+    "loops_webhook_secret": "whsec_ZGVtby1sb29wcy13ZWJob29rLXNlY3JldA==",
+    "gateway_host": "127.0.0.1",
+}
+"""Settings of the embedded stack where none are set. They are public: never use them where others can reach the gateway."""
+
+PROCESS_NAMES = ("gateway", "normalise", "classify", "audit", "forward")
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What to run: processes for each stage; where to keep data (None: thrown away at the end); where lines of output go."""
+
+    workers: Mapping[str, int]
+    data_dir: Path | None = None
+    console: Console | None = None  # the processes' output; None: to files in the data directory
+    environment: Mapping[str, str] = field(default_factory=dict)  # TIERSTREAM_* for this stack alone
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running stack and its addresses, which never change while it runs."""
+
+    settings: Settings
+    supervisor: Supervisor
+    gateway: str
+    console: str
+    loops: str
+    kafka: str
+    postgres: str
+    data_dir: Path
+
+    def description(self, pids: PidTable) -> dict[str, object]:
+        """What the ready file says."""
+        return {
+            "gateway": self.gateway,
+            "console": self.console,
+            "loops": self.loops,
+            "kafka": self.kafka,
+            "postgres": self.postgres,
+            "pids": {name: pids[name] for name in PROCESS_NAMES if name in pids},
+        }
+
+
+async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: Path | None) -> None:
+    """Run the stack until SIGINT or SIGTERM. Raises TierstreamError when it can not start."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    options = StackOptions(workers, data_dir, Console(stderr=True, highlight=False))
+    console = Console(highlight=False)
+    try:
+        async with contextlib.AsyncExitStack() as stack_exit:
+            starting = asyncio.ensure_future(stack_exit.enter_async_context(start_stack(options, ready_file)))
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                console.print("stopping before everything was up")
+                starting.cancel()
+                await asyncio.wait((starting,))
+                return
+            stopping.cancel()
+            stack = starting.result()
+            console.print(f"[bold]ready[/bold]  gateway {stack.gateway}  loops {stack.loops}  kafka {stack.kafka}", soft_wrap=True)
+            console.print("Ctrl-C stops everything.")
+            await stack.supervisor.run_until(stop)
+            console.print("stopping")
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def start_stack(options: StackOptions, ready_file: Path | None = None) -> AsyncIterator[Stack]:
+    """Start everything that has no address set, then the gateway and the stages; gives the running stack.
+
+    With ``ready_file``, writes it when all is ready and again whenever a process is restarted. Leaving the block stops all of it.
+    Raises TierstreamError when a part can not start.
+    """
+    with _data_directory(options.data_dir) as data_dir:
+        settings = _embedded_settings(options.environment)
+        services = _Services(settings, options, data_dir)
+        stack: Stack | None = None
+
+        def write(pids: PidTable) -> None:
+            if ready_file is not None and stack is not None:
+                write_ready_file(ready_file, stack.description(pids))
+
+        async with Supervisor(on_change=write, report=services.report) as supervisor:
+            await supervisor.start(*services.servers())
+            settings = services.addressed()
+            await _prepare(settings)
+            await supervisor.start(*services.processes(settings))
+            postgres = settings.postgres_dsn
+            assert postgres is not None  # ``addressed`` set it
+            stack = Stack(
+                settings, supervisor, services.gateway_url, services.console_url, settings.loops_base_url,
+                settings.kafka_bootstrap_servers, postgres.get_secret_value(), data_dir,
+            )
+            write(supervisor.pids)
+            yield stack
+
+
+async def _prepare(settings: Settings) -> None:
+    """Create topics and tables: the only time that anything but ``topics apply`` and ``migrate`` does."""
+    postgres = settings.postgres_dsn
+    assert postgres is not None
+    created = asyncio.to_thread(topics.apply, settings)
+    await asyncio.gather(created, migrate(postgres.get_secret_value()))
+
+
+@contextlib.contextmanager
+def _data_directory(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given.absolute()
+        return
+    temporary = Path(tempfile.mkdtemp(prefix="tierstream-"))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _embedded_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings as they are set, and the embedded stack's defaults for the rest."""
+    given = load_settings(**environment)
+    defaults: dict[str, object] = {name: value for name, value in EMBEDDED_DEFAULTS.items() if name not in given.model_fields_set}
+    if "plans" not in given.model_fields_set:
+        defaults["plans"] = EXAMPLE_PLANS
+    if not given.kafka_bootstrap_servers:
+        defaults |= {name: value for name, value in (("partitions", 8), ("replication_factor", 1)) if name not in given.model_fields_set}
+    settings = load_settings(**environment, **defaults)
+    assert settings.plans is not None
+    load_plans(settings.plans)  # a bad plan file is told here, once, and not by a stage that dies again and again
+    return settings
+
+
+class _Services:
+    """Decides what to start, on which ports, and with which environment."""
+
+    def __init__(self, settings: Settings, options: StackOptions, data_dir: Path) -> None:
+        self._settings = settings
+        self._options = options
+        self._data_dir = data_dir
+        self._kafka = None if settings.kafka_bootstrap_servers else EmbeddedKafka(data_dir / "kafka")
+        self._postgres = None if settings.postgres_dsn else EmbeddedPostgres(data_dir / "postgres", durable=options.data_dir is not None)
+        self._loops_port = None if "loops_base_url" in settings.model_fields_set else free_port()
+        self._gateway_port = settings.gateway_port if "gateway_port" in settings.model_fields_set else free_port()
+        self._gateway_admin = free_port()
+        self.gateway_url = f"http://{settings.gateway_host}:{self._gateway_port}"
+        self.console_url = f"http://127.0.0.1:{self._gateway_admin}/console/"
+
+    def report(self, sentence: str) -> None:
+        """Tell what the supervisor did."""
+        (self._options.console or Console(file=(self._data_dir / "supervisor.log").open("a"))).print(sentence, style="yellow")
+
+    def servers(self) -> list[tuple[str, EmbeddedKafka | EmbeddedPostgres | Program]]:
+        """What the stages need, as far as no address is set for it."""
+        found: list[tuple[str, EmbeddedKafka | EmbeddedPostgres | Program]] = []
+        if self._kafka:
+            found.append(("kafka", self._kafka))
+        if self._postgres:
+            found.append(("postgres", self._postgres))
+        if self._loops_port:
+            rate = str(self._settings.loops_rate_per_second)
+            url = f"http://127.0.0.1:{self._loops_port}/_sent"
+            found.append(("loops", self._program("loops", 0, ["loops-sink", "--port", str(self._loops_port), "--rate", rate], {}, url)))
+        return found
+
+    def addressed(self) -> Settings:
+        """The settings with the addresses of what was started."""
+        changes: dict[str, object] = {}
+        if self._kafka:
+            changes["kafka_bootstrap_servers"] = self._kafka.bootstrap_servers
+        if self._postgres:
+            changes["postgres_dsn"] = SecretStr(self._postgres.dsn)
+        if self._loops_port:
+            changes["loops_base_url"] = f"http://127.0.0.1:{self._loops_port}"
+            if not self._settings.loops_api_key:
+                changes["loops_api_key"] = SecretStr("demo-loops")
+        changes["gateway_port"] = self._gateway_port
+        return self._settings.model_copy(update=changes)
+
+    def processes(self, settings: Settings) -> list[tuple[str, Program]]:
+        """The gateway, and the stages with as many processes as were asked for."""
+        common = environment_of(settings)
+        ready = f"http://127.0.0.1:{self._gateway_admin}/readyz"
+        found = [("gateway", self._program("gateway", 1, ["gateway"], {**common, f"{PREFIX}ADMIN_PORT": str(self._gateway_admin)}, ready))]
+        for number, stage in enumerate(PROCESS_NAMES[1:], start=2):
+            for instance in range(self._options.workers.get(stage, 1)):
+                port = free_port()
+                own = {f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": f"{stage}-{instance}"}
+                title = stage if instance == 0 else f"{stage}-{instance}"
+                found.append((stage, self._program(title, number, ["worker", stage], {**common, **own}, f"http://127.0.0.1:{port}/readyz")))
+        return found
+
+    def _program(self, title: str, number: int, arguments: list[str], environment: dict[str, str], ready_url: str) -> Program:
+        async def ready() -> bool:
+            try:
+                async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+                    return (await client.get(ready_url)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        sink = self._sink(title, number)
+        command = [sys.executable, "-m", "streams.cli", *arguments]
+        return Program(title, command, env=environment, sink=sink, ready=ready)
+
+    def _sink(self, title: str, number: int) -> LineSink:
+        if self._options.console is not None:
+            return console_sink(self._options.console, title, number)
+        return file_sink(self._data_dir / "logs" / f"{title}.log")
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the environment variables that make ``settings`` again in a child process."""
+    variables: dict[str, str] = {}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if value is not None:
+            variables[PREFIX + name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return variables

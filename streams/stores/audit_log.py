@@ -1,0 +1,156 @@
+"""The table ``audit_log``: rows go in a batch at a time, and each row is told what became of it."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from typing import NamedTuple
+
+import asyncpg
+
+from streams.errors import RowRejected
+from streams.stores.pool import Connection, PostgresPool
+
+BATCH_ROWS = 5_000
+"""Rows in one statement at most: enough for COPY's full speed, few enough for a fraction of the time-out."""
+
+
+class AuditRow(NamedTuple):
+    """One row, in the order of the table's columns."""
+
+    id: uuid.UUID
+    team_id: uuid.UUID | None
+    user_id: uuid.UUID | None
+    actor: str
+    kind: str
+    resource_type: str | None
+    resource_id: uuid.UUID | None
+    summary: str
+    metadata: str
+    """A JSON object, as text."""
+    created_at: datetime
+
+
+class RowStatus(Enum):
+    """What became of a row."""
+
+    INSERTED = "inserted"
+    ALREADY_THERE = "already_there"
+    """The table holds the same row."""
+    CONFLICT = "conflict"
+    """The table holds another row with this id, and keeps it."""
+    REJECTED = "rejected"
+    """PostgreSQL refuses the row itself."""
+
+
+class RowResult(NamedTuple):
+    """The status of one row; ``error`` is a sentence when the status is REJECTED."""
+
+    status: RowStatus
+    error: str | None = None
+
+
+_TYPES = {
+    "id": "uuid",
+    "team_id": "uuid",
+    "user_id": "uuid",
+    "actor": "text",
+    "kind": "text",
+    "resource_type": "text",
+    "resource_id": "uuid",
+    "summary": "text",
+    "metadata": "jsonb",
+    "created_at": "timestamptz",
+}
+_COLUMNS = ", ".join(AuditRow._fields)
+_ARRAYS = ", ".join(f"${number}::{_TYPES[column]}[]" for number, column in enumerate(AuditRow._fields, start=1))
+_SAME = " and ".join(f"stored.{column} is not distinct from incoming.{column}" for column in AuditRow._fields)
+_MERGE = f"""
+with incoming as materialized (
+    select * from unnest({_ARRAYS}) with ordinality as t ({_COLUMNS}, number)
+), inserted as (
+    insert into audit_log ({_COLUMNS}) select {_COLUMNS} from incoming on conflict (id) do nothing returning id
+)
+select incoming.number - 1 as index, stored.id is not null as visible, {_SAME} as same
+from incoming left join audit_log stored using (id)
+where not exists (select from inserted where inserted.id = incoming.id)
+"""
+"""Returns the rows that were not inserted. One that is not ``visible`` was committed by somebody else after this statement began."""
+
+_INSERTED = RowResult(RowStatus.INSERTED)
+_ALREADY_THERE = RowResult(RowStatus.ALREADY_THERE)
+_CONFLICT = RowResult(RowStatus.CONFLICT)
+
+
+class PostgresAuditLog:
+    """``audit_log`` in PostgreSQL."""
+
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
+
+    async def write(self, rows: Sequence[AuditRow]) -> list[RowResult]:
+        """Write ``rows`` and return one result for each, in their order, once all that can be written is committed.
+
+        Waits while PostgreSQL is away. Writing the same rows again changes nothing. A row that PostgreSQL refuses does not keep
+        the others out. Of several rows with one id the first is written, and the others are compared with it.
+        """
+        results: list[RowResult] = [_INSERTED] * len(rows)
+        left: Sequence[int] = range(len(rows))
+        while left:
+            left = await self._write_first_of_each_id(rows, left, results)
+        return results
+
+    async def _write_first_of_each_id(self, rows: Sequence[AuditRow], indexes: Sequence[int], results: list[RowResult]) -> list[int]:
+        """Settle the first row of each id and its exact copies; return the indexes of the rows that differ from it."""
+        firsts: dict[uuid.UUID, int] = {}
+        repeated = [index for index in indexes if firsts.setdefault(rows[index].id, index) != index]
+        unique = list(firsts.values())
+        for start in range(0, len(unique), BATCH_ROWS):
+            chunk = unique[start : start + BATCH_ROWS]
+            for index, result in zip(chunk, await self._write_unique([rows[index] for index in chunk]), strict=True):
+                results[index] = result
+        differing: list[int] = []
+        for index in repeated:
+            first = firsts[rows[index].id]
+            if rows[index] == rows[first]:
+                results[index] = _ALREADY_THERE if results[first] is _INSERTED else results[first]
+            else:
+                differing.append(index)
+        return differing
+
+    async def _write_unique(self, rows: list[AuditRow]) -> list[RowResult]:
+        # COPY is twice as fast as any insert, and after it nearly all batches are done: only what was written before, by a
+        # worker that died ahead of its commit, or a row of poison makes it fail, whole.
+        try:
+            await self._pool.run(lambda connection: _copy(connection, rows))
+        except RowRejected:
+            return await self._merge(rows)
+        return [_INSERTED] * len(rows)
+
+    async def _merge(self, rows: list[AuditRow]) -> list[RowResult]:
+        try:
+            left = await self._pool.run(lambda connection: _insert(connection, rows))
+        except RowRejected as error:
+            if len(rows) == 1:
+                return [RowResult(RowStatus.REJECTED, str(error))]
+            middle = len(rows) // 2
+            return await self._merge(rows[:middle]) + await self._merge(rows[middle:])
+        results = [_INSERTED] * len(rows)
+        unseen: list[int] = []
+        for row in left:
+            if row["visible"]:
+                results[row["index"]] = _ALREADY_THERE if row["same"] else _CONFLICT
+            else:
+                unseen.append(row["index"])
+        if unseen:
+            for index, result in zip(unseen, await self._merge([rows[index] for index in unseen]), strict=True):
+                results[index] = result
+        return results
+
+
+async def _copy(connection: Connection, rows: list[AuditRow]) -> None:
+    await connection.copy_records_to_table("audit_log", records=rows, columns=AuditRow._fields)
+
+
+async def _insert(connection: Connection, rows: list[AuditRow]) -> list[asyncpg.Record]:
+    return await connection.fetch(_MERGE, *(list(column) for column in zip(*rows, strict=True)))

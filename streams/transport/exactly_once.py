@@ -1,0 +1,226 @@
+"""Exactly once: one transaction for each slice of an input partition (design: ``docs/adr/0002-transactions.md``).
+
+1. On assignment: ``init_transactions`` with a transactional id that names the partition. That fences whoever held it before.
+2. Restore the rows and the position from the committed changelog.
+3. Skip input below the position (Kafka's own committed offset is only a hint, and may lag).
+4. For each slice: begin → decide all → produce outputs, changed rows and the position row → commit → then ack.
+5. When a commit fails, the memory is ahead of the log: the worker exits and starts again. Nothing is retried in place.
+
+| crash after | the log holds | after the restart |
+| --- | --- | --- |
+| begin, decide, produce | nothing committed (the open transaction is aborted by 1) | the slice is decided again, with the same ids |
+| commit | outputs, rows, position | the position skips the slice |
+| ack | the same, and the group's offset | nothing is read twice |
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+import structlog
+
+from schemas.reasons import Reason
+from streams.changelog import InputCheck, TablePartition, encode_position, position_key, restore
+from streams.dead_letters import Origin, dead_letter_headers
+from streams.errors import StageFailed
+from streams.metrics import POSITION, count_outcomes
+from streams.processing import Batch, Record
+from streams.settings import Settings
+from streams.topics import DEAD_LETTERS, MAX_RECORD_BYTES
+from streams.transport.partitioner import partition_of
+from streams.transport.transactions import Output, TransactionalWriter
+from streams.waiting import Waiting
+
+SLICE_SECONDS = 0.1
+"""Input of at most this much working time goes into one transaction, so that readers of the outputs wait no longer."""
+
+CLOCK_EVERY = 256
+"""Records between two looks at the clock."""
+
+MAX_FAILURES_IN_A_ROW = 100
+"""So many records in a row on which ``step`` raised are no poison but a broken release: the worker stops."""
+
+CALL_SECONDS = 10.0
+"""How long one call to Kafka may take before it counts as unanswered (and is tried again)."""
+
+MAX_OUTPUT_BYTES = MAX_RECORD_BYTES - 65_536
+"""What a stage may produce; the rest is room for key, headers and the batch's own bytes."""
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Step(NamedTuple):
+    """What a stage makes of one record: the outcome, what to produce, the row to keep. ``error`` makes it a dead letter."""
+
+    reason: Reason
+    outputs: Sequence[Output] = ()
+    key: bytes | None = None
+    row: bytes | None = None
+    error: str | None = None
+
+
+class TableStage(Protocol):
+    """A stage that decides on records with a table beside it."""
+
+    name: str
+
+    def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+        """Decide on one record. Pure: the same record and rows give the same step."""
+
+
+class TransactionalWorker:
+    """Works one partition's batches in, in transactions."""
+
+    def __init__(self, settings: Settings, stage: TableStage, changelog: str, partition: int, restorer: "Restorer") -> None:
+        self._settings = settings
+        self._stage = stage
+        self._changelog = changelog
+        self._restorer = restorer
+        self._pool = restorer.pool
+        self._dead_letters = DEAD_LETTERS.full_name(settings)
+        self._failures = 0
+        self._writer: TransactionalWriter | None = None
+        self.table = TablePartition(partition)
+
+    async def prepare(self) -> None:
+        """Fence the former owner, then restore. Tries again while Kafka is away."""
+        transactional_id = f"{self._changelog}-{self.table.number}"
+        self._writer = await self._in_thread(TransactionalWriter, self._settings, transactional_id)
+        await self._until_answered(self._writer.take_over, CALL_SECONDS)
+        await self._restorer.restore(self.table)
+
+    async def process(self, batch: Batch) -> None:
+        """Decide on the records that are not in the table yet, slice by slice; return when the last is committed."""
+        position = self.table.positions[batch.topic]
+        records = batch.records
+        start = 0
+        while start < len(records) and records[start].offset < position.next_offset:
+            start += 1
+        while start < len(records):
+            start = await self._slice(batch, records, start)
+
+    async def close(self) -> None:
+        """Drop the producer; an open transaction, if any, is aborted by whoever takes the partition over."""
+        self._writer = None
+
+    async def _slice(self, batch: Batch, records: Sequence[Record], start: int) -> int:
+        writer = self._writer
+        assert writer is not None
+        rows, produce = self.table.rows, writer.produce
+        outcomes: Counter[Reason] = Counter()
+        dirty: set[bytes] = set()
+        began = time.monotonic()
+        end = start
+        writer.begin()
+        for record in records[start:]:
+            step = self._step(record, rows)
+            for output in step.outputs:
+                produce(output)
+            if step.row is not None and step.key is not None:
+                rows[step.key] = step.row
+                dirty.add(step.key)
+            outcomes[step.reason] += 1
+            end += 1
+            if not end % CLOCK_EVERY and time.monotonic() - began > SLICE_SECONDS:
+                break
+        for key in dirty:
+            produce(Output(self._changelog, key, rows[key], (), self.table.number))
+        position = self.table.positions[batch.topic].advanced(records[end - 1].offset + 1, outcomes)
+        produce(Output(self._changelog, position_key(batch.topic), encode_position(position), (), self.table.number))
+        await self._until_answered(writer.commit, CALL_SECONDS)
+        self.table.positions[batch.topic] = position
+        count_outcomes(self._stage.name, outcomes)
+        POSITION.labels(self._stage.name, batch.topic, batch.partition).set(position.next_offset)
+        return end
+
+    def _step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+        key = record.key
+        if key is not None and key not in rows and partition_of(key, self._settings.partitions) != record.partition:
+            return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+        try:
+            step = self._stage.step(record, rows)
+            self._failures = 0
+        except Exception as error:
+            # ``step`` is pure, so a second try would fail alike: the record goes to the dead letters, whole.
+            self._failures += 1
+            log.exception("a record could not be decided on", topic=record.topic, partition=record.partition, offset=record.offset)
+            if self._failures >= MAX_FAILURES_IN_A_ROW:
+                raise StageFailed(f"{self._stage.name} failed on {self._failures} records in a row; the log above says where.") from error
+            step = Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {self._stage.name}")
+        if step.outputs and any(len(output.value or b"") > MAX_OUTPUT_BYTES for output in step.outputs):
+            step = Step(Reason.TOO_LARGE, error=f"What follows from it is larger than {MAX_OUTPUT_BYTES} bytes.")
+        if step.error is None:
+            return step
+        origin = Origin(self._stage.name, record.topic, record.partition, record.offset)
+        headers = dead_letter_headers(record.headers, origin, step.reason, step.error)
+        return step._replace(outputs=(*step.outputs, Output(self._dead_letters, record.key, record.value, headers)))
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+
+    async def _until_answered(self, call: Callable[..., T], *arguments: object) -> T:
+        return await self._restorer.kafka.until_available(lambda: self._in_thread(call, *arguments))
+
+
+class Restorer:
+    """Restores partitions that ask at about the same time with one consumer."""
+
+    def __init__(self, settings: Settings, stage: str, changelog: str, inputs: InputCheck, pool: ThreadPoolExecutor) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._changelog = changelog
+        self._inputs = inputs
+        self._waiting: list[tuple[TablePartition, asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self.kafka = Waiting(stage, "kafka")
+        self.pool = pool
+
+    async def restore(self, table: TablePartition) -> None:
+        """Fill ``table`` from the committed changelog and check its positions. The partition must have been fenced.
+
+        Raises PositionError when a position can not be right. Waits while Kafka is away.
+        """
+        restored = asyncio.get_running_loop().create_future()
+        self._waiting.append((table, restored))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        await restored
+
+    async def _run(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            tables = [table for table, restored in group if not restored.done()]
+            try:
+                await self.kafka.until_available(partial(self._restore_in_thread, tables))
+            except Exception as error:
+                _settle(group, error)
+            else:
+                _settle(group, None)
+
+    async def _restore_in_thread(self, tables: list[TablePartition]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.pool, self._restore, tables)
+
+    def _restore(self, tables: list[TablePartition]) -> None:
+        began = time.monotonic()
+        for table in tables:
+            table.rows.clear()
+            table.positions.clear()
+        records = restore(self._settings, self._changelog, tables)
+        self._inputs.check(tables)
+        numbers = sorted(table.number for table in tables)
+        log.info("restored", stage=self._stage, partitions=numbers, records=records, rows=sum(len(table.rows) for table in tables), seconds=round(time.monotonic() - began, 2))
+
+
+def _settle(group: list[tuple[TablePartition, "asyncio.Future[None]"]], error: Exception | None) -> None:
+    for _, restored in group:
+        if not restored.done():
+            if error is None:
+                restored.set_result(None)
+            else:
+                restored.set_exception(error)

@@ -1,0 +1,115 @@
+"""Waiting out a service that is away: exponential back-off with full jitter, one probe at a time, one log line for each change."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from streams.errors import TierstreamError, Unavailable
+from streams.metrics import WAITING
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[object]]
+
+_PROBE_AFTER = 3
+"""Failures in a row, of any callers, after which a service counts as away. One request that fails by itself stays below."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential back-off with full jitter: before try ``n`` (0 is the first retry) wait 0 to ``min(cap, first * 2**n)`` seconds.
+
+    Full jitter spreads callers that failed together over the whole time, instead of letting them come back together.
+    """
+
+    first_seconds: float
+    cap_seconds: float
+
+    def ceiling(self, retry: int) -> float:
+        """The longest wait before this retry, in seconds."""
+        return min(self.cap_seconds, self.first_seconds * 2.0 ** min(retry, 60))
+
+    def delay(self, retry: int) -> float:
+        """A random wait before this retry, in seconds."""
+        return random.uniform(0.0, self.ceiling(retry))
+
+
+PROBE_BACKOFF = Backoff(first_seconds=0.05, cap_seconds=2.0)
+"""Cap: an outage's end is seen within this, and a service that is down gets one call in a second on average."""
+
+
+class Waiting:
+    """How one stage waits for one service. Share one object between all callers of that service in a process.
+
+    A caller whose call fails backs off by itself. When several calls in a row have failed, no matter whose, the service counts
+    as away: then callers queue up and one of them at a time probes, so that a long outage costs the service little and its end
+    is seen within ``backoff.cap_seconds``; the first answer lets everybody go on.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        service: str,
+        *,
+        backoff: Backoff = PROBE_BACKOFF,
+        retry_backoff: Backoff | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """``backoff`` paces the probes; ``retry_backoff`` (the same when None) the retries of one call while others get answers."""
+        self._stage, self._service = stage, service
+        self._backoff = backoff
+        self._retry_backoff = retry_backoff or backoff
+        self._sleep = sleep
+        self._failures = 0
+        self._probe = asyncio.Lock()
+
+    async def until_available(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Return ``operation``'s result, calling it again for as long as it raises Unavailable. Everything else passes through.
+
+        ``operation`` must be idempotent: a call that failed may have had its effect.
+        """
+        tries = 0
+        while True:
+            if self._failures < _PROBE_AFTER:
+                if tries:
+                    await self._sleep(self._retry_backoff.delay(tries - 1))
+                answer = await self._try(operation)
+            else:
+                async with self._probe:
+                    if self._failures < _PROBE_AFTER:  # somebody got an answer while this caller queued
+                        tries = 0
+                        continue
+                    await self._sleep(self._backoff.delay(self._failures - 1))
+                    answer = await self._try(operation)
+            if answer is not None:
+                return answer[0]
+            tries += 1
+
+    async def _try(self, operation: Callable[[], Awaitable[T]]) -> tuple[T] | None:
+        try:
+            result = await operation()
+        except Unavailable as error:
+            self._failed(error)
+            return None
+        except TierstreamError:
+            self._answered()
+            raise
+        self._answered()
+        return (result,)
+
+    def _failed(self, error: Unavailable) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            WAITING.labels(self._stage, self._service).set(1)
+            _log.warning("waiting", stage=self._stage, service=self._service, error=str(error))
+
+    def _answered(self) -> None:
+        if self._failures:
+            self._failures = 0
+            WAITING.labels(self._stage, self._service).set(0)
+            _log.info("available_again", stage=self._stage, service=self._service)

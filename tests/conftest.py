@@ -1,0 +1,106 @@
+"""Where the tests' Kafka and PostgreSQL come from.
+
+``TIERSTREAM_TEST_STACK`` chooses: ``embedded`` (default), ``external`` (addresses in TIERSTREAM_TEST_KAFKA and
+TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docker engine). Each test gets topics and a database of its own.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings as hypothesis_settings
+from pydantic import SecretStr
+
+from streams import topics
+from streams.settings import Settings, load_settings
+from streams.stores.migrate import migrate
+
+STACK = os.environ.get("TIERSTREAM_TEST_STACK", "embedded")
+PARTITIONS = 4
+
+hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile(os.environ.get("TIERSTREAM_HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith("TIERSTREAM_") and not name.startswith(("TIERSTREAM_TEST_", "TIERSTREAM_HYPOTHESIS_"))]:
+        del os.environ[name]  # a developer's own settings are not the tests'
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Addresses of one Kafka and one PostgreSQL for the whole session."""
+    if STACK == "external":
+        yield os.environ["TIERSTREAM_TEST_KAFKA"], os.environ["TIERSTREAM_TEST_POSTGRES"]
+    elif STACK == "containers":
+        yield from _containers()
+    else:
+        yield from _embedded(tmp_path_factory.mktemp("servers"))
+
+
+def _embedded(directory: Path) -> Iterator[tuple[str, str]]:
+    from streams.embedded.kafka import EmbeddedKafka
+    from streams.embedded.postgres import EmbeddedPostgres
+
+    async def start() -> None:
+        await asyncio.gather(kafka.start(), postgres.start())
+
+    async def stop() -> None:
+        await asyncio.gather(kafka.stop(), postgres.stop())
+
+    with asyncio.Runner() as runner:
+        kafka, postgres = EmbeddedKafka(directory / "kafka"), EmbeddedPostgres(directory / "postgres", durable=False)
+        try:
+            runner.run(start())
+            yield kafka.bootstrap_servers, postgres.dsn
+        finally:
+            runner.run(stop())
+
+
+def _containers() -> Iterator[tuple[str, str]]:
+    import docker
+    from testcontainers.kafka import KafkaContainer
+    from testcontainers.postgres import PostgresContainer
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException:
+        pytest.skip("TIERSTREAM_TEST_STACK=containers needs a Docker engine, and none answers")
+    with KafkaContainer().with_kraft() as kafka, PostgresContainer("postgres:17-alpine", driver=None) as postgres:
+        yield kafka.get_bootstrap_server(), postgres.get_connection_url()
+
+
+@pytest.fixture
+def kafka_settings(servers: tuple[str, str]) -> Settings:
+    """Settings with topics of the test's own, created."""
+    settings = load_settings(
+        kafka_bootstrap_servers=servers[0], topic_prefix=f"t{secrets.token_hex(4)}.", partitions=PARTITIONS, replication_factor=1, admin_port=0
+    )
+    topics.apply(settings)
+    return settings
+
+
+@pytest.fixture
+async def database(servers: tuple[str, str]) -> AsyncIterator[str]:
+    """The DSN of an empty database of the test's own."""
+    name = f"t{secrets.token_hex(6)}"
+    server = await asyncpg.connect(servers[1])
+    try:
+        await server.execute(f'create database "{name}"')
+        yield urlunsplit(urlsplit(servers[1])._replace(path=f"/{name}"))
+        await server.execute(f'drop database "{name}" with (force)')
+    finally:
+        await server.close()
+
+
+@pytest.fixture
+async def stage_settings(kafka_settings: Settings, database: str) -> Settings:
+    """Settings with topics and a migrated database of the test's own."""
+    await migrate(database)
+    return kafka_settings.model_copy(update={"postgres_dsn": SecretStr(database)})

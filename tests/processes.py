@@ -1,0 +1,45 @@
+"""What tests of real processes need: waiting with a deadline, and whether a process lives."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Return as soon as ``condition()`` is true; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {seconds} s: {condition}"
+        await asyncio.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs; one that has ended and waits to be reaped does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@asynccontextmanager
+async def parent_running(script: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[int]]]:
+    """Run a Python script that starts children and prints their pids on one line, and then waits; yield it and the pids."""
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, *arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        async with asyncio.timeout(60):
+            line = await parent.stdout.readline()
+        yield parent, [int(pid) for pid in line.split()]
+    finally:
+        if parent.returncode is None:
+            parent.send_signal(signal.SIGKILL)
+        await parent.wait()

@@ -1,0 +1,80 @@
+"""Lives of one team, small enough that facts meet: few subscriptions, few plans, few seconds, so that ties, ends, returns,
+late arrivals and overrides of each other are common and not rare."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.factories import T0, Event, billing, imported, service
+
+SECONDS = st.integers(0, 5)
+FRACTIONS = st.sampled_from([0, 0.25, 0.5])
+SUBSCRIPTIONS = st.sampled_from(["sub_A", "sub_A", "sub_A", "sub_B", "sub_B", "sub_C"])
+PLANS = st.sampled_from(["plan_hobby", "plan_pro", "plan_pro", "plan_pro_yearly", "plan_growth"])
+LABELS = st.sampled_from(["free", "hobby", "pro", "team"])
+PAYMENTS = st.integers(0, 2)
+NAMES = st.integers(0, 10**6)
+
+
+@st.composite
+def _billing(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    event = draw(
+        st.sampled_from(
+            ["charged"] * 6 + ["activated"] * 2 + ["updated"] * 3 + ["halted"] * 2 + ["cancelled"] * 2 + ["completed"] * 2
+            + ["authenticated", "pending", "paused", "resumed"]
+        )
+    )  # fmt: skip
+    at = draw(SECONDS)
+    fields: dict[str, Any] = {
+        "event": event,
+        "at": at,
+        "subscription": draw(SUBSCRIPTIONS),
+        "plan": draw(PLANS),
+        "paid_count": draw(PAYMENTS),
+        "adopt": draw(st.integers(0, 7)) == 0,
+    }
+    if event == "updated":
+        fields["status"] = draw(st.sampled_from(["active", "active", "active", "halted"]))
+        fields["has_scheduled_changes"] = draw(st.integers(0, 4)) == 0
+    if event == "completed":
+        fields["current_end"] = draw(st.sampled_from([None, T0 + at, T0 + at + 1, T0 + at + 3]))
+    if event in ("halted", "cancelled", "completed") and draw(st.booleans()):
+        fields["plan"] = None
+    return "billing", fields
+
+
+def _spec(kind: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    return st.tuples(st.just(kind), st.fixed_dictionaries(fields))
+
+
+MOMENTS = st.builds(lambda seconds, fraction: seconds + fraction, SECONDS, FRACTIONS)
+_OVERRIDE = _spec("admin.tier_changed", at=MOMENTS, to=LABELS, admin=st.just("admin-7"))
+_CLAIM = _spec("onboarding.claimed", at=MOMENTS, email=st.just("owner@example.com"), tier=st.none() | LABELS)
+_IMPORT = _spec("team.imported", at=MOMENTS, tier=LABELS, plan_id=st.none() | PLANS, subscription_id=st.none() | SUBSCRIPTIONS)
+_PASSED = _spec("near_quota_wall", at=MOMENTS, resource_type=st.just("seats"), used=st.just(9), limit=st.just(10))
+_SPECS = st.sampled_from([_billing()] * 12 + [_OVERRIDE, _OVERRIDE, _CLAIM, _IMPORT, _PASSED]).flatmap(lambda specs: specs)
+
+
+def _event(spec: tuple[str, dict[str, Any]], name: str) -> Event:
+    kind, fields = spec
+    if kind == "billing":
+        return billing(**fields, event_id=f"evt_{name}")
+    if kind == "team.imported":
+        return imported(**fields, id=name)
+    return service(kind, **fields, id=name)
+
+
+@st.composite
+def facts(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
+    """Return different events of one team; their ids say nothing of their order."""
+    specs = draw(st.lists(_SPECS, min_size=1, max_size=max_size))
+    names = draw(st.permutations(range(len(specs))))
+    return [_event(spec, f"{name:04}") for spec, name in zip(specs, names, strict=True)]
+
+
+@st.composite
+def logs(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
+    """Return the events of one team as a log may hold them: in any order, some of them more than once."""
+    events = draw(facts(max_size))
+    again = draw(st.lists(st.sampled_from(events), max_size=5))
+    return draw(st.permutations(events + again))

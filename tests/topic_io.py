@@ -1,0 +1,61 @@
+"""Producing to and reading back from the test's own topics."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+import orjson
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from streams.settings import Settings
+from streams.transport.client import client_config, producer_config
+
+Json = dict[str, object]
+
+
+def produce(settings: Settings, topic: str, records: Iterable[tuple[bytes | None, bytes | None]], partition: int = -1) -> None:
+    """Produce (key, value) records in their order and wait for all acknowledgements."""
+    producer = Producer({**producer_config(settings), "linger.ms": 5})
+    for key, value in records:
+        producer.produce(settings.topic_prefix + topic, value=value, key=key, partition=partition)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def read_all(settings: Settings, topic: str) -> list[Message]:
+    """Return every committed record that the topic holds now, by partition and offset."""
+    name = settings.topic_prefix + topic
+    consumer = Consumer(
+        {**client_config(settings), "group.id": "read-all", "enable.auto.commit": False, "isolation.level": "read_committed", "enable.partition.eof": True}
+    )
+    try:
+        partitions = list(consumer.list_topics(name, timeout=10).topics[name].partitions)
+        consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for number in partitions])
+        left, found = set(partitions), list[Message]()
+        deadline = time.monotonic() + 30
+        while left:
+            assert time.monotonic() < deadline, f"{name} could not be read to its end"
+            for message in consumer.consume(5_000, 0.2):
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition() or 0)
+                else:
+                    raise KafkaException(error)
+        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+    finally:
+        consumer.close()
+
+
+def read_json(settings: Settings, topic: str) -> list[Json]:
+    """Return every record of the topic that has a value, as JSON."""
+    return [orjson.loads(value) for message in read_all(settings, topic) if (value := message.value()) is not None]
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Return once ``condition`` holds; fail after ``seconds``. The condition runs in a thread: it may block."""
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        await asyncio.sleep(0.05)
