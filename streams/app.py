@@ -66,27 +66,23 @@ class Stage:
     def __init__(self, settings: Settings, name: str, sources: Sequence[Topic], new_worker: Callable[[int], PartitionWorker]) -> None:
         self.name = name
         self.settings = settings
-        self.processing = Processing(new_worker)
         self.app = _faust_app(settings, name)
+        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id)
         self.sources = [topic.full_name(settings) for topic in sources]
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
-        self.app.on_partitions_revoked.connect(self._on_revoked)
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
 
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in stream.noack().events():
             message = event.message
-            await self.processing.submit(Batch(message.topic, message.partition, event.value, event.ack))
+            await self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, event.ack))
 
     def assign(self, partitions: Iterable[int]) -> None:
         """Make ``partitions`` the ones that this process works on."""
         wanted = frozenset(partitions)
         self.on_assigned(wanted)
         self.processing.assign(wanted)
-
-    async def _on_revoked(self, *_: object, **__: object) -> None:
-        self.processing.drop_waiting()
 
     async def _on_assigned(self, app: object, assigned: Iterable[TP], **_: object) -> None:
         self.assign(tp.partition for tp in assigned if tp.topic == self.sources[0])

@@ -23,10 +23,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One partition's fetch: its records in offset order, and what to call when all of them are durable."""
+    """One partition's fetch: its records in offset order, the group's generation that they were read in, and what to call
+    when all of them are durable."""
 
     topic: str
     partition: int
+    generation: int
     records: Sequence[Record]
     ack: Callable[[], Any]
 
@@ -45,13 +47,20 @@ class PartitionWorker(Protocol):
 
 
 class Processing:
-    """Runs a PartitionWorker for each assigned partition. Use it from one event loop."""
+    """Runs a PartitionWorker for each assigned partition. Use it from one event loop.
 
-    def __init__(self, new_worker: Callable[[int], PartitionWorker]) -> None:
+    Batches of an earlier generation are not begun: after a rebalance the consumer reads on from the committed offset, and a
+    batch from before would be acked ahead of those that were dropped before it.
+    """
+
+    def __init__(self, new_worker: Callable[[int], PartitionWorker], generation: Callable[[], int]) -> None:
         self._new_worker = new_worker
+        self._generation = generation
         self._queues: dict[int, asyncio.Queue[Batch]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._preparing: set[int] = set()
+        self.assigned = False
+        """Whether there has been an assignment; an empty one counts, for a spare worker is ready too."""
         self.failure: asyncio.Future[TierstreamError] = asyncio.get_running_loop().create_future()
 
     @property
@@ -65,12 +74,9 @@ class Processing:
         return frozenset(self._preparing)
 
     def assign(self, partitions: Iterable[int]) -> None:
-        """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others.
-
-        Batches that wait are dropped: after a rebalance the consumer reads them again from the committed offset.
-        """
+        """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others."""
         wanted = frozenset(partitions)
-        self.drop_waiting()
+        self.assigned = True
         for number in self.partitions - wanted:
             self._tasks.pop(number).cancel()
             self._queues.pop(number)
@@ -78,22 +84,15 @@ class Processing:
             self._queues[number] = asyncio.Queue(QUEUED_BATCHES)
             self._tasks[number] = asyncio.create_task(self._run(number, self._queues[number]), name=f"partition-{number}")
 
-    def drop_waiting(self) -> None:
-        """Forget the batches that no task has begun."""
-        for queue in self._queues.values():
-            while not queue.empty():
-                queue.get_nowait()
-
     async def submit(self, batch: Batch) -> None:
-        """Queue a batch; waits while its partition has enough. A batch of a partition that is not ours is dropped: its new
-        owner reads it."""
+        """Queue a batch; waits while its partition has enough. A batch of a partition that is not ours is dropped: its owner
+        reads it."""
         queue = self._queues.get(batch.partition)
         if queue is not None:
             await queue.put(batch)
 
     async def close(self) -> None:
         """End every task, each after the batch that it is at."""
-        self.drop_waiting()
         tasks = list(self._tasks.values())
         self._tasks.clear()
         self._queues.clear()
@@ -109,6 +108,8 @@ class Processing:
             self._preparing.discard(number)
             while True:
                 batch = await queue.get()
+                if batch.generation != self._generation():
+                    continue
                 # A cancelled batch goes on to its end: half a batch is what nobody can resume.
                 await _finish(worker.process(batch))
                 batch.ack()

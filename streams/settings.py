@@ -26,51 +26,79 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
-    kafka_bootstrap_servers: str = ""
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_cafile: Path | None = None
+    kafka_bootstrap_servers: str = Field(default="", description="Kafka's addresses, `host:port`, comma-separated.")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How clients reach Kafka."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="How clients log in, where the protocol asks for SASL."
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="The user that clients log in as.")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="That user's password.")
+    kafka_ssl_cafile: Path | None = Field(
+        default=None, description="CA certificates (PEM) that Kafka's certificate is checked against; default: the system's."
+    )
 
-    postgres_dsn: SecretStr | None = None
+    postgres_dsn: SecretStr | None = Field(default=None, description="`postgresql://user:password@host:port/database`.")
 
-    razorpay_webhook_secrets: SecretStr | None = Field(default=None, description="Comma-separated, the newest first.")
-    razorpay_team_note: str = Field(default="team_id", description="Key of the note that holds the team id.")
-    plans: Path | None = Field(default=None, description="TOML file: plan id = tier.")
-    adopt_subscriptions_created_before: date | None = None
+    razorpay_webhook_secrets: SecretStr | None = Field(
+        default=None,
+        description="Razorpay's webhook secrets, comma-separated, the newest first; keep an old one for 24 h after a rotation.",
+    )
+    razorpay_team_note: str = Field(default="team_id", description="Key of the Razorpay note that holds the team id.")
+    plans: Path | None = Field(default=None, description='TOML file: Razorpay plan id = tier, such as `plan_pro = "pro"`.')
+    adopt_subscriptions_created_before: date | None = Field(
+        default=None,
+        description="`YYYY-MM-DD` (UTC): an older subscription that is seen for the first time sets the tier without a transition.",
+    )
 
-    loops_api_key: SecretStr | None = None
-    loops_base_url: str = "https://app.loops.so"
-    loops_rate_per_second: float = Field(default=10.0, gt=0)
-    loops_timeout_seconds: float = Field(default=10.0, gt=0)
-    loops_webhook_secret: SecretStr | None = None
-    forward: Literal["on", "off"] = "on"
-    forward_max_age_seconds: int = Field(default=86_400, ge=0)
+    loops_api_key: SecretStr | None = Field(default=None, description="Loops' API key; not needed with `FORWARD=off`.")
+    loops_base_url: str = Field(
+        default="https://app.loops.so", description="Where Loops is; `tierstream up` starts a fake one unless it is set."
+    )
+    loops_rate_per_second: float = Field(default=10.0, gt=0, description="Requests a second to Loops, all workers together.")
+    loops_timeout_seconds: float = Field(default=10.0, gt=0, description="How long one call to Loops may take.")
+    loops_webhook_secret: SecretStr | None = Field(
+        default=None, description="Signing secret of Loops' webhooks, with its `whsec_`; without one they are answered 401."
+    )
+    forward: Literal["on", "off"] = Field(default="on", description="`off` sends nothing and records every mail as `suppressed`.")
+    forward_max_age_seconds: int = Field(
+        default=86_400, ge=0, description="A fact older than this when it is first seen is not mailed (`expired`)."
+    )
 
-    initial_tier: str = "free"
+    initial_tier: str = Field(default="free", description="Tier of a team about which nothing is known. Fix it before the first event.")
 
-    gateway_host: str = "0.0.0.0"
-    gateway_port: int = Field(default=8080, ge=0, le=65_535)
-    admin_host: str = "127.0.0.1"
-    admin_port: int = Field(default=9464, ge=0, le=65_535)
-    ingest_tokens: SecretStr | None = Field(default=None, description="Comma-separated; ``name:token`` or a bare token.")
-    console_token: SecretStr | None = None
+    gateway_host: str = Field(default="0.0.0.0", description="Address that the gateway listens on.")
+    gateway_port: int = Field(default=8080, ge=0, le=65_535, description="Its port; 0 lets the system choose.")
+    admin_host: str = Field(default="127.0.0.1", description="Address of `/readyz` and `/metrics`, in every process.")
+    admin_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; one for each process of a machine.")
+    ingest_tokens: SecretStr | None = Field(
+        default=None, description="Bearer tokens of `POST /v1/events`, comma-separated: `name:token`, or a bare token."
+    )
+    console_token: SecretStr | None = Field(default=None, description="Token of the console, which this version does not have yet.")
 
-    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", description="Before topic, group and transaction names.")
-    partitions: int = Field(default=32, ge=1, le=1_000, description="Fixed at birth: keys and state depend on it.")
-    replication_factor: int = Field(default=3, ge=1)
-    min_insync_replicas: int | None = Field(default=None, ge=1, description="Default: 2, or 1 with one replica.")
-    retention_razorpay_webhooks_days: int = Field(default=30, ge=1)
-    retention_loops_webhooks_days: int = Field(default=30, ge=1)
-    retention_team_events_days: int = Field(default=400, ge=1)
-    retention_audit_events_days: int = Field(default=30, ge=1)
-    retention_dead_letters_days: int = Field(default=90, ge=1)
+    topic_prefix: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]*$", description="Stands before every topic, group and transaction name."
+    )
+    partitions: int = Field(
+        default=32, ge=1, le=1_000, description="Partitions of every topic, fixed at birth: keys and state depend on it."
+    )
+    replication_factor: int = Field(default=3, ge=1, description="Copies of every topic.")
+    min_insync_replicas: int | None = Field(
+        default=None, ge=1, description="Copies that must have a record before it is acknowledged; default: 2, or 1 with one replica."
+    )
+    retention_razorpay_webhooks_days: int = Field(default=30, ge=1, description="Days that Razorpay's bodies are kept.")
+    retention_loops_webhooks_days: int = Field(default=30, ge=1, description="Days that Loops' bodies are kept.")
+    retention_team_events_days: int = Field(default=400, ge=1, description="Days that team events are kept.")
+    retention_audit_events_days: int = Field(default=30, ge=1, description="Days that audit events are kept.")
+    retention_dead_letters_days: int = Field(default=90, ge=1, description="Days that dead letters are kept.")
 
     session_timeout_seconds: float = Field(default=10.0, ge=6.0, description="A dead worker's partitions move on after this.")
-    instance_id: str | None = Field(default=None, description="Static group member id; one for each worker process, kept over restarts.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["console", "json"] = "console"
+    instance_id: str | None = Field(
+        default=None, description="Static group member id: another one for each worker process of a stage, the same over its restarts."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
+    log_format: Literal["console", "json"] = Field(default="console", description="Lines for people, or JSON.")
 
     @field_validator("initial_tier")
     @classmethod
@@ -119,14 +147,16 @@ class Settings(BaseSettings):
         """Raise ConfigurationError, naming every variable that ``role`` needs and that is not set."""
         missing = [
             PREFIX + name.upper()
-            for name in _REQUIRED[role]
+            for name in REQUIRED[role]
             if not (self.forward == "off" and name == "loops_api_key") and _is_unset(getattr(self, name))
         ]
         if missing:
-            raise ConfigurationError(f"{role} can not start: set {' and '.join(missing)} (environment, or the file that {CONFIG_VARIABLE} names).")
+            raise ConfigurationError(
+                f"{role} can not start: set {' and '.join(missing)} (environment, or the file that {CONFIG_VARIABLE} names)."
+            )
 
 
-_REQUIRED: dict[Role, tuple[str, ...]] = {
+REQUIRED: dict[Role, tuple[str, ...]] = {
     "gateway": ("kafka_bootstrap_servers", "razorpay_webhook_secrets"),
     "normalise": ("kafka_bootstrap_servers", "plans"),
     "classify": ("kafka_bootstrap_servers",),
@@ -136,6 +166,7 @@ _REQUIRED: dict[Role, tuple[str, ...]] = {
     "topics": ("kafka_bootstrap_servers",),
     "migrate": ("postgres_dsn",),
 }
+"""The settings that a role does not start without."""
 
 
 def _is_unset(value: object) -> bool:
@@ -158,7 +189,10 @@ def load_settings(**overrides: object) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
     except ValidationError as error:
-        faults = "; ".join(f"{PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors(include_input=False))
+        faults = "; ".join(
+            f"{PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False)
+        )
         raise ConfigurationError(f"Settings are wrong: {faults}.") from error
 
 
@@ -180,6 +214,8 @@ def load_plans(path: Path) -> dict[str, Tier]:
     for plan_id, name in entries.items():
         tier = parse_tier(name)
         if tier is None:
-            raise ConfigurationError(f"{PREFIX}PLANS: {path} gives {plan_id} the tier {name!r}, which is none; use one of {', '.join(LABELS)}.")
+            raise ConfigurationError(
+                f"{PREFIX}PLANS: {path} gives {plan_id} the tier {name!r}, which is none; use one of {', '.join(LABELS)}."
+            )
         plans[plan_id] = tier
     return plans

@@ -130,7 +130,7 @@ def _admin(settings: Settings) -> AdminClient:
 def _compare(admin: AdminClient, settings: Settings) -> tuple[list[str], list[str]]:
     """Return the names of missing topics, and a phrase for each difference."""
     try:
-        present = admin.list_topics(timeout=10).topics
+        present = admin.list_topics(timeout=5).topics
         wanted = dict(on_broker(settings))
         names = [name for name in wanted if name in present]
         described = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name) for name in names], request_timeout=10) if names else {}

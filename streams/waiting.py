@@ -75,13 +75,13 @@ class Waiting:
         """
         tries = 0
         while True:
-            if self._failures < _PROBE_AFTER:
-                if tries:
-                    await self._sleep(self._retry_backoff.delay(tries - 1))
+            if tries and not self._is_away:
+                await self._sleep(self._retry_backoff.delay(tries - 1))
+            if not self._is_away:
                 answer = await self._try(operation)
             else:
                 async with self._probe:
-                    if self._failures < _PROBE_AFTER:  # somebody got an answer while this caller queued
+                    if not self._is_away:  # somebody got an answer while this caller queued
                         tries = 0
                         continue
                     await self._sleep(self._backoff.delay(self._failures - 1))
@@ -89,6 +89,10 @@ class Waiting:
             if answer is not None:
                 return answer[0]
             tries += 1
+
+    @property
+    def _is_away(self) -> bool:
+        return self._failures >= _PROBE_AFTER
 
     async def _try(self, operation: Callable[[], Awaitable[T]]) -> tuple[T] | None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
+from streams import topics
 from streams.admin import Health, serve_admin
 from streams.app import Stage
 from streams.errors import StageFailed, TierstreamError
@@ -22,7 +23,9 @@ StageFactory = Callable[[], contextlib.AbstractAsyncContextManager[Stage]]
 
 
 async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop: asyncio.Event) -> None:
-    """Run the stages until ``stop`` is set. Raises the TierstreamError of the first stage that can not go on."""
+    """Run the stages until ``stop`` is set. Raises the TierstreamError of the first stage that can not go on, KafkaUnavailable
+    when Kafka is not there at the start, TopologyError when its topics are not those of the topology."""
+    await asyncio.to_thread(topics.check, settings)
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]
@@ -74,7 +77,7 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
         restoring = stage.processing.preparing
         owned = stage.processing.partitions
-        health.set(stage.name, bool(owned) and not restoring, f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""))
+        health.set(stage.name, stage.processing.assigned and not restoring, f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""))
 
 
 def _numbers(numbers: frozenset[int]) -> str:

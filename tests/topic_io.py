@@ -26,7 +26,7 @@ def read_all(settings: Settings, topic: str) -> list[Message]:
     """Return every committed record that the topic holds now, by partition and offset."""
     name = settings.topic_prefix + topic
     consumer = Consumer(
-        {**client_config(settings), "group.id": "read-all", "enable.auto.commit": False, "isolation.level": "read_committed", "enable.partition.eof": True}
+        {**client_config(settings), "group.id": "read-all", "enable.auto.commit": False, "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.wait.max.ms": 20}
     )
     try:
         partitions = list(consumer.list_topics(name, timeout=10).topics[name].partitions)
@@ -35,7 +35,7 @@ def read_all(settings: Settings, topic: str) -> list[Message]:
         deadline = time.monotonic() + 30
         while left:
             assert time.monotonic() < deadline, f"{name} could not be read to its end"
-            for message in consumer.consume(5_000, 0.2):
+            for message in consumer.consume(5_000, 0.02):
                 error = message.error()
                 if error is None:
                     found.append(message)

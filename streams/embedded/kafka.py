@@ -131,13 +131,15 @@ class EmbeddedKafka:
     async def stop(self) -> None:
         """Shut down in order, with SIGKILL after a grace of 3.5 s. Does nothing when it does not run."""
         if self._archiving:
+            # A moment, in case it is all but done: the loop may not have run since.
+            await asyncio.wait((self._archiving,), timeout=0.1)
             self._archiving.cancel()
             await asyncio.wait((self._archiving,))
         if self._process:
             await stop(self._process, grace_seconds=STOP_SECONDS)
 
     def kill(self) -> None:
-        """SIGKILL. ``start`` brings the broker back on the same port with everything that was acknowledged."""
+        """SIGKILL. Once ``wait`` has returned, ``start`` brings the broker back on the same port with everything that was acknowledged."""
         if self._process:
             kill(self._process)
 
@@ -155,15 +157,19 @@ class EmbeddedKafka:
             raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken} of 127.0.0.1.")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         storage = self.data_dir / "storage"
-        # Java's properties take a backslash as an escape.
+        # A backslash is an escape in Java's properties.
         paths = {"storage": str(storage).replace("\\", "\\\\"), "log": str(self.log).replace("\\", "\\\\")}
         self._properties.write_text(_PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths), encoding="utf-8")
         (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
         if not (storage / "meta.properties").is_file():
             cluster = secrets.token_urlsafe(16).replace("-", "_")  # with a leading hyphen it would be taken for an option
-            formatting = await self._java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties))
-            if await formatting.wait() != 0:
-                raise KafkaUnavailable(self._explain("can not format its directory"))
+            arguments = ("format", "--ignore-formatted", "-t", cluster, "-c", str(self._properties))
+            formatting = await self._java(jars, "kafka.tools.StorageTool", *arguments)
+            try:
+                if await formatting.wait() != 0:
+                    raise KafkaUnavailable(self._explain("can not format its directory"))
+            finally:
+                kill(formatting)
 
     async def _java(self, jars: str, *arguments: str) -> asyncio.subprocess.Process:
         options = (
@@ -208,7 +214,17 @@ async def _dump_classes(pid: int, archive: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=archive.parent, ignore_cleanup_errors=True) as directory:
         partial = Path(directory) / archive.name
         command = await spawn(
-            (java(), "-Xmx64m", "-XX:-UsePerfData", "-m", "jdk.jcmd/sun.tools.jcmd.JCmd", str(pid), "VM.cds", "static_dump", str(partial)),
+            (
+                java(),
+                "-Xmx64m",
+                "-XX:-UsePerfData",
+                "-m",
+                "jdk.jcmd/sun.tools.jcmd.JCmd",
+                str(pid),
+                "VM.cds",
+                "static_dump",
+                f'"{partial}"',
+            ),
             env=_environment(),
         )
         try:

@@ -14,7 +14,8 @@ import pwd
 import sys
 
 PR_SET_PDEATHSIG = 1
-PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 4
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
@@ -36,7 +37,9 @@ def become(user: str) -> None:
     linux = sys.platform == "linux"
     if linux:
         libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Without it a change of user takes all capabilities away at once, and access(2), with which PostgreSQL looks for itself,
+        # ignores them. What is not made ambient below goes with ``exec``.
+        libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
@@ -58,10 +61,14 @@ def _keep_capability(libc: ctypes.CDLL, capability: int) -> bool:
 def main(arguments: list[str]) -> None:
     """Do the steps in the order that the kernel wants: a change of user clears the death signal."""
     death_signal, parent, user, *argv = arguments
-    if user != "-":
-        become(user)
-    die_with_parent(int(death_signal), int(parent))
-    os.execvp(argv[0], argv)
+    try:
+        if user != "-":
+            become(user)
+        die_with_parent(int(death_signal), int(parent))
+        os.execvp(argv[0], argv)
+    except (OSError, KeyError) as error:
+        role = "" if user == "-" else f" as the user {user}, as root must; start tierstream as an ordinary user instead"
+        sys.exit(f"{argv[0]} can not be run{role}: {error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pwd
 import secrets
+import shutil
 import signal
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class EmbeddedPostgres:
             await stop(self._process, grace_seconds=STOP_SECONDS, request=signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL. ``start`` brings the server back on the same port with everything that was committed."""
+        """SIGKILL. Once ``wait`` has returned, ``start`` brings the server back on the same port with everything that was committed."""
         if self._process:
             kill(self._process)
 
@@ -119,22 +120,31 @@ class EmbeddedPostgres:
                 f"The embedded PostgreSQL can not start: another process listens on its port {self.port} of 127.0.0.1."
             )
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        if (self._storage / "global" / "pg_control").is_file():
-            _forget_stranger(self._storage / "postmaster.pid")
-            return
+        if self._storage.is_dir():
+            _forget_stranger(self._storage)
+        else:
+            await self._initialise()
+
+    async def _initialise(self) -> None:
         # A password, because trust over TCP would make every user of this machine a superuser, who may run programs as us.
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(secrets.token_hex(16), encoding="ascii")
-        self._storage.mkdir(mode=0o700, exist_ok=True)
+        new = self.data_dir / "storage.new"  # renamed when it is whole, for an interrupted initdb can not be taken up again
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
         if _as_root():
             owner = pwd.getpwnam(_UNPRIVILEGED)
-            os.chown(self._storage, owner.pw_uid, owner.pw_gid)
-        options = ("--auth=scram-sha-256", f"--pwfile={self._password_file}", "--encoding=UTF8", "--no-locale", "--no-instructions")
-        initdb = await self._spawn(
-            "initdb", "-U", _SUPERUSER, "-D", str(self._storage), *options, *(() if self.durable else ("--no-sync",))
-        )
-        if await initdb.wait() != 0:
-            raise PostgresUnavailable(self._explain("can not make its data directory"))
+            os.chown(new, owner.pw_uid, owner.pw_gid)
+        options = ["--auth=scram-sha-256", f"--pwfile={self._password_file}", "--encoding=UTF8", "--no-locale", "--no-instructions"]
+        if not self.durable:
+            options.append("--no-sync")
+        initdb = await self._spawn("initdb", "-U", _SUPERUSER, "-D", str(new), *options)
+        try:
+            if await initdb.wait() != 0:
+                raise PostgresUnavailable(self._explain("can not make its data directory"))
+        finally:
+            kill(initdb)
+        new.rename(self._storage)
 
     async def _run_until_ready(self) -> None:
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *(() if self.durable else _EPHEMERAL)]
@@ -187,16 +197,17 @@ def _programs() -> Path:
     return Path(wheel.submodule_search_locations[0]) / f"pginstall{_MAJOR_VERSION}" / "bin"
 
 
-def _forget_stranger(pid_file: Path) -> None:
-    """Remove a stale ``postmaster.pid`` whose number a process of another kind has by now, which would keep the server from starting.
+def _forget_stranger(storage: Path) -> None:
+    """Remove a stale ``postmaster.pid`` whose number another process has by now, which would keep the server from starting.
 
     A new container or a reboot deals the same small numbers again. The file of a postmaster that lives, or whose number nobody
     has, stays: PostgreSQL itself knows what to do with it, and needs it to clean up.
     """
+    pid_file = storage / "postmaster.pid"
     try:
         pid = int(pid_file.read_text(encoding="ascii").split(maxsplit=1)[0])
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ValueError, IndexError):
         return
-    if name != "postgres":
+    if os.fsencode(storage) not in command.split(b"\0"):
         pid_file.unlink()

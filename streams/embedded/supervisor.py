@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -50,13 +50,6 @@ class _Supervised:
     watcher: asyncio.Task[None] | None = None
 
 
-@dataclass(slots=True)
-class _Layer:
-    """What was started together, and so is stopped together."""
-
-    members: list[_Supervised] = field(default_factory=list)
-
-
 class Supervisor:
     """Starts services in layers, restarts those that die, and stops the layers in reverse order on leaving the ``async with`` block.
 
@@ -74,7 +67,7 @@ class Supervisor:
         self._on_change = on_change
         self._report = report or (lambda _: None)
         self._good_life_seconds = good_life_seconds
-        self._layers: list[_Layer] = []
+        self._layers: list[list[_Supervised]] = []  # what was started together is stopped together
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -82,7 +75,7 @@ class Supervisor:
         """Name → pids, in the order of their start."""
         table: dict[str, list[int]] = {}
         for layer in self._layers:
-            for member in layer.members:
+            for member in layer:
                 if member.pid is not None:
                     table.setdefault(member.name, []).append(member.pid)
         return table
@@ -92,11 +85,11 @@ class Supervisor:
 
         Raises the first TierstreamError; the others of the layer are then stopped by leaving the block.
         """
-        layer = _Layer([_Supervised(name, service) for name, service in services])
+        layer = [_Supervised(name, service) for name, service in services]
         self._layers.append(layer)
         try:
             async with asyncio.TaskGroup() as group:
-                for member in layer.members:
+                for member in layer:
                     group.create_task(self._start_one(member))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -114,14 +107,14 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop the layers in reverse order, each at once and in its own reverse order. Whatever happens, no process is left."""
-        members = [member for layer in self._layers for member in layer.members]
+        members = [member for layer in self._layers for member in layer]
         watchers = [member.watcher for member in members if member.watcher]
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
         try:
             for layer in reversed(self._layers):
-                await asyncio.gather(*(member.service.stop() for member in reversed(layer.members)))
+                await asyncio.gather(*(member.service.stop() for member in reversed(layer)))
         finally:
             for member in members:
                 member.service.kill()
@@ -152,12 +145,12 @@ class Supervisor:
                 born = time.monotonic()
                 try:
                     await member.service.start()
-                except TierstreamError as error:
+                except (TierstreamError, OSError) as error:
                     deaths += 1
                     self._report(str(error))
                 else:
                     break
-            member.pid = member.service.pid
+            member.pid = member.service.pid or member.pid
             self._tell()
 
     def _tell(self) -> None:

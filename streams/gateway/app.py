@@ -10,9 +10,9 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from streams.errors import KafkaUnavailable, RecordTooLarge
-from streams.gateway.http import Answer, Disconnected, Receive, Refused, Request, Scope, Send, refusal
+from streams.gateway.http import BODY_SECONDS, Answer, Disconnected, Receive, Refused, Request, Scope, Send, refusal
 from streams.gateway.ingest import IngestRoute
-from streams.gateway.webhooks import Clock, LoopsRoute, Producing, RazorpayRoute
+from streams.gateway.webhooks import Clock, GatewayProducer, LoopsRoute, RazorpayRoute
 from streams.metrics import REQUEST_SECONDS, REQUESTS
 from streams.settings import Settings
 
@@ -35,7 +35,7 @@ async def _healthz(_request: Request) -> Answer:
 class Gateway:
     """The public port's ASGI app. It never waits on anything but the producer."""
 
-    def __init__(self, settings: Settings, producer: Producing, clock: Clock) -> None:
+    def __init__(self, settings: Settings, producer: GatewayProducer, clock: Clock, body_seconds: float) -> None:
         razorpay, loops, ingest = (kind(settings, producer, clock) for kind in (RazorpayRoute, LoopsRoute, IngestRoute))
         self._routes: dict[str, dict[str, Route]] = {
             "/webhooks/razorpay": {"POST": razorpay},
@@ -43,6 +43,7 @@ class Gateway:
             "/v1/events": {"POST": ingest},
             "/healthz": {"GET": _healthz, "HEAD": _healthz},
         }
+        self._body_seconds = body_seconds
         self._counters: dict[tuple[str, str], Counter] = {}
         self._timers: dict[str, Histogram] = {path: REQUEST_SECONDS.labels(path) for path in (*self._routes, "other")}
 
@@ -59,7 +60,7 @@ class Gateway:
             answer = refusal(405, f"{path} takes {allowed} only.", ((b"allow", allowed.encode()),))
         else:
             try:
-                answer = await route(Request(dict(scope["headers"]), receive))
+                answer = await route(Request(dict(scope["headers"]), receive, self._body_seconds))
             except Refused as refused:
                 answer = refused.answer
             except (KafkaUnavailable, RecordTooLarge) as error:
@@ -82,9 +83,10 @@ class Gateway:
         counter.inc()
 
 
-def create_app(settings: Settings, producer: Producing, clock: Clock = time.time) -> Gateway:
+def create_app(settings: Settings, producer: GatewayProducer, clock: Clock = time.time, *, body_seconds: float = BODY_SECONDS) -> Gateway:
     """Return the gateway's ASGI app, which produces with ``producer`` and takes the time from ``clock``.
+    A client has ``body_seconds`` to send its body.
 
     Opens nothing. Raises ConfigurationError when TIERSTREAM_LOOPS_WEBHOOK_SECRET is set and is no signing secret.
     """
-    return Gateway(settings, producer, clock)
+    return Gateway(settings, producer, clock, body_seconds)

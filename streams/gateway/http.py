@@ -57,6 +57,7 @@ class Request:
 
     headers: dict[bytes, bytes]
     receive: Receive
+    body_seconds: float = BODY_SECONDS
 
     async def body(self) -> bytes:
         """Return the body's raw bytes, at most ``MAX_BODY_BYTES`` of them.
@@ -68,7 +69,7 @@ class Request:
         if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
             raise Refused(TOO_LARGE)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self.body_seconds):
                 return await self._read()
         except TimeoutError:
             raise Refused(TOO_SLOW) from None
@@ -93,4 +94,4 @@ class Request:
 
 
 TOO_LARGE = refusal(413, f"The body is larger than {MAX_BODY_BYTES} bytes; send less in one request.")
-TOO_SLOW = refusal(408, f"The body did not arrive within {BODY_SECONDS:g} s; send it again.", ((b"connection", b"close"),))
+TOO_SLOW = refusal(408, "The body did not arrive in time; send it again.", ((b"connection", b"close"),))

@@ -16,7 +16,7 @@ from schemas.envelope import HEADERS, Envelope, canonical_team_id
 from schemas.kinds import SERVICE_KINDS, Kind
 from schemas.team_events import MAX_CLOCK_SKEW_SECONDS, SERVICE_DATA, Data, Moment
 from streams.gateway.http import Answer, Refused, Request, refusal
-from streams.gateway.webhooks import ACK_SECONDS, Clock, Producing
+from streams.gateway.webhooks import ACK_SECONDS, Clock, GatewayProducer
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
 from streams.transport.producer import Record
@@ -205,7 +205,7 @@ def _faults(error: ValidationError, prefix: str = "") -> list[Fault]:
 class IngestRoute:
     """``POST /v1/events``. 202 means: Kafka has all of the request's events. After a 503 send them again with the same ids."""
 
-    def __init__(self, settings: Settings, producer: Producing, clock: Clock) -> None:
+    def __init__(self, settings: Settings, producer: GatewayProducer, clock: Clock) -> None:
         self._clients: Mapping[bytes, str] = {_digest(token.encode()): client for token, client in settings.ingest_clients.items()}
         self._producer = producer
         self._clock = clock

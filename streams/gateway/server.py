@@ -14,11 +14,11 @@ from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from streams.transport.producer import AcknowledgedProducer
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 4.0
 """For requests in flight at the end. With the producer's 2 s and the admin port's 1 s the whole stop stays under 10 s."""
 
 FLUSH_SECONDS = 2.0
-CHECK_INTERVAL_SECONDS = 5.0
+CHECK_INTERVAL_SECONDS = 2.0
 CHECK_SECONDS = 2.0
 
 log = structlog.stdlib.get_logger(__name__)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from schemas.razorpay import landing_key
 from schemas.reasons import Reason
-from streams.dead_letters import Headers, Origin, dead_letter_headers
+from streams.dead_letters import Headers, Origin, Producing, dead_letter_headers
 from streams.gateway.http import Answer, Refused, Request, refusal
 from streams.gateway.signatures import standard_webhooks_key, verify_razorpay, verify_standard
 from streams.settings import Settings
@@ -22,11 +22,8 @@ Clock = Callable[[], float]
 """Gives Unix seconds, as ``time.time`` does."""
 
 
-class Producing(Protocol):
+class GatewayProducer(Producing, Protocol):
     """What the gateway needs of ``AcknowledgedProducer``."""
-
-    async def send(self, topic: str, value: bytes, key: bytes | None = None, headers: Headers = (), *, timeout_seconds: float) -> None:
-        """Return once one record is acknowledged."""
 
     async def send_many(self, records: Sequence[Record], *, timeout_seconds: float) -> None:
         """Return once all records are acknowledged."""
@@ -62,7 +59,7 @@ def event_id_of(header: bytes | None, body: bytes) -> bytes:
 class RazorpayRoute:
     """``POST /webhooks/razorpay``. 200 means: Kafka has the body, byte for byte, keyed so that a subscription keeps its order."""
 
-    def __init__(self, settings: Settings, producer: Producing, clock: Clock) -> None:
+    def __init__(self, settings: Settings, producer: GatewayProducer, clock: Clock) -> None:
         self._secrets = settings.razorpay_secrets
         self._producer = producer
         self._clock = clock
@@ -99,7 +96,7 @@ class LoopsRoute:
     that is none.
     """
 
-    def __init__(self, settings: Settings, producer: Producing, clock: Clock) -> None:
+    def __init__(self, settings: Settings, producer: GatewayProducer, clock: Clock) -> None:
         secret = settings.loops_webhook_secret
         self._key = standard_webhooks_key(secret.get_secret_value()) if secret else None
         self._producer = producer

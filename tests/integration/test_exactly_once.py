@@ -14,10 +14,10 @@ from pathlib import Path
 import orjson
 
 from agents.audit_events import rfc3339
-from streams.changelog import POSITION_PREFIX, decode_position
 from streams.embedded.stack import environment_of
 from streams.settings import Settings
-from tests.topic_io import produce, read_all, read_json, until
+from tests.accounting import outcomes
+from tests.topic_io import produce, read_json, until
 
 PLANS = {"plan_hobby": "hobby", "plan_pro": "pro", "plan_growth": "growth", "plan_team": "team"}
 
@@ -61,19 +61,6 @@ def worker(settings: Settings, *stages: str, instance: str = "0", log: Path) -> 
         process.wait()
 
 
-def outcomes(settings: Settings) -> dict[str, int]:
-    """The counts that the newest position rows hold, over all partitions."""
-    newest: dict[int, bytes] = {}
-    for message in read_all(settings, "tierstream.classify-teams-changelog"):
-        if (message.key() or b"").startswith(POSITION_PREFIX):
-            newest[message.partition() or 0] = message.value() or b""
-    total: dict[str, int] = {}
-    for value in newest.values():
-        for reason, count in decode_position(value).outcomes.items():
-            total[reason] = total.get(reason, 0) + count
-    return total
-
-
 async def test_classify_killed_in_mid_load_loses_doubles_and_invents_nothing(kafka_settings: Settings, tmp_path: Path) -> None:
     records = load(events=6_000, teams=40, seed=7)
     log = tmp_path / "worker.log"
@@ -81,18 +68,18 @@ async def test_classify_killed_in_mid_load_loses_doubles_and_invents_nothing(kaf
 
     for part in (records[3_000:4_500], records[4_500:]):
         with worker(kafka_settings, "classify", log=log) as process:
-            before = sum(outcomes(kafka_settings).values())
-            await until(lambda before=before: sum(outcomes(kafka_settings).values()) > before, f"progress; {log.read_text()[-2_000:]}")
+            before = sum(outcomes(kafka_settings, "classify").values())
+            await until(lambda before=before: sum(outcomes(kafka_settings, "classify").values()) > before, f"progress; {log.read_text()[-2_000:]}")
             produce(kafka_settings, "team.events", part)
             process.send_signal(signal.SIGKILL)
     with worker(kafka_settings, "classify", log=log):
-        await until(lambda: sum(outcomes(kafka_settings).values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}")
+        await until(lambda: sum(outcomes(kafka_settings, "classify").values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}")
 
     told = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in read_json(kafka_settings, "audit.events")]  # type: ignore[index]
     ids = [event["id"] for event in read_json(kafka_settings, "audit.events")]
     by_team = lambda transitions: {team: [t for t in transitions if t[0] == team] for team in {t[0] for t in transitions}}  # noqa: E731
     assert by_team(told) == by_team(expected(records))
     assert len(set(ids)) == len(ids)
-    assert sum(outcomes(kafka_settings).values()) == len(records)
+    assert sum(outcomes(kafka_settings, "classify").values()) == len(records)
     final = {event["subject"]: event["data"]["tier"] for event in read_json(kafka_settings, "tier.current")}  # type: ignore[index]
     assert final == {key.decode(): orjson.loads(value)["data"]["tier"] for key, value in records}

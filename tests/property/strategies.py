@@ -3,9 +3,13 @@ late arrivals and overrides of each other are common and not rare."""
 
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.factories import T0, Event, billing, imported, service
+
+often = settings(max_examples=5 * settings().max_examples)
+"""For the laws that everything rests on: five times the profile's examples."""
 
 SECONDS = st.integers(0, 5)
 FRACTIONS = st.sampled_from([0, 0.25, 0.5])
@@ -16,14 +20,19 @@ PAYMENTS = st.integers(0, 2)
 NAMES = st.integers(0, 10**6)
 
 
+EVENTS = st.sampled_from(
+    [
+        *["charged"] * 6,
+        *["updated"] * 3,
+        *["activated", "halted", "cancelled", "completed"] * 2,
+        *["authenticated", "pending", "paused", "resumed"],
+    ]
+)
+
+
 @st.composite
 def _billing(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    event = draw(
-        st.sampled_from(
-            ["charged"] * 6 + ["activated"] * 2 + ["updated"] * 3 + ["halted"] * 2 + ["cancelled"] * 2 + ["completed"] * 2
-            + ["authenticated", "pending", "paused", "resumed"]
-        )
-    )  # fmt: skip
+    event = draw(EVENTS)
     at = draw(SECONDS)
     fields: dict[str, Any] = {
         "event": event,
@@ -40,6 +49,8 @@ def _billing(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         fields["current_end"] = draw(st.sampled_from([None, T0 + at, T0 + at + 1, T0 + at + 3]))
     if event in ("halted", "cancelled", "completed") and draw(st.booleans()):
         fields["plan"] = None
+    elif draw(st.integers(0, 9)) == 0:
+        fields["tier"] = draw(LABELS)  # the plan means another tier by now
     return "billing", fields
 
 

@@ -1,5 +1,6 @@
 """Kafka's jars come from the lock, and from the cache once they are there."""
 
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from rich.console import Console
 from streams.embedded import kafka_jars
 from streams.embedded.kafka_jars import KAFKA_VERSION, Jar, cache_dir, class_path, read_lock, repository
 from streams.errors import TierstreamError
+
+# jgo leaves the connection of an answer other than 200 to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 
 CONTENT = b"a small jar" * 10_000
 
@@ -52,6 +56,7 @@ def remote() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+    gc.collect()
 
 
 def fetch(cache: Path, remote: str, *jars: Jar) -> list[str]:

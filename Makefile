@@ -1,0 +1,43 @@
+# Every target makes the virtual environment .venv first. Python 3.11+ and make are all that is needed.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.tierstream-ready
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## run the main job on the embedded stack and show everything that happens
+	@$(RUN)/tierstream demo
+
+test: $(READY) ## run the whole test suite on the embedded stack (ARGS="..." goes to pytest)
+	@$(RUN)/python -m pytest -q --durations=10 $(ARGS)
+
+check: $(READY) ## lint, types, layering and contracts
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy --strict schemas agents streams tests
+	$(RUN)/lint-imports --no-logo
+	$(RUN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+
+lock: $(READY) ## resolve the packages and Kafka's jars anew
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(RUN)/python -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && \
+	compile() { "$$tools/bin/uv" pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
+		--custom-compile-command "make lock" --output-file "$$@"; } && \
+	compile requirements.lock --upgrade --all-extras pyproject.toml && \
+	compile requirements.runtime.lock --constraint requirements.lock pyproject.toml && \
+	echo hatchling | compile requirements.build.lock --constraint requirements.lock -
+	@$(RUN)/python -m streams.embedded.kafka_jars
+
+clean: ## remove the virtual environment and every cache of this directory
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml requirements.lock
+	@command -v "$(PYTHON)" >/dev/null || { echo "tierstream needs Python 3.11 or newer, and there is no $(PYTHON); say which to use: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" .ci/venv.py

@@ -1,0 +1,81 @@
+"""``tierstream up`` as its users start it: a process of its own, known only by its ready file."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.settings import Settings, load_settings
+
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running ``tierstream up``."""
+
+    process: subprocess.Popen[bytes]
+    ready_file: Path
+    log: Path
+
+    def ready(self) -> dict[str, Any]:
+        """What the ready file says now."""
+        return json.loads(self.ready_file.read_text())  # type: ignore[no-any-return]
+
+    def url(self, name: str) -> str:
+        """An address from the ready file."""
+        return str(self.ready()[name])
+
+    @property
+    def settings(self) -> Settings:
+        """Settings that reach its Kafka."""
+        return load_settings(kafka_bootstrap_servers=self.url("kafka"), partitions=8, replication_factor=1)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL the first process of ``name``, and wait until the ready file names its successor."""
+        old = self.ready()["pids"][name][0]
+        os.kill(old, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while old in self.ready()["pids"][name]:
+            assert time.monotonic() < deadline, f"{name} is not back; {self.tail()}"
+            await asyncio.sleep(0.05)
+
+    def tail(self) -> str:
+        """The last lines that it printed."""
+        return self.log.read_text(errors="replace")[-3_000:]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A stack of the module's own; the fake Loops takes 2,000 requests a second, so that mails keep up."""
+    directory = tmp_path_factory.mktemp("up")
+    ready_file, log = directory / "ready.json", directory / "up.log"
+    environment = {**os.environ, "TIERSTREAM_LOOPS_RATE_PER_SECOND": "2000"}
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)], env=environment, stdout=output, stderr=output)
+    running = Running(process, ready_file, log)
+    try:
+        _until_ready(running)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(15) == 0, running.tail()
+        finally:
+            process.kill()
+
+
+def _until_ready(running: Running) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not running.ready_file.exists():
+        assert running.process.poll() is None and time.monotonic() < deadline, running.tail()
+        time.sleep(0.1)

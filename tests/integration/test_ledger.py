@@ -1,0 +1,129 @@
+"""The ledger keeps the same rules in PostgreSQL and in the tests' memory."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from streams.stores.ledger import Classification, Entry, Ledger, LedgerRow, PostgresLedger
+from streams.stores.migrate import migrate
+from tests.integration.databases import pool_of, query
+from tests.stage_doubles import NOW, TEAM, MemoryLedger
+
+ID, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
+IN_FLIGHT, SENT = Classification.IN_FLIGHT, Classification.SENT
+LATER = NOW + timedelta(minutes=1)
+
+
+def entry(classification: Classification, audit_id: uuid.UUID = ID, *, later: bool = False, error: str | None = None) -> Entry:
+    return Entry(audit_id, uuid.UUID(TEAM), "subscription.upgraded", "a***@example.com", classification, LATER if later else NOW, error)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def ledger(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Ledger]:
+    if request.param == "memory":
+        yield MemoryLedger()
+        return
+    await migrate(database)
+    async with pool_of(database) as pool:
+        yield PostgresLedger(pool)
+
+
+async def test_put_first_attempt_is_in_flight_since_then(ledger: Ledger) -> None:
+    assert await ledger.rows([ID]) == {}
+
+    assert await ledger.put(entry(IN_FLIGHT)) == LedgerRow(ID, "in_flight", 1, NOW)
+    assert await ledger.rows([ID, OTHER]) == {ID: LedgerRow(ID, "in_flight", 1, NOW)}
+
+
+async def test_put_retry_counts_and_keeps_the_time_of_the_first(ledger: Ledger) -> None:
+    await ledger.put(entry(IN_FLIGHT))
+
+    assert await ledger.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW)
+    assert await ledger.put(entry(SENT, later=True)) == LedgerRow(ID, "sent", 2, NOW)
+
+
+@pytest.mark.parametrize("final", [classification for classification in Classification if classification is not IN_FLIGHT])
+async def test_put_final_row_is_never_changed(ledger: Ledger, final: Classification) -> None:
+    assert await ledger.put(entry(final)) == LedgerRow(ID, final.value, 0, None)
+
+    for classification in Classification:
+        assert await ledger.put(entry(classification)) is None
+    assert (await ledger.rows([ID]))[ID].classification == final.value
+
+
+async def test_put_same_mail_at_once_is_written_one_after_the_other(ledger: Ledger) -> None:
+    rows = await asyncio.gather(*(ledger.put(entry(IN_FLIGHT)) for _ in range(5)), ledger.put(entry(SENT)), ledger.put(entry(IN_FLIGHT)))
+
+    assert [row and (row.classification, row.attempts) for row in rows] == [
+        *(("in_flight", number) for number in range(1, 6)),
+        ("sent", 5),
+        None,
+    ]
+
+
+async def test_put_many_at_once_are_all_written(ledger: Ledger) -> None:
+    ids = [uuid.UUID(int=number + 1) for number in range(300)]
+
+    await asyncio.gather(*(ledger.put(entry(IN_FLIGHT, audit_id)) for audit_id in ids))
+
+    assert set(await ledger.rows(ids)) == set(ids)
+
+
+@pytest.fixture
+async def postgres(database: str) -> AsyncIterator[PostgresLedger]:
+    await migrate(database)
+    async with pool_of(database) as pool:
+        yield PostgresLedger(pool)
+
+
+async def test_put_row_tells_the_whole_story(postgres: PostgresLedger, database: str) -> None:
+    await postgres.put(entry(IN_FLIGHT))
+    await postgres.put(entry(IN_FLIGHT, later=True, error="answer 500"))
+    await postgres.put(entry(SENT, later=True))
+
+    (stored,) = await query(database, "select * from forwarder_sent")
+    assert stored.pop("recorded_at") is not None
+    assert stored == {
+        "audit_id": ID,
+        "provider": "loops",
+        "provider_id": None,
+        "recipient": "a***@example.com",
+        "template_kind": "subscription.upgraded",
+        "classification": "sent",
+        "attempts": 2,
+        "first_attempt_at": NOW,
+        "sent_at": LATER,
+        "delivered_at": None,
+        "last_error": "answer 500",
+        "team_id": uuid.UUID(TEAM),
+    }
+
+
+async def test_put_nul_in_a_recipient_does_not_stop_the_mail(postgres: PostgresLedger, database: str) -> None:
+    await postgres.put(entry(Classification.REFUSED, error="no\0body")._replace(recipient="a***@exa\0mple.com"))
+
+    assert await query(database, "select recipient, last_error from forwarder_sent") == [
+        {"recipient": "a***@example.com", "last_error": "nobody"}
+    ]
+
+
+async def test_put_outcome_of_a_row_that_was_dropped_meanwhile_is_written_all_the_same(postgres: PostgresLedger, database: str) -> None:
+    await postgres.put(entry(IN_FLIGHT))
+    await query(database, "drop table forwarder_sent")
+    await migrate(database)
+
+    assert await postgres.put(entry(SENT)) == LedgerRow(ID, "sent", 0, None)
+
+
+async def test_put_caller_that_gives_up_does_not_take_the_others_along(postgres: PostgresLedger) -> None:
+    first = asyncio.create_task(postgres.put(entry(IN_FLIGHT, ID)))
+    second = asyncio.create_task(postgres.put(entry(IN_FLIGHT, OTHER)))
+    await asyncio.sleep(0)
+
+    first.cancel()
+
+    assert await second == LedgerRow(OTHER, "in_flight", 1, NOW)
+    assert set(await postgres.rows([ID, OTHER])) == {ID, OTHER}

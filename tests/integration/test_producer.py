@@ -1,0 +1,167 @@
+"""What the producer says is acknowledged is on the broker; what it can not say in time, it does not."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from streams.errors import ConfigurationError, KafkaUnavailable, RecordTooLarge
+from streams.logging import configure_logging
+from streams.settings import Settings
+from streams.topics import TEAM_EVENTS
+from streams.transport.client import client_config
+from streams.transport.partitioner import partition_of
+from streams.transport.producer import MAX_MESSAGE_BYTES, AcknowledgedProducer, Record
+from tests.conftest import PARTITIONS
+from tests.logs import logging_restored
+from tests.topic_io import read_all
+
+NOWHERE = Settings(kafka_bootstrap_servers="127.0.0.1:1")
+
+
+async def test_sent_record_is_on_the_broker_with_its_key_headers_and_partition(kafka_settings: Settings) -> None:
+    topic = TEAM_EVENTS.full_name(kafka_settings)
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        await producer.send(topic, b"value", b"team-1", [("a", b"1"), ("b", b"\xff"), ("c", None)], timeout_seconds=5)
+
+        (message,) = await asyncio.to_thread(read_all, kafka_settings, TEAM_EVENTS.name)
+
+    assert (message.value(), message.key(), message.headers()) == (b"value", b"team-1", [("a", b"1"), ("b", b"\xff"), ("c", None)])
+    assert message.partition() == partition_of(b"team-1", PARTITIONS)
+
+
+async def test_concurrent_sends_are_all_there_once_and_in_order_for_each_key(kafka_settings: Settings) -> None:
+    topic = TEAM_EVENTS.full_name(kafka_settings)
+
+    async def send(key: bytes) -> None:
+        for number in range(40):
+            await producer.send(topic, b"%d" % number, key, timeout_seconds=5)
+
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        await asyncio.gather(*(send(b"team-%d" % team) for team in range(25)))
+        messages = await asyncio.to_thread(read_all, kafka_settings, TEAM_EVENTS.name)
+
+    by_key: dict[bytes | str | None, list[bytes | str | None]] = {}
+    for message in messages:
+        by_key.setdefault(message.key(), []).append(message.value())
+    assert len(by_key) == 25
+    assert all(values == [b"%d" % number for number in range(40)] for values in by_key.values())
+
+
+async def test_many_records_are_acknowledged_together_and_keep_their_order(kafka_settings: Settings) -> None:
+    topic = TEAM_EVENTS.full_name(kafka_settings)
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        await producer.send_many([Record(topic, b"%d" % number, b"k") for number in range(1_000)], timeout_seconds=5)
+        await producer.send_many([], timeout_seconds=5)
+        messages = await asyncio.to_thread(read_all, kafka_settings, TEAM_EVENTS.name)
+
+    assert [message.value() for message in messages] == [b"%d" % number for number in range(1_000)]
+
+
+async def test_record_of_the_largest_size_is_taken_and_a_larger_one_is_too_large(kafka_settings: Settings) -> None:
+    topic = TEAM_EVENTS.full_name(kafka_settings)
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        await producer.send(topic, bytes(MAX_MESSAGE_BYTES - 200), b"k", timeout_seconds=5)
+
+        with pytest.raises(RecordTooLarge, match=f"larger than {topic} takes"):
+            await producer.send(topic, bytes(MAX_MESSAGE_BYTES + 1), b"k", timeout_seconds=5)
+
+
+async def test_record_larger_than_its_topic_takes_is_too_large(kafka_settings: Settings) -> None:
+    topic = kafka_settings.topic_prefix + "small"
+    await asyncio.to_thread(_create, kafka_settings, NewTopic(topic, 1, 1, config={"max.message.bytes": "1000"}))
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        with pytest.raises(RecordTooLarge, match="`tierstream topics apply`"):
+            await producer.send(topic, os.urandom(10_000), timeout_seconds=5)  # what compression can not save
+
+
+async def test_topic_that_is_absent_is_unavailable_and_named(kafka_settings: Settings) -> None:
+    topic = kafka_settings.topic_prefix + "absent"
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        with pytest.raises(KafkaUnavailable, match=f"has no topic {topic}; run `tierstream topics apply`"):
+            await producer.send(topic, b"value", timeout_seconds=10)
+        with pytest.raises(KafkaUnavailable, match=f"has no topic {topic}; run `tierstream topics apply`"):
+            await producer.check([TEAM_EVENTS.full_name(kafka_settings), topic], timeout_seconds=5)
+        await producer.check([TEAM_EVENTS.full_name(kafka_settings)], timeout_seconds=5)
+
+
+async def test_kafka_away_is_unavailable_in_time_and_says_where() -> None:
+    async with AcknowledgedProducer(NOWHERE) as producer:
+        started = time.monotonic()
+        with pytest.raises(KafkaUnavailable, match=r"Kafka at 127\.0\.0\.1:1 did not acknowledge a record of t within 0\.3 s"):
+            await producer.send("t", b"value", timeout_seconds=0.3)
+        assert time.monotonic() - started < 1.0
+        with pytest.raises(KafkaUnavailable, match=r"Kafka at 127\.0\.0\.1:1 does not answer"):
+            await producer.check(["t"], timeout_seconds=0.3)
+
+
+async def test_kafka_away_is_logged_a_few_times_and_not_at_every_try(capfd: pytest.CaptureFixture[str]) -> None:
+    with logging_restored():
+        configure_logging(Settings(log_format="json"))
+        async with AcknowledgedProducer(NOWHERE) as producer:
+            with pytest.raises(KafkaUnavailable):
+                await producer.send("t", b"value", timeout_seconds=1.0)  # a dozen refused connections
+
+    written = capfd.readouterr()
+    assert written.out == ""
+    assert 1 <= len(written.err.splitlines()) <= 4
+
+
+async def test_kafka_away_fails_a_record_for_good_before_it_could_arrive_late() -> None:
+    async with AcknowledgedProducer(NOWHERE) as producer:
+        started = time.monotonic()
+        with pytest.raises(KafkaUnavailable, match=r"did not take a record of t|has no topic t"):
+            await producer.send("t", b"value", timeout_seconds=30)
+
+        assert time.monotonic() - started < 5
+
+
+async def test_close_waits_for_what_was_sent_and_settles_every_caller(kafka_settings: Settings) -> None:
+    topic = TEAM_EVENTS.full_name(kafka_settings)
+    producer = AcknowledgedProducer(kafka_settings, linger_ms=200)
+    sending = [asyncio.create_task(producer.send(topic, b"%d" % number, timeout_seconds=5)) for number in range(10)]
+    await asyncio.sleep(0)  # lets each task hand its record over
+
+    await producer.close()
+    await producer.close()
+
+    await asyncio.gather(*sending)
+    assert len(await asyncio.to_thread(read_all, kafka_settings, TEAM_EVENTS.name)) == 10
+
+
+async def test_close_without_kafka_ends_in_time_and_settles_every_caller() -> None:
+    producer = AcknowledgedProducer(NOWHERE)
+    sending = asyncio.create_task(producer.send("t", b"value", timeout_seconds=30))
+    await asyncio.sleep(0)  # lets the task hand its record over
+    started = time.monotonic()
+
+    await producer.close(0.2)
+
+    assert time.monotonic() - started < 2
+    with pytest.raises(KafkaUnavailable):
+        await sending
+
+
+async def test_producer_that_fails_for_good_says_so() -> None:
+    async with AcknowledgedProducer(NOWHERE) as producer:
+        producer._on_error(KafkaError(KafkaError._FATAL, "out of order sequence", fatal=True))
+
+        async with asyncio.timeout(5):
+            await producer.failed.wait()
+
+
+async def test_settings_that_no_producer_can_be_made_of_are_an_error_without_a_traceback(tmp_path: Path) -> None:
+    settings = Settings(kafka_bootstrap_servers="127.0.0.1:1", kafka_security_protocol="SSL", kafka_ssl_cafile=tmp_path / "absent.pem")
+
+    with pytest.raises(ConfigurationError, match="TIERSTREAM_KAFKA_"):
+        AcknowledgedProducer(settings)
+
+
+def _create(settings: Settings, topic: NewTopic) -> None:
+    admin = AdminClient(client_config(settings))
+    for future in admin.create_topics([topic]).values():
+        future.result(10)
