@@ -54,16 +54,17 @@ def install(title: str, *arguments: str) -> None:
     """Run pip quietly: one line that counts on a terminal, two lines elsewhere, everything when it fails."""
     terminal = sys.stderr.isatty()
     say(f"{title} ..." if terminal else f"{title} ...\n")
-    pip = [python(), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *arguments]
-    lines = []
+    pip = [python(), "-m", "pip", "install", "--no-input", "--progress-bar", "off", "--disable-pip-version-check", *arguments]
+    lines = []  # type: list[str]
+    collected = 0
     with subprocess.Popen(pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         assert running.stdout is not None
         for line in running.stdout:
             lines.append(line)
-            if terminal:
-                step = "unpacking all" if line.startswith("Installing") else line.split(" (")[0].strip()
-                collected = sum(earlier.startswith(("Collecting", "Requirement already")) for earlier in lines)
-                say(f"\r\033[K{title}: {collected}, {step}"[:100])
+            word, _, rest = line.strip().partition(" ")
+            collected += word == "Collecting"
+            if terminal and word in ("Collecting", "Installing"):
+                say(f"\r\033[K{title}: " + (f"{collected}, {rest}" if word == "Collecting" else "unpacking"))
     if running.returncode != 0:
         say("\n")
         sys.exit("".join(lines[-20:]) + "pip failed, as shown above; run the same command again to go on from here.")

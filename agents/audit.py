@@ -13,8 +13,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Protocol
 
@@ -61,14 +60,8 @@ class _Envelope(msgspec.Struct, frozen=True, gc=False):
 _read = msgspec.json.Decoder(_Envelope).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """The record is this row."""
-
-    row: AuditRow
-
-
-Decision = Write | DeadLetter
+Decision = AuditRow | DeadLetter
+"""The row to be written, or why there is none."""
 
 
 def decide(value: bytes | None) -> Decision:
@@ -82,28 +75,28 @@ def decide(value: bytes | None) -> Decision:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             row = None
         if row is not None:
-            return Write(row)
+            return row
     record = read_audit_record(value)
-    return record if isinstance(record, DeadLetter) else Write(_row(record))
+    return record if isinstance(record, DeadLetter) else _row(record)
 
 
 def _narrow(value: bytes) -> AuditRow | None:
     event = _read(value)
     data = event.data
     kind = KINDS.get(event.type)
-    metadata = bytes(data.metadata)
-    if kind is None or (event.subject is None and not may_lack_team(kind)) or not metadata.startswith(b"{"):
+    metadata = str(data.metadata, "utf-8")
+    if kind is None or (event.subject is None and not may_lack_team(kind)) or not metadata.startswith("{"):
         return None
     return AuditRow(
         event.id,
         event.subject,
         data.user_id,
         data.actor,
-        kind.value,
+        event.type,
         data.resource_type,
         data.resource_id,
         data.summary,
-        metadata.decode(),
+        metadata,
         data.created_at,
     )
 
@@ -145,44 +138,46 @@ class AuditWriter:
         Returns only when all is durable; waits while PostgreSQL or Kafka is away. Each record has exactly one outcome.
         Raises TierstreamError only for what no waiting can mend.
         """
-        outcomes: Counter[Reason] = Counter()
         dead: list[tuple[ConsumedRecord, DeadLetter]] = []
-        written: list[ConsumedRecord] = []
+        readable: list[ConsumedRecord] = []
         rows: list[AuditRow] = []
         for record in records:
-            match decide(record.value):
-                case Write(row):
-                    written.append(record)
-                    rows.append(row)
-                case DeadLetter() as letter:
-                    dead.append((record, letter))
-        for record, row, result in zip(written, rows, await self._audit_log.write(rows), strict=True):
-            match result.status:
-                case RowStatus.INSERTED:
-                    outcomes[Reason.WRITTEN] += 1
-                case RowStatus.ALREADY_THERE:
-                    outcomes[Reason.ALREADY_WRITTEN] += 1
-                case RowStatus.CONFLICT:
-                    dead.append(
-                        (
-                            record,
-                            DeadLetter(
-                                Reason.ID_CONFLICT, f"audit_log holds other content under the id {row.id}; find out who gave it out twice."
-                            ),
-                        )
-                    )
-                    _log.critical(
-                        "audit_id_conflict",
-                        audit_id=str(row.id),
-                        kind=row.kind,
-                        topic=record.topic,
-                        partition=record.partition,
-                        offset=record.offset,
-                    )
-                case RowStatus.REJECTED:
-                    dead.append((record, DeadLetter(Reason.REJECTED, result.error or "PostgreSQL refuses the row.")))
+            decision = decide(record.value)
+            if isinstance(decision, DeadLetter):
+                dead.append((record, decision))
+            else:
+                readable.append(record)
+                rows.append(decision)
+        results = await self._audit_log.write(rows)
+        statuses = Counter([result.status for result in results])
+        if statuses[RowStatus.CONFLICT] or statuses[RowStatus.REJECTED]:
+            dead += _unwritten(readable, rows, results)
         for start in range(0, len(dead), _DEAD_LETTERS_AT_ONCE):
             some = dead[start : start + _DEAD_LETTERS_AT_ONCE]
             await asyncio.gather(*(self._dead_letters.write(record, letter.reason, letter.error) for record, letter in some))
-        outcomes.update(letter.reason for _, letter in dead)
+        outcomes = Counter([letter.reason for _, letter in dead])
+        for status, reason in ((RowStatus.INSERTED, Reason.WRITTEN), (RowStatus.ALREADY_THERE, Reason.ALREADY_WRITTEN)):
+            if statuses[status]:
+                outcomes[reason] = statuses[status]
         return outcomes
+
+
+def _unwritten(
+    records: Sequence[ConsumedRecord], rows: Sequence[AuditRow], results: Sequence[RowResult]
+) -> Iterator[tuple[ConsumedRecord, DeadLetter]]:
+    for record, row, (status, error) in zip(records, rows, results, strict=True):
+        if status is RowStatus.CONFLICT:
+            _log.critical(
+                "audit_id_conflict",
+                audit_id=str(row.id),
+                kind=row.kind,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+            )
+            yield (
+                record,
+                DeadLetter(Reason.ID_CONFLICT, f"audit_log holds other content under the id {row.id}; find out who gave it out twice."),
+            )
+        elif status is RowStatus.REJECTED:
+            yield record, DeadLetter(Reason.REJECTED, error or "PostgreSQL refuses the row.")

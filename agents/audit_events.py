@@ -136,7 +136,7 @@ def _people(row: Row, body: Billing | Service | object) -> Json:
     """The owner of the team, as user id and as contact: the claim's, else the import's, else the payer's address."""
     found: Json = {}
     claim, imported = row.claim, row.imported
-    user_id = _uuid((claim and claim.user_id) or (imported and imported.user_id))
+    user_id = _uuid(claim.user_id if claim else None) or _uuid(imported.user_id if imported else None)
     if user_id:
         found["user_id"] = user_id
     if claim is not None:
@@ -174,7 +174,11 @@ def summary(kind: Kind, decision: Decision, event: TeamEvent) -> str:
         case Kind.CHARGE_UNDELIVERABLE:
             return "Charge received for a subscription that has ended"
         case Kind.NEAR_QUOTA_WALL | Kind.RESOURCE_EXPIRY_IMMINENT:
-            resource = event.body.data.resource_type if isinstance(event.body, Service) and hasattr(event.body.data, "resource_type") else "resource"
+            resource = (
+                event.body.data.resource_type
+                if isinstance(event.body, Service) and hasattr(event.body.data, "resource_type")
+                else "resource"
+            )
             return f"Near the limit of {resource}" if kind is Kind.NEAR_QUOTA_WALL else f"{resource} expires soon"
         case Kind.EXPERIMENT_CONVERSION:
             return "Experiment converted"

@@ -154,14 +154,12 @@ def _by_sign(before: Standing, after: Standing) -> tuple[Reason, Kind]:
 
 def _decide_service(row: Row, version: Version, body: Service, initial: Tier, before: Standing) -> Decision:
     data = body.data
-    merged: Row
+    known: Claim | Override | None
     if isinstance(data, OnboardingClaimed):
-        known = row.claim
-        reason = Reason.CLAIMED
+        known, reason = row.claim, Reason.CLAIMED
         merged = merge_claim(row, Claim(version, data.email, parse_tier(data.tier), data.user_id, data.name))
     elif isinstance(data, AdminTierChanged):
-        known = row.override
-        reason = Reason.ADMIN_CHANGED
+        known, reason = row.override, Reason.ADMIN_CHANGED
         merged = merge_override(row, Override(version, _tier(data.to)))
     else:
         return Decision(row, Reason.PASSED_THROUGH, body.kind, before, before)

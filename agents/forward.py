@@ -32,7 +32,7 @@ from streams.errors import LoopsUnavailable
 from streams.logging import mask_email
 from streams.loops.client import Accepted, AlreadyAccepted, EventSender, KeyRejected, RateLimited, Refused, Reply, Unavailable, key_rejected
 from streams.stores.ledger import Classification, Entry, Ledger, LedgerRow
-from streams.waiting import Waiting
+from streams.waiting import Backoff, Waiting
 
 STAGE = "forward"
 
@@ -41,6 +41,9 @@ KEY_LIFETIME = timedelta(hours=24)
 
 KEY_MARGIN = timedelta(minutes=5)
 """A retry is not begun this close to the end of ``KEY_LIFETIME``: clocks differ, and the call may wait for its turn."""
+
+RETRY_BACKOFF = Backoff(first_seconds=0.2, cap_seconds=10.0)
+"""Between the tries of one mail while Loops answers others: ``Waiting``'s ``retry_backoff``."""
 
 CONCURRENT_CALLS = 32
 """Calls, of different teams, under way or in line at once."""

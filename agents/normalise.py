@@ -84,7 +84,9 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
 
     occurred_at, time_source = webhook.occurred_at(received_at)
     if occurred_at > received_at + MAX_CLOCK_SKEW_SECONDS:
-        return Parked(Reason.FUTURE_TIME, f"The event's time lies {occurred_at - received_at} s after its receipt; milliseconds instead of seconds?")
+        return Parked(
+            Reason.FUTURE_TIME, f"The event's time lies {occurred_at - received_at} s after its receipt; milliseconds instead of seconds?"
+        )
     payment = webhook.payment
     plan_id = subscription.plan_id
     tier = rules.plans.get(plan_id) if plan_id else None
@@ -107,8 +109,14 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     )
     charge = fact if event is SubscriptionEvent.CHARGED else None
     if team_id is None:
-        found = f"the note {rules.team_note} is no team id (a UUID)" if note is not None else f"there is no note {rules.team_note}, and no earlier event or import names its team"
+        found = (
+            f"the note {rules.team_note} is no team id (a UUID)"
+            if note is not None
+            else f"there is no note {rules.team_note}, and no earlier event or import names its team"
+        )
         return Parked(Reason.UNKNOWN_TEAM, f"Whose subscription is {subscription.id}? {found[0].upper()}{found[1:]}.", None, charge)
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
-        return Parked(Reason.UNKNOWN_PLAN, f"The plan {plan_id or '(none)'} is not in the plan file; add it and replay this record.", team_id, charge)
+        return Parked(
+            Reason.UNKNOWN_PLAN, f"The plan {plan_id or '(none)'} is not in the plan file; add it and replay this record.", team_id, charge
+        )
     return Normalised(event, team_id, fact)

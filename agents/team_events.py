@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agents.registers import Version
 from schemas.envelope import Envelope, canonical_team_id
@@ -108,6 +108,8 @@ class Imported:
 
 _BILLING: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
 _SERVICE: dict[str, Kind] = {kind.value: kind for kind in SERVICE_KINDS}
+_ENVELOPES: dict[Kind | None, type[BaseModel]] = {None: Envelope[ImportedTier]}
+_ENVELOPES.update({kind: Envelope.__class_getitem__(model) for kind, model in SERVICE_DATA.items()})
 _read_head = msgspec.json.Decoder(_Head).decode
 _read_fact = msgspec.json.Decoder(BillingFact).decode
 
@@ -143,7 +145,7 @@ def read_team_event(value: bytes | None, received_at: int) -> TeamEvent:
     kind = _SERVICE.get(head.type)
     if kind is None and head.type != IMPORTED:
         raise Unreadable(Reason.UNKNOWN_KIND, f"The type {head.type[:100]!r} is none that team.events carries.")
-    envelope = _validated(value, Envelope[SERVICE_DATA[kind]] if kind else Envelope[ImportedTier])  # type: ignore[misc]
+    envelope: Envelope[Any] = _validated(value, _ENVELOPES[kind])
     moment = envelope.time
     seconds = int(moment.timestamp())
     _check_time(seconds, received_at)
@@ -189,13 +191,18 @@ def _validated(value: bytes, model: type[Any]) -> Any:
 
 
 def _reason_of(error: ValidationError) -> Reason:
-    fields = {fault["loc"][-1] for fault in error.errors(include_input=False, include_context=False) if fault["loc"] and fault["type"] == "value_error"}
+    fields = {
+        fault["loc"][-1]
+        for fault in error.errors(include_input=False, include_context=False)
+        if fault["loc"] and fault["type"] == "value_error"
+    }
     return Reason.UNKNOWN_TIER if fields and fields <= {"tier", "to"} else Reason.MALFORMED
 
 
 def describe(error: ValidationError) -> str:
     """Return one sentence that names each wrong field, and never its value (it may be an address)."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults[:5]) + "."
-
-
+    return (
+        "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults[:5])
+        + "."
+    )

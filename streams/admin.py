@@ -49,12 +49,6 @@ class Health:
         """The state of every part now. A check that raises is a part that is not ready."""
         return dict(self._parts) | {part: _run(part, check) for part, check in list(self._checks.items())}
 
-    @property
-    def ready(self) -> bool:
-        """Whether there are parts and all are ready."""
-        parts = self.report()
-        return bool(parts) and all(part.ok for part in parts.values())
-
 
 def _run(part: str, check: Check) -> Part:
     try:

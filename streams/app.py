@@ -1,9 +1,9 @@
 """The Faust apps: one a stage, each its own consumer group, so that a slow Loops never holds up the audit rows. The wiring.
 
-    normalise   razorpay.webhooks, subscription.links → team.events, audit.events      table: subscription → team
-    classify    team.events → audit.events, tier.current                               table: team → registers
-    audit       audit.events → PostgreSQL
-    forward     audit.events → Loops
+normalise   razorpay.webhooks, subscription.links → team.events, audit.events      table: subscription → team
+classify    team.events → audit.events, tier.current                               table: team → registers
+audit       audit.events → PostgreSQL
+forward     audit.events → Loops
 """
 
 import ssl
@@ -99,7 +99,9 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
     inputs = InputCheck(settings, group_id(settings, stage.name), [topic.full_name(settings) for topic in sources])
     restorer = Restorer(settings, stage.name, changelog_name, inputs, pool)
     built = Stage(settings, stage.name, sources, lambda number: TransactionalWorker(settings, stage, changelog_name, number, restorer))
-    built.app.tables.add(OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign))
+    built.app.tables.add(
+        OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
+    )
     return built
 
 

@@ -140,7 +140,9 @@ class InputCheck:
         """Give each partition a position for every input topic. Raises PositionError for one that can not be right, and
         KafkaUnavailable."""
         ids = self._topic_ids(timeout_seconds)
-        consumer = kafka.Consumer({**client_config(self._settings), "group.id": self._group, "enable.auto.commit": False}, logger=_librdkafka)
+        consumer = kafka.Consumer(
+            {**client_config(self._settings), "group.id": self._group, "enable.auto.commit": False}, logger=_librdkafka
+        )
         try:
             wanted = [TopicPartition(topic, partition.number) for topic in self.topics for partition in partitions]
             committed = {(tp.topic, tp.partition): tp.offset for tp in consumer.committed(wanted, timeout=timeout_seconds)}
@@ -171,16 +173,30 @@ class InputCheck:
 
     def _check_one(self, partition: TablePartition, topic: str, topic_id: str, low: int, high: int, committed: int) -> None:
         where = f"{topic}, partition {partition.number}"
-        remedy = f"If that is meant, delete the changelog of {self._group}, run `tierstream topics apply` and start over from an empty table."
+        remedy = (
+            f"If that is meant, delete the changelog of {self._group}, run `tierstream topics apply` and start over from an empty table."
+        )
         position = partition.positions.get(topic)
         if position is None:
             if committed > low:
-                raise PositionError(f"The table has no position for {where}, yet its group has read up to {committed}: the changelog is gone. {remedy}")
+                raise PositionError(
+                    f"The table has no position for {where}, yet its group has read up to {committed}: the changelog is gone. {remedy}"
+                )
             partition.positions[topic] = Position(topic_id, low)
             return
         if position.topic_id != topic_id:
-            raise PositionError(f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}")
+            raise PositionError(
+                f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}"
+            )
         if position.next_offset > high:
-            raise PositionError(f"The table's position {position.next_offset} for {where}, lies beyond the log's end {high}: the log was cut. {remedy}")
+            raise PositionError(
+                f"The table's position {position.next_offset} for {where}, lies beyond the log's end {high}: the log was cut. {remedy}"
+            )
         if position.next_offset < low:
-            log.error("records were deleted by retention before they were read", topic=topic, partition=partition.number, first=position.next_offset, next=low)
+            log.error(
+                "records were deleted by retention before they were read",
+                topic=topic,
+                partition=partition.number,
+                first=position.next_offset,
+                next=low,
+            )

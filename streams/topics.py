@@ -4,6 +4,7 @@
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ from streams.transport.client import client_config
 Cleanup = Literal["delete", "compact"]
 
 DAY_MS = 86_400_000
+
+_SHOWN_SECONDS = 30.0
 
 MAX_RECORD_BYTES = 4_194_304
 """``max.message.bytes`` of our topics. A request body is at most 1 MiB and what a stage derives from a record is little larger
@@ -50,20 +53,43 @@ class Topic:
 
 
 RAZORPAY_WEBHOOKS = Topic(
-    "razorpay.webhooks", "subscription id, else event id", "Razorpay's raw bytes", ("gateway",), ("normalise",), retention="retention_razorpay_webhooks_days"
+    "razorpay.webhooks",
+    "subscription id, else event id",
+    "Razorpay's raw bytes",
+    ("gateway",),
+    ("normalise",),
+    retention="retention_razorpay_webhooks_days",
 )
-LOOPS_WEBHOOKS = Topic("loops.webhooks", "webhook id", "Loops' raw bytes", ("gateway",), ("feedback",), retention="retention_loops_webhooks_days")
-SUBSCRIPTION_LINKS = Topic("subscription.links", "subscription id", "Envelope[SubscriptionLink]", ("import-tiers",), ("normalise",), cleanup="compact")
+LOOPS_WEBHOOKS = Topic(
+    "loops.webhooks", "webhook id", "Loops' raw bytes", ("gateway",), ("feedback",), retention="retention_loops_webhooks_days"
+)
+SUBSCRIPTION_LINKS = Topic(
+    "subscription.links", "subscription id", "Envelope[SubscriptionLink]", ("import-tiers",), ("normalise",), cleanup="compact"
+)
 TEAM_EVENTS = Topic(
-    "team.events", "team id", "Envelope[SubscriptionFact | service kinds]", ("gateway", "normalise", "services"), ("classify",), retention="retention_team_events_days"
+    "team.events",
+    "team id",
+    "Envelope[SubscriptionFact | service kinds]",
+    ("gateway", "normalise", "services"),
+    ("classify",),
+    retention="retention_team_events_days",
 )
 AUDIT_EVENTS = Topic(
-    "audit.events", "team id", "Envelope[AuditData]", ("classify", "normalise"), ("audit", "forward", "other teams"), retention="retention_audit_events_days"
+    "audit.events",
+    "team id",
+    "Envelope[AuditData]",
+    ("classify", "normalise"),
+    ("audit", "forward", "other teams"),
+    retention="retention_audit_events_days",
 )
 TIER_CURRENT = Topic("tier.current", "team id", "Envelope[TierCurrent]", ("classify",), ("other teams",), cleanup="compact")
 DEAD_LETTERS = Topic("dead.letters", "as it was", "as it was", ("every stage",), ("operators",), retention="retention_dead_letters_days")
-NORMALISE_CHANGELOG = Topic("tierstream.normalise-links-changelog", "subscription id", "team id", ("normalise",), ("normalise",), cleanup="compact")
-CLASSIFY_CHANGELOG = Topic("tierstream.classify-teams-changelog", "team id", "packed registers", ("classify",), ("classify",), cleanup="compact")
+NORMALISE_CHANGELOG = Topic(
+    "tierstream.normalise-links-changelog", "subscription id", "team id", ("normalise",), ("normalise",), cleanup="compact"
+)
+CLASSIFY_CHANGELOG = Topic(
+    "tierstream.classify-teams-changelog", "team id", "packed registers", ("classify",), ("classify",), cleanup="compact"
+)
 
 TOPICS: tuple[Topic, ...] = (
     RAZORPAY_WEBHOOKS,
@@ -90,7 +116,7 @@ def on_broker(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def apply(settings: Settings) -> list[str]:
-    """Create the topics that are missing and return their names. Idempotent; two at once do no harm.
+    """Create the topics that are missing and return their names once the broker shows them. Idempotent; two at once do no harm.
 
     Raises TopologyError when a topic that exists has another number of partitions or another cleanup policy (keys and state
     depend on both, so neither is changed), KafkaUnavailable.
@@ -107,7 +133,17 @@ def apply(settings: Settings) -> list[str]:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopologyError(f"The topic {name} can not be created: {error.args[0].str()}.") from error
+    _wait_until_shown(admin, settings)
     return missing
+
+
+def _wait_until_shown(admin: AdminClient, settings: Settings) -> None:
+    """Return once the broker shows every topic, which it does a moment after it made one: a stage that starts must find it."""
+    deadline = time.monotonic() + _SHOWN_SECONDS
+    while missing := _compare(admin, settings)[0]:
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable(f"Kafka made {', '.join(missing)} but does not show them; run `tierstream topics check` later.")
+        time.sleep(0.05)
 
 
 def check(settings: Settings) -> None:
@@ -133,10 +169,14 @@ def _compare(admin: AdminClient, settings: Settings) -> tuple[list[str], list[st
         present = admin.list_topics(timeout=5).topics
         wanted = dict(on_broker(settings))
         names = [name for name in wanted if name in present]
-        described = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name) for name in names], request_timeout=10) if names else {}
+        described = (
+            admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name) for name in names], request_timeout=10) if names else {}
+        )
         configs = {resource.name: future.result(10) for resource, future in described.items()}
     except KafkaException as error:
-        raise KafkaUnavailable(f"Kafka does not answer at {settings.kafka_bootstrap_servers}: {error.args[0].str()}. Check TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS.") from error
+        raise KafkaUnavailable(
+            f"Kafka does not answer at {settings.kafka_bootstrap_servers}: {error.args[0].str()}. Check TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS."
+        ) from error
     differences: list[str] = []
     for name in names:
         partitions = len(present[name].partitions)

@@ -77,7 +77,11 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
         restoring = stage.processing.preparing
         owned = stage.processing.partitions
-        health.set(stage.name, stage.processing.assigned and not restoring, f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""))
+        health.set(
+            stage.name,
+            stage.processing.assigned and not restoring,
+            f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""),
+        )
 
 
 def _numbers(numbers: frozenset[int]) -> str:

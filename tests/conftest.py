@@ -13,7 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, settings as hypothesis_settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
 from streams import topics
@@ -29,7 +30,11 @@ hypothesis_settings.load_profile(os.environ.get("TIERSTREAM_HYPOTHESIS_PROFILE",
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in [name for name in os.environ if name.startswith("TIERSTREAM_") and not name.startswith(("TIERSTREAM_TEST_", "TIERSTREAM_HYPOTHESIS_"))]:
+    for name in [
+        name
+        for name in os.environ
+        if name.startswith("TIERSTREAM_") and not name.startswith(("TIERSTREAM_TEST_", "TIERSTREAM_HYPOTHESIS_"))
+    ]:
         del os.environ[name]  # a developer's own settings are not the tests'
 
 
@@ -80,7 +85,11 @@ def _containers() -> Iterator[tuple[str, str]]:
 def kafka_settings(servers: tuple[str, str]) -> Settings:
     """Settings with topics of the test's own, created."""
     settings = load_settings(
-        kafka_bootstrap_servers=servers[0], topic_prefix=f"t{secrets.token_hex(4)}.", partitions=PARTITIONS, replication_factor=1, admin_port=0
+        kafka_bootstrap_servers=servers[0],
+        topic_prefix=f"t{secrets.token_hex(4)}.",
+        partitions=PARTITIONS,
+        replication_factor=1,
+        admin_port=0,
     )
     topics.apply(settings)
     return settings

@@ -11,7 +11,14 @@ from typing import Any
 
 Json = dict[str, Any]
 
-PLANS = {"plan_hobby": "hobby", "plan_hobby_plus": "hobby_plus", "plan_pro": "pro", "plan_pro_yearly": "pro", "plan_growth": "growth", "plan_team": "team"}
+PLANS = {
+    "plan_hobby": "hobby",
+    "plan_hobby_plus": "hobby_plus",
+    "plan_pro": "pro",
+    "plan_pro_yearly": "pro",
+    "plan_growth": "growth",
+    "plan_team": "team",
+}
 UNKNOWN_PLAN = "plan_of_nobody"
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -29,7 +36,12 @@ class Webhook:
     def headers(self, secret: str) -> dict[str, str]:
         """The headers that Razorpay sends with it."""
         signature = hmac.new(secret.encode(), self.body, hashlib.sha256).hexdigest()
-        return {"x-razorpay-event-id": self.event_id, "x-razorpay-signature": signature, "content-type": "application/json", "user-agent": "Razorpay-Webhook/v1"}
+        return {
+            "x-razorpay-event-id": self.event_id,
+            "x-razorpay-signature": signature,
+            "content-type": "application/json",
+            "user-agent": "Razorpay-Webhook/v1",
+        }
 
 
 @dataclass

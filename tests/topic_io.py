@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -10,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from streams.settings import Settings
 from streams.transport.client import client_config, producer_config
 
-Json = dict[str, object]
+Json = dict[str, Any]
 
 
 def produce(settings: Settings, topic: str, records: Iterable[tuple[bytes | None, bytes | None]], partition: int = -1) -> None:
@@ -26,7 +27,14 @@ def read_all(settings: Settings, topic: str) -> list[Message]:
     """Return every committed record that the topic holds now, by partition and offset."""
     name = settings.topic_prefix + topic
     consumer = Consumer(
-        {**client_config(settings), "group.id": "read-all", "enable.auto.commit": False, "isolation.level": "read_committed", "enable.partition.eof": True, "fetch.wait.max.ms": 20}
+        {
+            **client_config(settings),
+            "group.id": "read-all",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+        }
     )
     try:
         partitions = list(consumer.list_topics(name, timeout=10).topics[name].partitions)

@@ -47,7 +47,7 @@ def worker(stages: Annotated[list[StageName], typer.Argument(help="One or more s
 
     Example: tierstream worker normalise classify
     """
-    from streams.stages import stage_factory
+    from agents.wiring import stage_factory
     from streams.worker import run_stages
 
     settings = load_settings()

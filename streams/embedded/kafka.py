@@ -4,11 +4,11 @@ import asyncio
 import logging
 import os
 import secrets
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
+from streams.embedded.file_lock import exclusive_lock
 from streams.embedded.kafka_jars import class_path, repository
 from streams.embedded.process import free_port, is_free, kill, last_lines, spawn, stop
 from streams.errors import KafkaUnavailable, TierstreamError
@@ -131,8 +131,6 @@ class EmbeddedKafka:
     async def stop(self) -> None:
         """Shut down in order, with SIGKILL after a grace of 3.5 s. Does nothing when it does not run."""
         if self._archiving:
-            # A moment, in case it is all but done: the loop may not have run since.
-            await asyncio.wait((self._archiving,), timeout=0.1)
             self._archiving.cancel()
             await asyncio.wait((self._archiving,))
         if self._process:
@@ -210,30 +208,21 @@ class EmbeddedKafka:
 
 
 async def _dump_classes(pid: int, archive: Path) -> None:
-    """Write the archive by Java's own diagnostic command; it appears under its name only when it is whole."""
-    with tempfile.TemporaryDirectory(prefix=".archiving-", dir=archive.parent, ignore_cleanup_errors=True) as directory:
-        partial = Path(directory) / archive.name
-        command = await spawn(
-            (
-                java(),
-                "-Xmx64m",
-                "-XX:-UsePerfData",
-                "-m",
-                "jdk.jcmd/sun.tools.jcmd.JCmd",
-                str(pid),
-                "VM.cds",
-                "static_dump",
-                f'"{partial}"',
-            ),
-            env=_environment(),
-        )
-        try:
-            if await command.wait() == 0 and partial.is_file():
-                partial.replace(archive)
-            else:
-                _log.info("Kafka's classes could not be archived in %s; it works without, and starts more slowly.", archive)
-        finally:
-            kill(command)
+    """Have Java write the archive by its own diagnostic command, unless another process is at it; Java renames it when it is whole."""
+    arguments = ("-Xmx64m", "-XX:-UsePerfData", "-m", "jdk.jcmd/sun.tools.jcmd.JCmd", str(pid), "VM.cds", "static_dump", f'"{archive}"')
+    try:
+        with exclusive_lock(archive.with_suffix(".lock"), wait=False):
+            command = await spawn((java(), *arguments), env=_environment())
+            try:
+                await command.wait()
+            finally:
+                kill(command)
+                for rest in (".temp", ".classlist"):
+                    archive.with_name(archive.name + rest).unlink(missing_ok=True)
+    except BlockingIOError:
+        return
+    if not archive.is_file():
+        _log.info("Kafka's classes could not be archived in %s; it works without, and starts more slowly.", archive)
 
 
 def class_archive() -> Path:

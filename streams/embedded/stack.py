@@ -124,8 +124,14 @@ async def start_stack(options: StackOptions, ready_file: Path | None = None) -> 
             postgres = settings.postgres_dsn
             assert postgres is not None  # ``addressed`` set it
             stack = Stack(
-                settings, supervisor, services.gateway_url, services.console_url, settings.loops_base_url,
-                settings.kafka_bootstrap_servers, postgres.get_secret_value(), data_dir,
+                settings,
+                supervisor,
+                services.gateway_url,
+                services.console_url,
+                settings.loops_base_url,
+                settings.kafka_bootstrap_servers,
+                postgres.get_secret_value(),
+                data_dir,
             )
             write(supervisor.pids)
             yield stack

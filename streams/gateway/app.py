@@ -85,8 +85,7 @@ class Gateway:
 
 def create_app(settings: Settings, producer: GatewayProducer, clock: Clock = time.time, *, body_seconds: float = BODY_SECONDS) -> Gateway:
     """Return the gateway's ASGI app, which produces with ``producer`` and takes the time from ``clock``.
-    A client has ``body_seconds`` to send its body.
 
-    Opens nothing. Raises ConfigurationError when TIERSTREAM_LOOPS_WEBHOOK_SECRET is set and is no signing secret.
+    A client has ``body_seconds`` to send its body. Opens nothing. Raises ConfigurationError when TIERSTREAM_LOOPS_WEBHOOK_SECRET is set and is no signing secret.
     """
     return Gateway(settings, producer, clock, body_seconds)

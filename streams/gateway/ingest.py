@@ -1,12 +1,14 @@
 """``POST /v1/events``: services' own events, checked against the contract of their kind, all or none."""
 
+import asyncio
 import hashlib
 import hmac
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Annotated, Any
 
 import orjson
@@ -24,6 +26,12 @@ from streams.transport.producer import Record
 MAX_EVENTS = 1_000
 MAX_EVENT_BYTES = 1_048_576
 """The largest event as it is stored; numbers such as ``1e300`` are longer there than in the request."""
+
+MAX_INLINE_EVENTS = 50
+"""Longer lists are checked in a thread, 50 µs an event, so that no webhook waits for them."""
+
+MAX_DEPTH = 32
+"""Levels of objects and lists in ``data``; serialisers give up at 254, and each stage puts an envelope round it."""
 
 MAX_FAULTS = 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -100,6 +108,9 @@ class IngestEvent(BaseModel):
     data: dict[str, Any]
 
 
+_DataEnvelope = Envelope[Data]
+
+
 def read_events(body: bytes) -> list[object]:
     """Return the events of a request's body, unchecked. Raises Invalid."""
     try:
@@ -152,24 +163,20 @@ def _enveloped(event: object, client: str, now: datetime) -> tuple[str, str, byt
         raise Invalid(_faults(error, "data.")) from None
     occurred_at = given.occurred_at or now
     if (occurred_at - now).total_seconds() > MAX_CLOCK_SKEW_SECONDS:
-        raise Invalid(
-            [
-                Fault(
-                    0, "occurred_at", f"lies more than {MAX_CLOCK_SKEW_SECONDS} s ahead; send Unix seconds or RFC 3339, and check the clock"
-                )
-            ]
-        )
+        ahead = f"lies more than {MAX_CLOCK_SKEW_SECONDS} s ahead; send Unix seconds or RFC 3339, and check the clock"
+        raise Invalid([Fault(0, "occurred_at", ahead)])
+    unstorable = _unstorable(given.data, MAX_DEPTH)
+    if unstorable:
+        raise Invalid([Fault(0, "data", unstorable)])
     event_id = given.id or str(uuid.uuid4())
     value = _serialise(given, data, event_id, client, occurred_at)
     if len(value) > MAX_EVENT_BYTES:
         raise Invalid([Fault(0, "data", f"takes more than {MAX_EVENT_BYTES} bytes when it is stored")])
-    if b"\\u0000" in value and _holds_nul(given.data):
-        raise Invalid([Fault(0, "data", "holds a NUL character, which no row can store")])
     return given.team_id, event_id, value
 
 
 def _serialise(given: IngestEvent, data: Data, event_id: str, client: str, occurred_at: datetime) -> bytes:
-    envelope = Envelope[Data](
+    envelope = _DataEnvelope(
         specversion="1.0",
         id=event_id,
         source=f"tierstream/ingest/{client}",
@@ -183,12 +190,16 @@ def _serialise(given: IngestEvent, data: Data, event_id: str, client: str, occur
     return orjson.dumps(envelope.model_dump(mode="json", exclude_unset=True, serialize_as_any=True))
 
 
-def _holds_nul(value: object) -> bool:
+def _unstorable(value: object, depth: int) -> str | None:
+    """Say why a stage further down could not store ``value``; None when it can."""
     if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any(_holds_nul(name) or _holds_nul(item) for name, item in value.items())
-    return isinstance(value, list) and any(_holds_nul(item) for item in value)
+        return "holds a NUL character, which no row can store" if "\x00" in value else None
+    if not isinstance(value, dict | list):
+        return None
+    if depth == 0:
+        return f"is nested deeper than {MAX_DEPTH} levels"
+    inner: Iterable[object] = chain(value, value.values()) if isinstance(value, dict) else value
+    return next((problem for item in inner if (problem := _unstorable(item, depth - 1))), None)
 
 
 def _faults(error: ValidationError, prefix: str = "") -> list[Fault]:
@@ -216,8 +227,13 @@ class IngestRoute:
         if client is None:
             raise Refused(_UNAUTHORISED)
         body = await request.body()
+        now = datetime.fromtimestamp(self._clock(), UTC)
         try:
-            ids, records = accept(read_events(body), client, datetime.fromtimestamp(self._clock(), UTC), self._topic)
+            events = read_events(body)
+            if len(events) > MAX_INLINE_EVENTS:
+                ids, records = await asyncio.to_thread(accept, events, client, now, self._topic)
+            else:
+                ids, records = accept(events, client, now, self._topic)
         except Invalid as invalid:
             raise Refused(_unprocessable(invalid.faults)) from None
         await self._producer.send_many(records, timeout_seconds=ACK_SECONDS)

@@ -13,7 +13,7 @@ from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS
 from streams.transport.producer import Record
 
-ACK_SECONDS = 1.8
+ACK_SECONDS = 1.7
 """How long Kafka has to acknowledge, so that the 503 is out within the 2 s that the contract gives."""
 
 MAX_EVENT_ID_CHARACTERS = 100

@@ -94,21 +94,30 @@ class PostgresAuditLog:
         Waits while PostgreSQL is away. Writing the same rows again changes nothing. A row that PostgreSQL refuses does not keep
         the others out. Of several rows with one id the first is written, and the others are compared with it.
         """
-        results: list[RowResult] = [_INSERTED] * len(rows)
-        left: Sequence[int] = range(len(rows))
-        while left:
-            left = await self._write_first_of_each_id(rows, left, results)
+        results: list[RowResult] = []
+        for start in range(0, len(rows), BATCH_ROWS):
+            results += await self._write_batch(rows[start : start + BATCH_ROWS])
         return results
 
-    async def _write_first_of_each_id(self, rows: Sequence[AuditRow], indexes: Sequence[int], results: list[RowResult]) -> list[int]:
+    async def _write_batch(self, rows: Sequence[AuditRow]) -> list[RowResult]:
+        # COPY is twice as fast as any insert, and after it nearly all batches are done: only what was written before, by a
+        # worker that died ahead of its commit, an id given twice or a row of poison makes it fail, whole.
+        try:
+            await self._pool.run(lambda connection: _copy(connection, rows))
+        except RowRejected:
+            results = [_INSERTED] * len(rows)
+            left = list(range(len(rows)))
+            while left:
+                left = await self._write_first_of_each_id(rows, left, results)
+            return results
+        return [_INSERTED] * len(rows)
+
+    async def _write_first_of_each_id(self, rows: Sequence[AuditRow], indexes: list[int], results: list[RowResult]) -> list[int]:
         """Settle the first row of each id and its exact copies; return the indexes of the rows that differ from it."""
         firsts: dict[uuid.UUID, int] = {}
         repeated = [index for index in indexes if firsts.setdefault(rows[index].id, index) != index]
-        unique = list(firsts.values())
-        for start in range(0, len(unique), BATCH_ROWS):
-            chunk = unique[start : start + BATCH_ROWS]
-            for index, result in zip(chunk, await self._write_unique([rows[index] for index in chunk]), strict=True):
-                results[index] = result
+        for index, result in zip(firsts.values(), await self._merge([rows[index] for index in firsts.values()]), strict=True):
+            results[index] = result
         differing: list[int] = []
         for index in repeated:
             first = firsts[rows[index].id]
@@ -117,15 +126,6 @@ class PostgresAuditLog:
             else:
                 differing.append(index)
         return differing
-
-    async def _write_unique(self, rows: list[AuditRow]) -> list[RowResult]:
-        # COPY is twice as fast as any insert, and after it nearly all batches are done: only what was written before, by a
-        # worker that died ahead of its commit, or a row of poison makes it fail, whole.
-        try:
-            await self._pool.run(lambda connection: _copy(connection, rows))
-        except RowRejected:
-            return await self._merge(rows)
-        return [_INSERTED] * len(rows)
 
     async def _merge(self, rows: list[AuditRow]) -> list[RowResult]:
         try:
@@ -148,7 +148,7 @@ class PostgresAuditLog:
         return results
 
 
-async def _copy(connection: Connection, rows: list[AuditRow]) -> None:
+async def _copy(connection: Connection, rows: Sequence[AuditRow]) -> None:
     await connection.copy_records_to_table("audit_log", records=rows, columns=AuditRow._fields)
 
 

@@ -214,7 +214,14 @@ class Restorer:
         records = restore(self._settings, self._changelog, tables)
         self._inputs.check(tables)
         numbers = sorted(table.number for table in tables)
-        log.info("restored", stage=self._stage, partitions=numbers, records=records, rows=sum(len(table.rows) for table in tables), seconds=round(time.monotonic() - began, 2))
+        log.info(
+            "restored",
+            stage=self._stage,
+            partitions=numbers,
+            records=records,
+            rows=sum(len(table.rows) for table in tables),
+            seconds=round(time.monotonic() - began, 2),
+        )
 
 
 def _settle(group: list[tuple[TablePartition, "asyncio.Future[None]"]], error: Exception | None) -> None:

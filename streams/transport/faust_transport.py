@@ -90,7 +90,19 @@ class BatchConsumer(driver.Consumer):
             yield (
                 tp,
                 ConsumerMessage(
-                    tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None, None, batch, None, 0, 0, tp, generation_id=generation
+                    tp.topic,
+                    tp.partition,
+                    last.offset,
+                    last.timestamp / 1000,
+                    last.timestamp_type,
+                    None,
+                    None,
+                    batch,
+                    None,
+                    0,
+                    0,
+                    tp,
+                    generation_id=generation,
                 ),
             )
 

@@ -7,7 +7,7 @@ time, so that a thousand acknowledgements cost one wake-up of the loop.
 import asyncio
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -25,7 +25,7 @@ from streams.transport.client import producer_config
 MAX_MESSAGE_BYTES = MAX_RECORD_BYTES - 65_536
 """Value, key and headers of the largest record. The broker's limit is on the batch round it, so this leaves room for that."""
 
-MESSAGE_TIMEOUT_SECONDS = 1.5
+MESSAGE_TIMEOUT_SECONDS = 1.4
 """librdkafka gives a record up after this (it looks once a second, so up to a second later). Shorter than any caller's
 time-out, so that little is delivered after somebody was told that it was not."""
 
@@ -86,6 +86,7 @@ class AcknowledgedProducer:
             "queue.buffering.max.kbytes": 131_072,
             "topic.metadata.propagation.max.ms": 1_000,  # topics are made by `topics apply`, so an unknown one is a mistake
             "reconnect.backoff.max.ms": 1_000,
+            "socket.connection.setup.timeout.ms": 5_000,
             "socket.nagle.disable": True,
             "error_cb": self._on_error,
         }
@@ -167,15 +168,22 @@ class AcknowledgedProducer:
         self._hand_over()
 
     def _poll(self) -> None:
-        while not self._closing:
-            self._producer.poll(_POLL_SECONDS)
-            if self._collected:
-                self._hand_over()
+        try:
+            while not self._closing:
+                self._producer.poll(_POLL_SECONDS)
+                if self._collected:
+                    self._hand_over()
+        except Exception:
+            log.exception("producer thread failed")
+            self._in_loop(self.failed.set)
 
     def _hand_over(self) -> None:
         collected, self._collected = self._collected, []
+        self._in_loop(_settle, collected)
+
+    def _in_loop(self, callback: Callable[..., object], *arguments: object) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_settle, collected)
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _collect(self, delivery: _Delivery, error: KafkaError | None, _message: Message) -> None:
         self._collected.append((delivery, error))
@@ -183,7 +191,7 @@ class AcknowledgedProducer:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             log.error("Kafka producer failed for good", problem=error.str())
-            self._loop.call_soon_threadsafe(self.failed.set)
+            self._in_loop(self.failed.set)
         elif self._throttle.passes(error.name()):
             log.warning("Kafka trouble", kind=error.name(), problem=error.str())
 

@@ -19,7 +19,9 @@ from streams.transport.client import producer_config
 TRANSACTION_TIMEOUT_MS = 10_000
 """The broker aborts a transaction whose holder is silent for this long, so that readers are not held up behind it."""
 
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_ID_MAPPING})
+_FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_ID_MAPPING}
+)
 
 Headers = Sequence[tuple[str, bytes | None]]
 

@@ -61,7 +61,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ready_file, log = directory / "ready.json", directory / "up.log"
     environment = {**os.environ, "TIERSTREAM_LOOPS_RATE_PER_SECOND": "2000"}
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)], env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)], env=environment, stdout=output, stderr=output
+        )
     running = Running(process, ready_file, log)
     try:
         _until_ready(running)
@@ -77,5 +79,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def _until_ready(running: Running) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not running.ready_file.exists():
-        assert running.process.poll() is None and time.monotonic() < deadline, running.tail()
+        assert running.process.poll() is None, running.tail()
+        assert time.monotonic() < deadline, running.tail()
         time.sleep(0.1)

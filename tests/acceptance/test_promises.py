@@ -1,5 +1,6 @@
 """Promises to the people who use the gateway, each shown through a running ``tierstream up``."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -54,7 +55,9 @@ async def rows(up: Running, team: str, count: int, seconds: float = 30) -> list[
     try:
         deadline = time.monotonic() + seconds
         while True:
-            found = await connection.fetch("select kind, metadata from audit_log where team_id = $1 order by created_at, kind", uuid.UUID(team))
+            found = await connection.fetch(
+                "select kind, metadata from audit_log where team_id = $1 order by created_at, kind", uuid.UUID(team)
+            )
             if len(found) >= count:
                 return [(row["kind"], json.loads(row["metadata"]).get("from"), json.loads(row["metadata"]).get("to")) for row in found]
             assert time.monotonic() < deadline, f"{len(found)} of {count} rows; {up.tail()}"
@@ -74,11 +77,13 @@ async def worked_in(up: Running) -> None:
 
 def tier_of(up: Running, team: str) -> str | None:
     """The tier that ``tier.current`` says of ``team`` last."""
-    told = [event["data"]["tier"] for event in read_json(up.settings, "tier.current") if event["subject"] == team]  # type: ignore[index]
+    told = [event["data"]["tier"] for event in read_json(up.settings, "tier.current") if event["subject"] == team]
     return told[-1] if told else None
 
 
-async def test_a_team_life_in_order_leaves_the_rows_that_anyone_would_write_by_hand(up: Running, client: httpx.AsyncClient, life: Life) -> None:
+async def test_a_team_life_in_order_leaves_the_rows_that_anyone_would_write_by_hand(
+    up: Running, client: httpx.AsyncClient, life: Life
+) -> None:
     await send(client, "onboarding.claimed", life, {"email": life.email, "tier": "free"}, occurred_at=life.clock - 60)
     pro = life.subscribe("plan_pro")
     growth = life.subscribe("plan_growth")
@@ -115,16 +120,14 @@ async def test_a_team_life_in_order_leaves_the_rows_that_anyone_would_write_by_h
 async def test_the_kinds_that_services_send_pass_through_and_are_mailed(up: Running, client: httpx.AsyncClient, life: Life) -> None:
     in_a_week = "2031-01-08T10:00:00+05:30"
     await send(client, "onboarding.claimed", life, {"email": life.email}, occurred_at=life.clock)
-    for number, (kind, data) in enumerate(
-        (
-            ("near_quota_wall", {"resource_type": "api_calls", "used": 9, "limit": 10}),
-            ("experiment.conversion", {"experiment": "pricing", "variant": "b"}),
-            ("admin.tier_changed", {"to": "Growth_Yearly", "admin": "ops", "reason": "goodwill"}),
-            ("admin.promo_issued", {"code": "SPRING", "admin": "ops", "percent_off": 20}),
-            ("resource.expiry_imminent", {"resource_type": "domain", "resource_id": "example", "expires_at": in_a_week}),
-        ),
-        start=1,
-    ):
+    events: list[tuple[str, dict[str, object]]] = [
+        ("near_quota_wall", {"resource_type": "api_calls", "used": 9, "limit": 10}),
+        ("experiment.conversion", {"experiment": "pricing", "variant": "b"}),
+        ("admin.tier_changed", {"to": "Growth_Yearly", "admin": "ops", "reason": "goodwill"}),
+        ("admin.promo_issued", {"code": "SPRING", "admin": "ops", "percent_off": 20}),
+        ("resource.expiry_imminent", {"resource_type": "domain", "resource_id": "example", "expires_at": in_a_week}),
+    ]
+    for number, (kind, data) in enumerate(events, start=1):
         await send(client, kind, life, data, occurred_at=life.clock + number)
 
     assert [row[0] for row in await rows(up, life.team, 6)] == [
@@ -145,7 +148,9 @@ async def test_the_kinds_that_services_send_pass_through_and_are_mailed(up: Runn
     assert tier_of(up, life.team) == "growth"
 
 
-async def test_audit_log_dropped_in_mid_run_fails_no_webhook_reverts_no_tier_and_loses_no_row(up: Running, client: httpx.AsyncClient, life: Life) -> None:
+async def test_audit_log_dropped_in_mid_run_fails_no_webhook_reverts_no_tier_and_loses_no_row(
+    up: Running, client: httpx.AsyncClient, life: Life
+) -> None:
     subscription = life.subscribe("plan_pro")
     await deliver(client, life.send("subscription.authenticated", subscription))
     connection = await asyncpg.connect(up.url("postgres"))
@@ -155,12 +160,11 @@ async def test_audit_log_dropped_in_mid_run_fails_no_webhook_reverts_no_tier_and
     await until(lambda: tier_of(up, life.team) == "pro", f"the tier flips to pro; {up.tail()}", seconds=20)
     assert await connection.fetchval("select to_regclass('audit_log')") is None  # no stage makes tables
 
-    migrated = subprocess.run(
-        [sys.executable, "-m", "streams.cli", "migrate"],
-        env={**os.environ, "TIERSTREAM_POSTGRES_DSN": up.url("postgres")}, capture_output=True, text=True, check=False,
+    migrated = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streams.cli", "migrate"), env={**os.environ, "TIERSTREAM_POSTGRES_DSN": up.url("postgres")}
     )
+    assert await migrated.wait() == 0
     await connection.close()
-    assert migrated.returncode == 0, migrated.stderr
     assert await rows(up, life.team, 1) == [("subscription.upgraded", "free", "pro")]
 
 
@@ -190,7 +194,12 @@ async def test_what_is_wrong_is_answered_in_one_sentence_and_nothing_of_it_is_lo
 
     dead = len(read_all(up.settings, "dead.letters"))
     webhook, events = "/webhooks/razorpay", "/v1/events"
-    too_far = {"kind": "near_quota_wall", "team_id": str(uuid.uuid4()), "occurred_at": int(time.time()) + 3_600, "data": {"resource_type": "x", "used": 1, "limit": 2}}
+    too_far = {
+        "kind": "near_quota_wall",
+        "team_id": str(uuid.uuid4()),
+        "occurred_at": int(time.time()) + 3_600,
+        "data": {"resource_type": "x", "used": 1, "limit": 2},
+    }
     answers = [
         (await client.post(webhook, content=b"{}", headers={"x-razorpay-signature": "0" * 64}), 401),
         (await client.post(webhook, content=b"{}"), 401),
@@ -214,7 +223,12 @@ async def test_what_is_wrong_is_answered_in_one_sentence_and_nothing_of_it_is_lo
     ("command", "environment", "code", "sentence"),
     [
         (["gateway"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}, 2, "TIERSTREAM_RAZORPAY_WEBHOOK_SECRETS"),
-        (["worker", "forward"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "POSTGRES_DSN": "postgresql://127.0.0.1:9/x"}, 2, "TIERSTREAM_LOOPS_API_KEY"),
+        (
+            ["worker", "forward"],
+            {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "POSTGRES_DSN": "postgresql://127.0.0.1:9/x"},
+            2,
+            "TIERSTREAM_LOOPS_API_KEY",
+        ),
         (["worker", "normalise"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "PLANS": "/no/such/plans.toml"}, 2, "/no/such/plans.toml"),
         (["worker", "classify"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}, 1, "Kafka does not answer at 127.0.0.1:9"),
         (["topics", "check"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}, 1, "Kafka does not answer at 127.0.0.1:9"),
@@ -224,10 +238,14 @@ async def test_what_is_wrong_is_answered_in_one_sentence_and_nothing_of_it_is_lo
         (["up", "--workers", "classify=many"], {}, 2, "STAGE=N"),
     ],
 )
-def test_a_wrong_setting_or_an_absent_service_is_one_sentence_and_no_traceback(command: list[str], environment: dict[str, str], code: int, sentence: str) -> None:
+def test_a_wrong_setting_or_an_absent_service_is_one_sentence_and_no_traceback(
+    command: list[str], environment: dict[str, str], code: int, sentence: str
+) -> None:
     own = {**os.environ, **{f"TIERSTREAM_{name}": value for name, value in environment.items()}}
 
-    finished = subprocess.run([sys.executable, "-m", "streams.cli", *command], env=own, capture_output=True, text=True, timeout=60, check=False)
+    finished = subprocess.run(
+        [sys.executable, "-m", "streams.cli", *command], env=own, capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert finished.returncode == code, finished.stderr
     assert sentence in finished.stderr

@@ -49,6 +49,13 @@ def expected(records: list[tuple[bytes, bytes]]) -> list[tuple[str, str, str]]:
     return found
 
 
+def by_team(transitions: list[tuple[str, str, str]]) -> dict[str, list[tuple[str, str, str]]]:
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for transition in transitions:
+        found.setdefault(transition[0], []).append(transition)
+    return found
+
+
 @contextmanager
 def worker(settings: Settings, *stages: str, instance: str = "0", log: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, **environment_of(settings), "TIERSTREAM_INSTANCE_ID": instance}
@@ -69,17 +76,21 @@ async def test_classify_killed_in_mid_load_loses_doubles_and_invents_nothing(kaf
     for part in (records[3_000:4_500], records[4_500:]):
         with worker(kafka_settings, "classify", log=log) as process:
             before = sum(outcomes(kafka_settings, "classify").values())
-            await until(lambda before=before: sum(outcomes(kafka_settings, "classify").values()) > before, f"progress; {log.read_text()[-2_000:]}")
+            await until(
+                lambda before=before: sum(outcomes(kafka_settings, "classify").values()) > before, f"progress; {log.read_text()[-2_000:]}"
+            )
             produce(kafka_settings, "team.events", part)
             process.send_signal(signal.SIGKILL)
     with worker(kafka_settings, "classify", log=log):
-        await until(lambda: sum(outcomes(kafka_settings, "classify").values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}")
+        await until(
+            lambda: sum(outcomes(kafka_settings, "classify").values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}"
+        )
 
-    told = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in read_json(kafka_settings, "audit.events")]  # type: ignore[index]
-    ids = [event["id"] for event in read_json(kafka_settings, "audit.events")]
-    by_team = lambda transitions: {team: [t for t in transitions if t[0] == team] for team in {t[0] for t in transitions}}  # noqa: E731
+    events = read_json(kafka_settings, "audit.events")
+    told = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in events]
+    ids = [event["id"] for event in events]
     assert by_team(told) == by_team(expected(records))
     assert len(set(ids)) == len(ids)
     assert sum(outcomes(kafka_settings, "classify").values()) == len(records)
-    final = {event["subject"]: event["data"]["tier"] for event in read_json(kafka_settings, "tier.current")}  # type: ignore[index]
+    final = {event["subject"]: event["data"]["tier"] for event in read_json(kafka_settings, "tier.current")}
     assert final == {key.decode(): orjson.loads(value)["data"]["tier"] for key, value in records}

@@ -7,9 +7,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.audit import Write, decide
+from agents.audit import decide
 from agents.audit_record import AuditRecord, DeadLetter, read_audit_record
 from schemas.kinds import Kind
+from streams.stores.audit_log import AuditRow
 
 texts = st.text(max_size=20)
 junk: st.SearchStrategy[Any] = (
@@ -54,8 +55,8 @@ def test_decide_reads_what_the_contract_reads(envelope: dict[str, Any]) -> None:
         assert decision == contract
         return
     assert isinstance(contract, AuditRecord)
-    assert isinstance(decision, Write)
-    row, data = decision.row, contract.data
+    assert isinstance(decision, AuditRow)
+    row, data = decision, contract.data
     assert (row.id, row.team_id, row.kind) == (contract.id, contract.team_id, contract.kind.value)
     assert (row.user_id, row.actor, row.resource_type, row.resource_id) == (data.user_id, data.actor, data.resource_type, data.resource_id)
     assert (row.summary, row.created_at) == (data.summary, data.created_at)

@@ -8,7 +8,7 @@ import orjson
 import pytest
 import structlog
 
-from agents.audit import AuditWriter, Write, decide
+from agents.audit import AuditWriter, decide
 from agents.audit_record import DeadLetter
 from schemas.kinds import Kind
 from schemas.reasons import Reason
@@ -22,19 +22,17 @@ USER = "99999999-2222-4333-8444-555555555555"
 def test_decide_audit_event_becomes_its_row() -> None:
     event = audit_event(id=ID, user_id=USER, resource_id=USER, metadata={"from": "free", "to": "pro"})
 
-    assert decide(orjson.dumps(event)) == Write(
-        AuditRow(
-            uuid.UUID(ID),
-            uuid.UUID(TEAM),
-            uuid.UUID(USER),
-            "system",
-            "subscription.upgraded",
-            "subscription",
-            uuid.UUID(USER),
-            "Upgraded from free to pro",
-            '{"from":"free","to":"pro"}',
-            NOW,
-        )
+    assert decide(orjson.dumps(event)) == AuditRow(
+        uuid.UUID(ID),
+        uuid.UUID(TEAM),
+        uuid.UUID(USER),
+        "system",
+        "subscription.upgraded",
+        "subscription",
+        uuid.UUID(USER),
+        "Upgraded from free to pro",
+        '{"from":"free","to":"pro"}',
+        NOW,
     )
 
 
@@ -46,14 +44,14 @@ def test_decide_team_may_be_missing_only_for_a_charge_without_one() -> None:
     charge = decide(record(Kind.CHARGE_UNDELIVERABLE, team=None).value)
     upgrade = decide(record(Kind.UPGRADED, team=None).value)
 
-    assert isinstance(charge, Write)
-    assert charge.row.team_id is None
+    assert isinstance(charge, AuditRow)
+    assert charge.team_id is None
     assert upgrade == DeadLetter(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_decide_every_kind_has_a_row(kind: Kind) -> None:
-    assert isinstance(decide(record(kind).value), Write)
+    assert isinstance(decide(record(kind).value), AuditRow)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +93,9 @@ def test_decide_metadata_keeps_numbers_of_any_size() -> None:
         value = orjson.dumps(audit_event(id=ID, metadata={"n": 0})).replace(b'{"n":0}', b'{"n":123456789012345678901234567890}')
         decision = decide(value.replace(f'"created_at":"{NOW.isoformat()}"'.encode(), b'"created_at":' + created_at))
 
-        assert isinstance(decision, Write)
-        assert decision.row.created_at == NOW
-        assert decision.row.metadata.replace(" ", "") == '{"n":123456789012345678901234567890}'
+        assert isinstance(decision, AuditRow)
+        assert decision.created_at == NOW
+        assert decision.metadata.replace(" ", "") == '{"n":123456789012345678901234567890}'
 
 
 async def test_writer_every_record_has_exactly_one_outcome() -> None:

@@ -4,14 +4,13 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from streams.dead_letters import Headers
 from streams.errors import ConfigurationError, KafkaUnavailable, RecordTooLarge
 from streams.gateway.app import Gateway, create_app
 from streams.gateway.http import MAX_BODY_BYTES
@@ -19,6 +18,7 @@ from streams.gateway.signatures import sign_razorpay, sign_standard
 from streams.gateway.webhooks import event_id_of
 from streams.settings import Settings
 from streams.transport.producer import Record
+from tests.gateway_doubles import RememberingProducer, ask
 
 NOW = 1_760_000_000.25
 KEY = b"0123456789abcdef01234567"
@@ -29,23 +29,6 @@ SETTINGS = Settings(
     ingest_tokens="billing:b-token, billing:b-token-2, s-token",
 )
 BODY = b'{"event": "subscription.charged", "payload": {"subscription": {"entity": {"id": "sub_1"}}}}'
-
-
-class RememberingProducer:
-    """Acknowledges everything at once, or raises ``failure``."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.failure: Exception | None = None
-
-    async def send(self, topic: str, value: bytes, key: bytes | None = None, headers: Headers = (), *, timeout_seconds: float) -> None:
-        await self.send_many([Record(topic, value, key, headers)], timeout_seconds=timeout_seconds)
-
-    async def send_many(self, records: Sequence[Record], *, timeout_seconds: float) -> None:
-        assert timeout_seconds < 2
-        if self.failure:
-            raise self.failure
-        self.records += records
 
 
 @pytest.fixture
@@ -411,26 +394,3 @@ async def test_requests_are_counted_by_route_and_status(http: httpx.AsyncClient)
     await http.get("/anything/at/all")
 
     assert (counted("/webhooks/razorpay", "401"), counted("other", "404")) == (before[0] + 1, before[1] + 1)
-
-
-async def ask(
-    app: Gateway, path: str, parts: Sequence[bytes | asyncio.Event | Exception | None], headers: dict[bytes, bytes] | None = None
-) -> tuple[int, bytes]:
-    """POST over bare ASGI, the body in ``parts``: None is a disconnect, an Event never comes. Returns status 0 without an answer."""
-    waiting, sent = list(parts), list[MutableMapping[str, Any]]()
-
-    async def receive() -> MutableMapping[str, Any]:
-        part = waiting.pop(0)
-        if isinstance(part, Exception):
-            raise part
-        if isinstance(part, asyncio.Event):
-            await part.wait()
-        if not isinstance(part, bytes):
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": part, "more_body": bool(waiting)}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
-    await app({"type": "http", "method": "POST", "path": path, "headers": list((headers or {}).items())}, receive, send)
-    return (sent[0]["status"], sent[1]["body"]) if sent else (0, b"")

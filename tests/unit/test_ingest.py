@@ -10,7 +10,7 @@ import pytest
 from schemas.envelope import Envelope
 from schemas.kinds import SERVICE_KINDS, Kind
 from schemas.team_events import MAX_CLOCK_SKEW_SECONDS, SERVICE_DATA, Data
-from streams.gateway.ingest import MAX_EVENTS, MAX_FAULTS, Fault, Invalid, accept, read_events
+from streams.gateway.ingest import MAX_DEPTH, MAX_EVENTS, MAX_FAULTS, Fault, Invalid, accept, read_events
 
 NOW = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
@@ -206,6 +206,19 @@ def test_event_that_grows_over_the_limit_when_it_is_stored_is_a_fault() -> None:
     numbers = json.loads("[" + ",".join(["1e15"] * 70_000) + "]")
 
     assert [fault.field for fault in faults_of(event(data={"email": "jane@example.com", "n": numbers}))] == ["data"]
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 900])
+def test_data_nested_deeper_than_the_limit_is_a_fault(levels: int) -> None:
+    deep = json.loads('{"a":[' * (levels // 2) + "1" + "]}" * (levels // 2))  # data itself is one level more
+
+    assert [fault.field for fault in faults_of(event(data={"email": "jane@example.com", "deep": deep}))] == ["data"]
+
+
+def test_data_nested_up_to_the_limit_is_accepted() -> None:
+    deep = json.loads("[" * (MAX_DEPTH - 1) + "1" + "]" * (MAX_DEPTH - 1))
+
+    assert envelope_of(event(data={"email": "jane@example.com", "deep": deep}))["data"]["deep"] == deep
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff"])

@@ -161,7 +161,18 @@ def test_standard_signature_within_tolerance_is_right(age: int) -> None:
 
 @pytest.mark.parametrize(
     "timestamp",
-    [b"now", b"-1", b"+1760000000", b"1_760_000_000", b" 1760000000", b"1760000000.0", b"01760000000", b"9" * 400, "\u0661".encode(), b"\xff"],
+    [
+        b"now",
+        b"-1",
+        b"+1760000000",
+        b"1_760_000_000",
+        b" 1760000000",
+        b"1760000000.0",
+        b"01760000000",
+        b"9" * 400,
+        "\u0661".encode(),
+        b"\xff",
+    ],
 )
 def test_standard_timestamp_that_is_no_plain_number_is_wrong(timestamp: bytes) -> None:
     assert not standard(STANDARD, timestamp=timestamp)

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from agents.wiring import stage_factory
 from streams import topics
 from streams.settings import Settings, load_settings
-from streams.stages import stage_factory
 from streams.topics import DAY_MS, TOPICS, Topic, group_id
 
 STAGES = ("normalise", "classify", "audit", "forward")

@@ -82,7 +82,7 @@ def _forward(settings: Settings) -> StageFactory:
         loops = LoopsClient(settings.loops_base_url, key, timeout_seconds=settings.loops_timeout_seconds)
         limiter = RateLimiter(settings.loops_rate_per_second)
         async with _postgres(settings, forward.STAGE) as pool, _dead_letters(settings, forward.STAGE) as dead_letters, _opened(loops):
-            waiting = Waiting(forward.STAGE, "loops")
+            waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             forwarder = forward.Forwarder(PostgresLedger(pool), loops, limiter, dead_letters, policy, waiting)
             stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
             stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)

@@ -1,0 +1,68 @@
+"""Deciding again: what a stage with a table made of each record, worked out from its input topics. Nothing is produced.
+
+A stage's ``step`` is pure, so its input in log order gives the same outcomes and the same outputs as it did the first time. The
+position rows in the stage's changelog hold how many of each outcome there were, which is what a replay can be checked against.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from schemas.reasons import Reason
+from streams.changelog import POSITION_PREFIX, decode_position
+from streams.processing import Record
+from streams.transport.exactly_once import MAX_OUTPUT_BYTES, Step, TableStage
+from streams.transport.partitioner import partition_of
+from streams.transport.transactions import Output
+
+
+class Replayed(NamedTuple):
+    """One decision. ``before`` and ``after`` are the packed row that it concerns (None: there is none)."""
+
+    record: Record
+    step: Step
+    before: bytes | None
+    after: bytes | None
+
+
+def replay(stage: TableStage, records: Iterable[Record], partitions: int) -> Iterator[Replayed]:
+    """Decide ``records`` again, from empty tables, and yield one decision each.
+
+    Records of one partition must come in offset order, from the topic's first on; partitions may be mixed in any way. Where a
+    stage has several input topics, the order between them is the caller's: the log does not hold it.
+    """
+    tables: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)
+    for record in records:
+        rows = tables[record.partition]
+        step = _step(stage, record, rows, partitions)
+        key = record.key if step.key is None else step.key
+        before = None if key is None else rows.get(key)
+        if step.key is not None and step.row is not None:
+            rows[step.key] = step.row
+        yield Replayed(record, step, before, None if key is None else rows.get(key))
+
+
+def recorded_outcomes(changelog: Iterable[Record]) -> Counter[str]:
+    """Return how many events the stage counted by reason: the sum of the newest position rows in the records of its changelog."""
+    newest: dict[tuple[int, bytes], bytes] = {}
+    for record in changelog:
+        if record.key is not None and record.key.startswith(POSITION_PREFIX) and record.value is not None:
+            newest[record.partition, record.key] = record.value
+    total: Counter[str] = Counter()
+    for value in newest.values():
+        total.update(decode_position(value).outcomes)
+    return total
+
+
+def _step(stage: TableStage, record: Record, rows: dict[bytes, bytes], partitions: int) -> Step:
+    """Decide as ``TransactionalWorker`` does."""
+    key = record.key
+    if key is not None and key not in rows and partition_of(key, partitions) != record.partition:
+        return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+    try:
+        step = stage.step(record, rows)
+    except Exception as error:  # noqa: BLE001  # whatever it raises is the outcome, and the worker has logged it
+        return Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {stage.name}")
+    if any(len(output.value or b"") > MAX_OUTPUT_BYTES for output in step.outputs):
+        return Step(Reason.TOO_LARGE, error=f"What follows from it is larger than {MAX_OUTPUT_BYTES} bytes.")
+    return step

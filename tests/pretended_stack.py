@@ -1,0 +1,140 @@
+"""What a stack would write if the demo's story were told to it: the pure decisions in one process, with lists for topics.
+
+It shares the stages with the real stack and nothing else, so the demo's books can be tested (and falsified) without one.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from agents import audit, forward
+from agents.audit_record import AuditRecord, read_audit_record
+from agents.normalise import Rules
+from agents.stages import ClassifyStage, NormaliseStage
+from schemas.razorpay import landing_key
+from schemas.reasons import Reason
+from streams.dead_letters import Origin, dead_letter_headers
+from streams.demo.books import Evidence
+from streams.demo.lives import EVENTS
+from streams.demo.story import Story
+from streams.gateway.ingest import accept
+from streams.processing import Record
+from streams.settings import Settings, load_plans
+from streams.stores.audit_log import AuditRow
+from streams.transport.exactly_once import TableStage
+from streams.transport.partitioner import partition_of
+
+Row = tuple[bytes, bytes]
+
+
+@dataclass
+class Log:
+    """Topics as lists of records. Time goes on by a millisecond with each record."""
+
+    partitions: int
+    now_ms: int
+    topics: defaultdict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+
+    def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> Record:
+        """Add a record to the partition of its key, and return it."""
+        self.now_ms += 1
+        partition = partition_of(key or b"", self.partitions)
+        offset = sum(record.partition == partition for record in self.topics[topic])
+        made = record(topic, key, value, headers, partition=partition, offset=offset, timestamp=self.now_ms)
+        self.topics[topic].append(made)
+        return made
+
+    def held(self, topic: str) -> tuple[Record, ...]:
+        """The records of ``topic`` by partition and offset."""
+        return tuple(sorted(self.topics[topic], key=lambda record: (record.partition, record.offset)))
+
+
+def record(
+    topic: str, key: bytes | None, value: bytes | None, headers: Any = (), *, partition: int = 0, offset: int = 0, timestamp: int = 0
+) -> Record:
+    """Return a consumed record."""
+    return Record(topic, partition, offset, timestamp, 0, key, value, None, len(key or b""), len(value or b""), headers)
+
+
+class PretendedStage:
+    """A stage with its table, working in one record at a time."""
+
+    def __init__(self, stage: TableStage, log: Log) -> None:
+        self._stage, self._log = stage, log
+        self._rows: dict[bytes, bytes] = {}
+        self.counted: Counter[str] = Counter()
+
+    def work_in(self, record: Record) -> list[Record]:
+        """Decide on ``record`` and return what was produced."""
+        step = self._stage.step(record, self._rows)
+        if step.key is not None and step.row is not None:
+            self._rows[step.key] = step.row
+        self.counted[step.reason] += 1
+        if step.error is not None:
+            origin = Origin(self._stage.name, record.topic, record.partition, record.offset)
+            headers = dead_letter_headers(record.headers, origin, step.reason, step.error)
+            self._log.append("dead.letters", record.key, record.value, headers)
+        return [self._log.append(output.topic, output.key, output.value, output.headers) for output in step.outputs]
+
+
+def pretend(story: Story, settings: Settings, now: float) -> Evidence:
+    """Return the evidence that a stack leaves which does everything right."""
+    assert settings.plans is not None
+    log = Log(settings.partitions, int(now * 1000))
+    normalise = PretendedStage(NormaliseStage(settings, Rules(load_plans(settings.plans))), log)
+    classify = PretendedStage(ClassifyStage(settings), log)
+    answers = []
+    for delivery in story.deliveries:
+        status = 401 if delivery.is_forged else 202 if delivery.route == EVENTS else 200 if landing_key(delivery.body).is_json_object else 400
+        answers.append((delivery, status))
+        headers = [("razorpay-event-id", delivery.event_id.encode()), ("received-at", b"%d" % log.now_ms)]
+        if status == 400:
+            kept = dead_letter_headers(headers, Origin("gateway", "razorpay.webhooks"), Reason.MALFORMED, "No JSON object.")
+            log.append("dead.letters", delivery.event_id.encode(), delivery.body, kept)
+        elif status == 202:
+            _, records = accept([orjson.loads(delivery.body)], "default", datetime.fromtimestamp(now, UTC), "team.events")
+            classify.work_in(log.append("team.events", records[0].key, records[0].value, records[0].headers))
+        elif status == 200:
+            key = landing_key(delivery.body).subscription_id or delivery.event_id
+            for produced in normalise.work_in(log.append("razorpay.webhooks", key.encode(), delivery.body, headers)):
+                if produced.topic == "team.events":
+                    classify.work_in(produced)
+    rows, ledger, mails = _ends(log, datetime.fromtimestamp(now, UTC))
+    return Evidence(
+        answers=tuple(answers),
+        webhooks=log.held("razorpay.webhooks"),
+        team_events=log.held("team.events"),
+        audit_events=log.held("audit.events"),
+        tiers=log.held("tier.current"),
+        dead_letters=log.held("dead.letters"),
+        counted={"normalise": normalise.counted, "classify": classify.counted},
+        rows=tuple(rows.values()),
+        ledger=ledger,
+        mails=tuple(mails),
+    )
+
+
+def _ends(log: Log, now: datetime) -> tuple[Mapping[str, AuditRow], Mapping[str, str], list[dict[str, Any]]]:
+    """What audit and forward make of ``audit.events``."""
+    rows: dict[str, AuditRow] = {}
+    ledger: dict[str, str] = {}
+    mails: list[dict[str, Any]] = []
+    for event in log.topics["audit.events"]:
+        row, decoded = audit.decide(event.value), read_audit_record(event.value)
+        assert isinstance(row, AuditRow)
+        assert isinstance(decoded, AuditRecord)
+        if str(row.id) in rows:
+            continue
+        rows[str(row.id)] = row
+        match forward.decide(decoded, None, now, forward.Policy(max_age=timedelta(days=400))):
+            case forward.Send(payload):
+                ledger[str(row.id)] = "sent"
+                properties = payload.event_properties
+                mails.append({"idempotency_key": str(row.id), "email": payload.email, "eventName": row.kind, "eventProperties": properties})
+            case forward.Close(classification):
+                ledger[str(row.id)] = classification.value
+    return rows, ledger, mails

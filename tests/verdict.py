@@ -1,0 +1,211 @@
+"""What the stack left behind, compared with what the oracles expect: audit rows, ledger, mails, current tiers, outcomes.
+
+The oracles are fed the logs that the stack itself read (``razorpay.webhooks``, ``team.events``), so any order in which the
+events arrived is judged by the same rules.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+from confluent_kafka import Message
+
+from schemas.envelope import derived_id
+from schemas.kinds import Kind
+from streams.settings import Settings
+from tests.accounting import outcomes
+from tests.load import UNKNOWN_PLAN
+from tests.oracle import Outcome, SequentialOracle, final_standings
+from tests.topic_io import read_all
+
+Json = dict[str, Any]
+DELIVERED = ("sent", "already_sent")
+SHOWN = 10
+
+
+@dataclass
+class Findings:
+    """Every difference, in words; all empty when the stack is exact."""
+
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    duplicate_rows: list[str] = field(default_factory=list)
+    duplicate_mails: list[str] = field(default_factory=list)
+    events: int = 0
+    rows: int = 0
+    mails: int = 0
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines()) or f"exact: {self.events} events, {self.rows} rows, {self.mails} mails"
+
+    def lines(self) -> Iterator[str]:
+        """The first few differences of each sort."""
+        for sort in ("missing", "wrong", "duplicate_rows", "duplicate_mails"):
+            found = getattr(self, sort)
+            yield from (f"{sort}: {difference}" for difference in found[:SHOWN])
+            if len(found) > SHOWN:
+                yield f"{sort}: and {len(found) - SHOWN} more"
+
+    @property
+    def exact(self) -> bool:
+        """Whether there is no difference."""
+        return not (self.missing or self.wrong or self.duplicate_rows or self.duplicate_mails)
+
+
+def worked_in(settings: Settings) -> bool:
+    """Whether both deciding stages have worked in all that their topics hold."""
+    webhooks, events = len(read_all(settings, "razorpay.webhooks")), len(read_all(settings, "team.events"))
+    return (outcomes(settings, "normalise").total(), outcomes(settings, "classify").total()) == (webhooks, events)
+
+
+def judged(events: Sequence[Message]) -> list[tuple[Json, Outcome]]:
+    """Each record of ``team.events`` with what the sequential oracle says of it, in the order of its log."""
+    oracle = SequentialOracle()
+    found = []
+    for message in events:
+        value = json.loads(message.value() or b"")
+        found.append((value, oracle.feed(value, message.timestamp()[1] // 1000)))
+    return found
+
+
+def unplaced(webhooks: Sequence[Message]) -> dict[str, str]:
+    """Audit id → team of each charge on a plan that nobody knows, which normalise itself tells."""
+    found: dict[str, str] = {}
+    for message in webhooks:
+        body = json.loads(message.value() or b"")
+        entity = body["payload"]["subscription"]["entity"]
+        if body["event"] == "subscription.charged" and entity["plan_id"] == UNKNOWN_PLAN:
+            event_id = next(value for name, value in message.headers() or [] if name == "razorpay-event-id")
+            notes = entity["notes"] or body["payload"]["payment"]["entity"]["notes"]
+            assert isinstance(event_id, bytes)
+            found[derived_id("normalise", "razorpay", event_id.decode(), notes["team_id"], Kind.CHARGE_UNDELIVERABLE)] = notes["team_id"]
+    return found
+
+
+def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[tuple[str, str | None, str]]]:
+    """By team, in order: (audit id, address, event name). The owner's address once the team is claimed, else the payer's."""
+    owners: dict[str, str] = {}
+    mails: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
+    for value, outcome in verdicts:
+        row = outcome.row
+        if value["type"] == Kind.CLAIMED and row is not None:
+            owners[value["subject"]] = value["data"]["email"]
+        if row is not None and row.kind != Kind.CHARGE_UNDELIVERABLE:
+            mails[row.team].append((row.id, owners.get(row.team) or value["data"].get("email"), row.kind))
+    return mails
+
+
+async def compare(settings: Settings, postgres: str, loops: str) -> Findings:
+    """Compare all that is there now; call it once everything has settled."""
+    events, webhooks = read_all(settings, "team.events"), read_all(settings, "razorpay.webhooks")
+    verdicts = judged(events)
+    findings = Findings(events=len(events))
+    connection = await asyncpg.connect(postgres)
+    try:
+        rows = await connection.fetch("select id, team_id, kind, metadata from audit_log")
+        ledger = {
+            str(row["audit_id"]): row["classification"]
+            for row in await connection.fetch("select audit_id, classification from forwarder_sent")
+        }
+    finally:
+        await connection.close()
+    async with httpx.AsyncClient(base_url=loops, timeout=120, trust_env=False) as client:
+        sent: list[Json] = (await client.get("/_sent")).json()
+    findings.rows, findings.mails = len(rows), len(sent)
+
+    _compare_rows(findings, verdicts, unplaced(webhooks), rows)
+    mails = expected_mails(verdicts)
+    _compare_mails(findings, mails, sent)
+    _compare_ledger(findings, mails, ledger)
+    _compare_tiers(findings, settings, events)
+    _compare_outcomes(findings, settings, verdicts, len(webhooks))
+    return findings
+
+
+def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], others: dict[str, str], rows: Sequence[Any]) -> None:
+    expected = {row.id: (row.team, row.kind, row.from_tier, row.to_tier, row.reason) for _, outcome in verdicts if (row := outcome.row)}
+    told: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        metadata = json.loads(row["metadata"])
+        if str(row["id"]) in told:
+            findings.duplicate_rows.append(f"audit row {row['id']}")
+        told[str(row["id"])] = (str(row["team_id"]), row["kind"], metadata.get("from"), metadata.get("to"), metadata["reason"])
+    for key in (expected.keys() | others.keys()) - told.keys():
+        findings.missing.append(f"audit row {key} {expected.get(key, others.get(key))}")
+    for key, content in told.items():
+        if key in others:
+            continue
+        want = expected.get(key)
+        # A kind that only passes through says nothing of tiers.
+        if (
+            want is None
+            or (content[0], content[1], content[4]) != (want[0], want[1], want[4])
+            or (content[2] is not None and content != want)
+        ):
+            findings.wrong.append(f"audit row {key} says {content} instead of {want}")
+
+
+def _compare_mails(findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], sent: Sequence[Json]) -> None:
+    teams = {audit_id: team for team, of_team in mails.items() for audit_id, _, _ in of_team}
+    accepted: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
+    seen: Counter[str] = Counter()
+    for mail in sent:
+        key = mail["idempotency_key"]
+        seen[key] += 1
+        if key not in teams:
+            findings.wrong.append(f"mail {key} ({mail['eventName']}) that no event asks for")
+        else:
+            accepted[teams[key]].append((key, mail["email"], mail["eventName"]))
+    findings.duplicate_mails += [f"mail {key}" for key, count in seen.items() if count > 1]
+    for team, of_team in mails.items():
+        wanted = [mail for mail in of_team if mail[1]]
+        findings.missing += [f"mail {mail[0]} ({mail[2]})" for mail in wanted if mail[0] not in seen]
+        if accepted[team] != wanted and {mail[0] for mail in wanted} == {mail[0] for mail in accepted[team]}:
+            findings.wrong.append(f"mails of team {team}: {accepted[team]} instead of {wanted}")
+
+
+def _compare_ledger(findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], ledger: dict[str, str]) -> None:
+    wanted = {audit_id: DELIVERED if address else ("no_recipient",) for of_team in mails.values() for audit_id, address, _ in of_team}
+    for audit_id, allowed in wanted.items():
+        if ledger.get(audit_id) not in allowed:
+            findings.wrong.append(f"ledger row {audit_id} says {ledger.get(audit_id)} instead of one of {allowed}")
+    findings.wrong += [f"ledger row {audit_id} that no event asks for" for audit_id in ledger.keys() - wanted.keys()]
+
+
+def _compare_tiers(findings: Findings, settings: Settings, events: Sequence[Message]) -> None:
+    values = [(json.loads(message.value() or b""), message.timestamp()[1] // 1000) for message in events]
+    expected = {team: (standing.tier, standing.subscription) for team, standing in final_standings(values).items()}
+    current: dict[str, tuple[str, str | None]] = {}
+    for message in read_all(settings, "tier.current"):
+        data = json.loads(message.value() or b"")["data"]
+        current[data["team_id"]] = (data["tier"], data["subscription_id"])
+    for team in expected.keys() | current.keys():
+        if expected.get(team) != current.get(team):
+            findings.wrong.append(f"tier.current of {team} is {current.get(team)} instead of {expected.get(team)}")
+
+
+def _compare_outcomes(findings: Findings, settings: Settings, verdicts: Sequence[tuple[Json, Outcome]], webhooks: int) -> None:
+    counted, wanted = outcomes(settings, "classify"), Counter(outcome.reason for _, outcome in verdicts)
+    if counted != wanted:
+        findings.wrong.append(f"classify counted {dict(counted)} instead of {dict(wanted)}")
+    normalised = outcomes(settings, "normalise").total()
+    if normalised != webhooks:
+        findings.wrong.append(f"normalise counted {normalised} outcomes of {webhooks} webhooks")
+
+
+async def settled(postgres: str) -> tuple[int, int]:
+    """Return how many audit rows there are, and how many mails are still open."""
+    connection = await asyncpg.connect(postgres)
+    try:
+        written = await connection.fetchval("select count(*) from audit_log")
+        waiting = await connection.fetchval(
+            "select count(*) from audit_log a left join forwarder_sent f on f.audit_id = a.id"
+            " where a.kind <> 'billing.charge_undeliverable' and (f.audit_id is null or f.classification = 'in_flight')"
+        )
+        return written, waiting
+    finally:
+        await connection.close()
