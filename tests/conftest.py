@@ -5,6 +5,7 @@ TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docke
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -70,14 +71,20 @@ def _embedded(directory: Path) -> Iterator[tuple[str, str]]:
 
 def _containers() -> Iterator[tuple[str, str]]:
     import docker
-    from testcontainers.kafka import KafkaContainer
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.kafka import KafkaContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     try:
-        docker.from_env().ping()
+        with contextlib.closing(docker.from_env()) as engine:
+            engine.ping()
     except docker.errors.DockerException:
         pytest.skip("TIERSTREAM_TEST_STACK=containers needs a Docker engine, and none answers")
-    with KafkaContainer().with_kraft() as kafka, PostgresContainer("postgres:17-alpine", driver=None) as postgres:
+    # Kafka's own default is three copies of the transaction log: with one broker no transaction would ever begin.
+    one_broker = {"TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1", "TRANSACTION_STATE_LOG_MIN_ISR": "1", "AUTO_CREATE_TOPICS_ENABLE": "false"}
+    broker = KafkaContainer().with_kraft()
+    for name, value in one_broker.items():
+        broker.with_env(f"KAFKA_{name}", value)
+    with broker as kafka, PostgresContainer("postgres:17-alpine", driver=None) as postgres:
         yield kafka.get_bootstrap_server(), postgres.get_connection_url()
 
 
