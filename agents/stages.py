@@ -152,7 +152,10 @@ class NormaliseStage:
         team_id = canonical_team_id(link.team_id)
         if team_id is None:
             return Step(Reason.UNKNOWN_TEAM, error=f"The link of {link.subscription_id} names no team id (a UUID).")
-        return Step(Reason.LINKED, key=link.subscription_id.encode(), row=team_id.encode())
+        subscription = link.subscription_id.encode()
+        if record.key != subscription:
+            return Step(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
+        return Step(Reason.LINKED, key=subscription, row=team_id.encode())
 
 
 def _delivery(record: Record) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas.kinds import Kind
 from schemas.tiers import LABELS, parse_tier
@@ -60,11 +60,18 @@ def _moment(value: object) -> object:
     return value
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
 TierLabel = Annotated[str, BeforeValidator(_tier_label)]
 """A tier's name in its one spelling; other spellings are folded, unknown names rejected."""
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
-"""An instant: RFC 3339 with an offset, or Unix seconds."""
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_utc)]
+"""An instant: RFC 3339 with an offset, or Unix seconds. Kept in UTC."""
 
 Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
 

@@ -7,8 +7,10 @@ forward     audit.events → Loops
 """
 
 import ssl
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import faust
@@ -67,7 +69,7 @@ class Stage:
         self.name = name
         self.settings = settings
         self.app = _faust_app(settings, name)
-        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id)
+        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self.app.consumer)
         self.sources = [topic.full_name(settings) for topic in sources]
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
@@ -76,7 +78,8 @@ class Stage:
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in stream.noack().events():
             message = event.message
-            await self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, event.ack))
+            done = partial(self.app.consumer.done, message)
+            self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, done))
 
     def assign(self, partitions: Iterable[int]) -> None:
         """Make ``partitions`` the ones that this process works on."""
@@ -112,9 +115,16 @@ def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHa
     return built
 
 
+class _App(faust.App):
+    """Faust's app without its directories: nothing of ours is kept on the disk, and the working directory may be read-only."""
+
+    def _create_directories(self) -> None:
+        """Make none."""
+
+
 def _faust_app(settings: Settings, stage: str) -> faust.App:
     servers = [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
-    app = faust.App(
+    app = _App(
         group_id(settings, stage),
         broker=[f"kafka://{server}" for server in servers],
         broker_credentials=_credentials(settings),
@@ -135,6 +145,7 @@ def _faust_app(settings: Settings, stage: str) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
+        datadir=tempfile.gettempdir(),  # nothing is written there; Faust's default makes a directory wherever it is started
         TableManager=OwnedTables,
     )
     app.transport = BatchTransport(app.conf.broker_consumer, app)

@@ -174,11 +174,12 @@ class InputCheck:
     def _check_one(self, partition: TablePartition, topic: str, topic_id: str, low: int, high: int, committed: int) -> None:
         where = f"{topic}, partition {partition.number}"
         remedy = (
-            f"If that is meant, delete the changelog of {self._group}, run `tierstream topics apply` and start over from an empty table."
+            f"If that is meant, start over from an empty table: stop the workers, delete the changelog and the consumer group {self._group}, "
+            "and run `tierstream topics apply`."
         )
         position = partition.positions.get(topic)
         if position is None:
-            if committed > low:
+            if committed > 0:
                 raise PositionError(
                     f"The table has no position for {where}, yet its group has read up to {committed}: the changelog is gone. {remedy}"
                 )
@@ -191,6 +192,11 @@ class InputCheck:
         if position.next_offset > high:
             raise PositionError(
                 f"The table's position {position.next_offset} for {where}, lies beyond the log's end {high}: the log was cut. {remedy}"
+            )
+        if position.next_offset < committed:
+            raise PositionError(
+                f"The table's position {position.next_offset} for {where}, is behind the {committed} that its group has read: "
+                f"the changelog lost records, or the group's offsets were moved. {remedy}"
             )
         if position.next_offset < low:
             log.error(

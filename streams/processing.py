@@ -16,7 +16,11 @@ from streams.errors import StageFailed, TierstreamError
 Record = ConsumerRecord[bytes | None, bytes | None]
 
 QUEUED_BATCHES = 2
-"""Batches that wait for a partition's task. Few: each is a whole fetch, and Faust buffers before it."""
+"""From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch."""
+
+FINISH_SECONDS = 3.0
+"""How long a batch under way may take to its end when its partition is given up. Less than a stop's grace: a batch of mails, or
+one that waits for Kafka, may take minutes, and what is not acked is done again by the partition's next owner."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,18 +50,41 @@ class PartitionWorker(Protocol):
         """Let go of the partition. No batch is under way any more."""
 
 
+class Flow(Protocol):
+    """Where batches come from."""
+
+    def hold(self, topic: str, partition: int) -> None:
+        """Bring no more batches of this partition, but for those under way."""
+
+    def release(self, topic: str, partition: int) -> None:
+        """Bring them again."""
+
+
+class _Lane:
+    """One partition: the batches that wait for it, and the task that works them in."""
+
+    __slots__ = ("batches", "held", "task")
+
+    def __init__(self) -> None:
+        self.batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self.held: set[str] = set()
+        self.task: asyncio.Task[None] | None = None
+
+
 class Processing:
     """Runs a PartitionWorker for each assigned partition. Use it from one event loop.
+
+    Partitions do not wait for each other: one that has enough is held, and the others go on.
 
     Batches of an earlier generation are not begun: after a rebalance the consumer reads on from the committed offset, and a
     batch from before would be acked ahead of those that were dropped before it.
     """
 
-    def __init__(self, new_worker: Callable[[int], PartitionWorker], generation: Callable[[], int]) -> None:
+    def __init__(self, new_worker: Callable[[int], PartitionWorker], generation: Callable[[], int], flow: Flow) -> None:
         self._new_worker = new_worker
         self._generation = generation
-        self._queues: dict[int, asyncio.Queue[Batch]] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._flow = flow
+        self._lanes: dict[int, _Lane] = {}
         self._preparing: set[int] = set()
         self.assigned = False
         """Whether there has been an assignment; an empty one counts, for a spare worker is ready too."""
@@ -66,7 +93,7 @@ class Processing:
     @property
     def partitions(self) -> frozenset[int]:
         """The partitions that have a task."""
-        return frozenset(self._tasks)
+        return frozenset(self._lanes)
 
     @property
     def preparing(self) -> frozenset[int]:
@@ -78,41 +105,43 @@ class Processing:
         wanted = frozenset(partitions)
         self.assigned = True
         for number in self.partitions - wanted:
-            self._tasks.pop(number).cancel()
-            self._queues.pop(number)
+            _cancel(self._lanes.pop(number))
         for number in sorted(wanted - self.partitions):
-            self._queues[number] = asyncio.Queue(QUEUED_BATCHES)
-            self._tasks[number] = asyncio.create_task(self._run(number, self._queues[number]), name=f"partition-{number}")
+            lane = self._lanes[number] = _Lane()
+            lane.task = asyncio.create_task(self._run(number, lane), name=f"partition-{number}")
 
-    async def submit(self, batch: Batch) -> None:
-        """Queue a batch; waits while its partition has enough. A batch of a partition that is not ours is dropped: its owner
-        reads it."""
-        queue = self._queues.get(batch.partition)
-        if queue is not None:
-            await queue.put(batch)
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch. A batch of a partition that is not ours is dropped: its owner reads it."""
+        lane = self._lanes.get(batch.partition)
+        if lane is None:
+            return
+        lane.batches.put_nowait(batch)
+        if lane.batches.qsize() >= QUEUED_BATCHES:
+            lane.held.add(batch.topic)
+            self._flow.hold(batch.topic, batch.partition)
 
     async def close(self) -> None:
-        """End every task, each after the batch that it is at."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        self._queues.clear()
-        for task in tasks:
-            task.cancel()
+        """End every task, each after the batch that it is at, or after ``FINISH_SECONDS``."""
+        lanes = list(self._lanes.values())
+        self._lanes.clear()
+        tasks = [task for task in map(_cancel, lanes) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, number: int, queue: asyncio.Queue[Batch]) -> None:
+    async def _run(self, number: int, lane: _Lane) -> None:
         worker = self._new_worker(number)
         try:
             self._preparing.add(number)
             await worker.prepare()
             self._preparing.discard(number)
             while True:
-                batch = await queue.get()
-                if batch.generation != self._generation():
-                    continue
-                # A cancelled batch goes on to its end: half a batch is what nobody can resume.
-                await _finish(worker.process(batch))
-                batch.ack()
+                batch = await lane.batches.get()
+                if lane.held and lane.batches.qsize() < QUEUED_BATCHES:
+                    for topic in lane.held:
+                        self._flow.release(topic, number)
+                    lane.held.clear()
+                if batch.generation == self._generation():
+                    await _finish(worker.process(batch))
+                    batch.ack()
         except asyncio.CancelledError:
             raise
         except TierstreamError as error:
@@ -129,13 +158,22 @@ class Processing:
             self.failure.set_result(error)
 
 
+def _cancel(lane: _Lane) -> asyncio.Task[None] | None:
+    if lane.task is not None:
+        lane.task.cancel()
+    return lane.task
+
+
 async def _finish(work: Awaitable[None]) -> None:
+    """Await ``work``. When cancelled, let it go on to its end, which saves doing it again, but for no longer than ``FINISH_SECONDS``."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        if not task.done():
+        await asyncio.wait({task}, timeout=FINISH_SECONDS)
+        if task.cancel():
+            log.warning("a batch was left unfinished, for its partition was given up", seconds=FINISH_SECONDS)
             await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is not None:
+        elif not task.cancelled() and task.exception() is not None:
             log.warning("a batch failed while its partition was given up", error=repr(task.exception()))
         raise

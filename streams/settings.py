@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from schemas.tiers import LABELS, Tier, parse_tier
@@ -189,11 +190,15 @@ def load_settings(**overrides: object) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors(include_input=False)
-        )
+        faults = "; ".join(_in_words(fault) for fault in error.errors(include_input=False))
         raise ConfigurationError(f"Settings are wrong: {faults}.") from error
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    name = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        return f"{name} is no setting"
+    return f"{PREFIX}{name.upper()}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def load_plans(path: Path) -> dict[str, Tier]:

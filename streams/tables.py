@@ -13,8 +13,10 @@ from typing import Any
 import faust
 from faust.stores import memory
 from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.tables.table import Table
 from faust.types import TP, CollectionT
+from mode import Service
 
 faust_logger = logging.getLogger("faust.tables")
 
@@ -58,10 +60,47 @@ class OwnedTable(Table):
         await self.add_runtime_dependency(self.data)
 
 
+class Resumption(Recovery):
+    """What is left of Faust's recovery when nothing is to be recovered: after a rebalance it lets records flow again.
+
+    Faust's own seeks and restores here. It lets records flow both before and after it seeks, each time dropping what is queued,
+    so that a batch fetched in between is skipped for good; and when a call to Kafka takes too long, it ends without a word and
+    records never flow again. This one waits for nothing: the consumer seeks by itself (``BatchConsumer.getmany``).
+    """
+
+    logger = faust_logger
+
+    @Service.task
+    async def _restart_recovery(self) -> None:
+        while not await self.wait_for_stopped(self.signal_recovery_start):
+            self.signal_recovery_start.clear()
+            await self.app.on_rebalance_complete.send()
+            if self._generation_id == self.app.consumer_generation_id:
+                await self._resume()
+
+    async def _resume(self) -> None:
+        app, consumer = self.app, self.app.consumer
+        consumer.resume_partitions(consumer.assignment())
+        self.completed.set()
+        app.flow_control.resume()
+        consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        self.tables.on_standbys_ready()
+        app.on_rebalance_end()
+
+
 class OwnedTables(TableManager):
     """Faust's table manager, without a recovery of its own."""
 
     logger = faust_logger
+
+    @property
+    def recovery(self) -> Resumption:
+        """The service that lets records flow after a rebalance."""
+        if self._recovery is None:
+            self._recovery = Resumption(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
     async def on_start(self) -> None:
         """Start; without Faust's second of grace for tables that agents add late, for ours are there."""

@@ -5,7 +5,6 @@ TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docke
 """
 
 import asyncio
-import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ from pydantic import SecretStr
 from streams import topics
 from streams.settings import Settings, load_settings
 from streams.stores.migrate import migrate
+from tests.containers import containers
 
 STACK = os.environ.get("TIERSTREAM_TEST_STACK", "embedded")
 PARTITIONS = 4
@@ -42,12 +42,21 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Addresses of one Kafka and one PostgreSQL for the whole session."""
-    if STACK == "external":
-        yield os.environ["TIERSTREAM_TEST_KAFKA"], os.environ["TIERSTREAM_TEST_POSTGRES"]
-    elif STACK == "containers":
-        yield from _containers()
-    else:
-        yield from _embedded(tmp_path_factory.mktemp("servers"))
+    match STACK:
+        case "embedded":
+            yield from _embedded(tmp_path_factory.mktemp("servers"))
+        case "external":
+            yield _given("TIERSTREAM_TEST_KAFKA"), _given("TIERSTREAM_TEST_POSTGRES")
+        case "containers":
+            yield from containers()
+        case _:
+            pytest.fail(f"TIERSTREAM_TEST_STACK={STACK}: choose embedded, external or containers", pytrace=False)
+
+
+def _given(variable: str) -> str:
+    if not os.environ.get(variable):
+        pytest.fail(f"TIERSTREAM_TEST_STACK=external needs an address in {variable}", pytrace=False)
+    return os.environ[variable]
 
 
 def _embedded(directory: Path) -> Iterator[tuple[str, str]]:
@@ -67,25 +76,6 @@ def _embedded(directory: Path) -> Iterator[tuple[str, str]]:
             yield kafka.bootstrap_servers, postgres.dsn
         finally:
             runner.run(stop())
-
-
-def _containers() -> Iterator[tuple[str, str]]:
-    import docker
-    from testcontainers.community.kafka import KafkaContainer
-    from testcontainers.community.postgres import PostgresContainer
-
-    try:
-        with contextlib.closing(docker.from_env()) as engine:
-            engine.ping()
-    except docker.errors.DockerException:
-        pytest.skip("TIERSTREAM_TEST_STACK=containers needs a Docker engine, and none answers")
-    # Kafka's own default is three copies of the transaction log: with one broker no transaction would ever begin.
-    one_broker = {"TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1", "TRANSACTION_STATE_LOG_MIN_ISR": "1", "AUTO_CREATE_TOPICS_ENABLE": "false"}
-    broker = KafkaContainer().with_kraft()
-    for name, value in one_broker.items():
-        broker.with_env(f"KAFKA_{name}", value)
-    with broker as kafka, PostgresContainer("postgres:17-alpine", driver=None) as postgres:
-        yield kafka.get_bootstrap_server(), postgres.get_connection_url()
 
 
 @pytest.fixture

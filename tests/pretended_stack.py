@@ -89,7 +89,9 @@ def pretend(story: Story, settings: Settings, now: float) -> Evidence:
     classify = PretendedStage(ClassifyStage(settings), log)
     answers = []
     for delivery in story.deliveries:
-        status = 401 if delivery.is_forged else 202 if delivery.route == EVENTS else 200 if landing_key(delivery.body).is_json_object else 400
+        status = (
+            401 if delivery.is_forged else 202 if delivery.route == EVENTS else 200 if landing_key(delivery.body).is_json_object else 400
+        )
         answers.append((delivery, status))
         headers = [("razorpay-event-id", delivery.event_id.encode()), ("received-at", b"%d" % log.now_ms)]
         if status == 400:

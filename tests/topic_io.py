@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from streams.settings import Settings
 from streams.transport.client import client_config, producer_config
@@ -57,8 +58,16 @@ def read_all(settings: Settings, topic: str) -> list[Message]:
 
 
 def read_json(settings: Settings, topic: str) -> list[Json]:
-    """Return every record of the topic that has a value, as JSON."""
-    return [orjson.loads(value) for message in read_all(settings, topic) if (value := message.value()) is not None]
+    """Return the value of every record of the topic that holds a JSON object."""
+    return [value for message in read_all(settings, topic) if (value := as_json(message)) is not None]
+
+
+def as_json(message: Message) -> Json | None:
+    """Return a record's value as JSON, or None for a tombstone and for poison."""
+    try:
+        return orjson.loads(message.value() or b"")  # type: ignore[no-any-return]
+    except orjson.JSONDecodeError:
+        return None
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -67,3 +76,12 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0)
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         await asyncio.sleep(0.05)
+
+
+def alter_topic(settings: Settings, topic: str, properties: dict[str, str]) -> None:
+    """Change a topic's configuration on the broker."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in properties.items()]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, settings.topic_prefix + topic, incremental_configs=entries)
+    admin = AdminClient(client_config(settings))
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)

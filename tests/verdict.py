@@ -20,11 +20,12 @@ from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.load import UNKNOWN_PLAN
 from tests.oracle import Outcome, SequentialOracle, final_standings
-from tests.topic_io import read_all
+from tests.topic_io import as_json, read_all
 
 Json = dict[str, Any]
 DELIVERED = ("sent", "already_sent")
 SHOWN = 10
+POISON = Outcome("malformed", None, None, None)
 
 
 @dataclass
@@ -67,8 +68,9 @@ def judged(events: Sequence[Message]) -> list[tuple[Json, Outcome]]:
     oracle = SequentialOracle()
     found = []
     for message in events:
-        value = json.loads(message.value() or b"")
-        found.append((value, oracle.feed(value, message.timestamp()[1] // 1000)))
+        value = as_json(message)
+        received_at = message.timestamp()[1] // 1000
+        found.append(({}, POISON) if value is None else (value, oracle.feed(value, received_at)))
     return found
 
 
@@ -82,7 +84,9 @@ def unplaced(webhooks: Sequence[Message]) -> dict[str, str]:
     """Audit id → team of each charge on a plan that nobody knows, which normalise itself tells."""
     found: dict[str, str] = {}
     for message in webhooks:
-        body = json.loads(message.value() or b"")
+        body = as_json(message)
+        if body is None:
+            continue
         entity = body["payload"]["subscription"]["entity"]
         if body["event"] == "subscription.charged" and entity["plan_id"] == UNKNOWN_PLAN:
             event_id = header(message, "razorpay-event-id")
@@ -97,7 +101,7 @@ def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[t
     mails: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
     for value, outcome in verdicts:
         row = outcome.row
-        if value["type"] == Kind.CLAIMED and row is not None:
+        if row is not None and value["type"] == Kind.CLAIMED:
             owners[value["subject"]] = value["data"]["email"]
         if row is not None and row.kind != Kind.CHARGE_UNDELIVERABLE:
             mails[row.team].append((row.id, owners.get(row.team) or value["data"].get("email"), row.kind))
@@ -179,7 +183,7 @@ def _compare_ledger(findings: Findings, mails: dict[str, list[tuple[str, str | N
 
 
 def _compare_tiers(findings: Findings, settings: Settings, events: Sequence[Message]) -> None:
-    values = [(json.loads(message.value() or b""), message.timestamp()[1] // 1000) for message in events]
+    values = [(value, message.timestamp()[1] // 1000) for message in events if (value := as_json(message)) is not None]
     expected = {team: (standing.tier, standing.subscription) for team, standing in final_standings(values).items()}
     current: dict[str, tuple[str, str | None]] = {}
     for message in read_all(settings, "tier.current"):

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class StackOptions:
     workers: Mapping[str, int]
     data_dir: Path | None = None
     console: Console | None = None  # the processes' output; None: to files in the data directory
-    environment: Mapping[str, str] = field(default_factory=dict)  # TIERSTREAM_* for this stack alone
+    overrides: Mapping[str, object] = field(default_factory=dict)  # settings of this stack alone, by field name
 
 
 @dataclass(slots=True)
@@ -60,6 +60,8 @@ class Stack:
     kafka: str
     postgres: str
     data_dir: Path
+    extra_worker: Callable[[str, str], Program]
+    """One more process of a stage (stage, instance id), which the caller starts and stops."""
 
     def description(self, pids: PidTable) -> dict[str, object]:
         """What the ready file says."""
@@ -108,7 +110,7 @@ async def start_stack(options: StackOptions, ready_file: Path | None = None) -> 
     Raises TierstreamError when a part can not start.
     """
     with _data_directory(options.data_dir) as data_dir:
-        settings = _embedded_settings(options.environment)
+        settings = _embedded_settings(options.overrides)
         services = _Services(settings, options, data_dir)
         stack: Stack | None = None
 
@@ -132,6 +134,7 @@ async def start_stack(options: StackOptions, ready_file: Path | None = None) -> 
                 settings.kafka_bootstrap_servers,
                 postgres.get_secret_value(),
                 data_dir,
+                lambda stage, instance: services.worker(settings, stage, instance),
             )
             write(supervisor.pids)
             yield stack
@@ -158,15 +161,15 @@ def _data_directory(given: Path | None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _embedded_settings(environment: Mapping[str, str]) -> Settings:
+def _embedded_settings(overrides: Mapping[str, object]) -> Settings:
     """The settings as they are set, and the embedded stack's defaults for the rest."""
-    given = load_settings(**environment)
+    given = load_settings(**overrides)
     defaults: dict[str, object] = {name: value for name, value in EMBEDDED_DEFAULTS.items() if name not in given.model_fields_set}
     if "plans" not in given.model_fields_set:
         defaults["plans"] = EXAMPLE_PLANS
     if not given.kafka_bootstrap_servers:
         defaults |= {name: value for name, value in (("partitions", 8), ("replication_factor", 1)) if name not in given.model_fields_set}
-    settings = load_settings(**environment, **defaults)
+    settings = load_settings(**{**overrides, **defaults})
     assert settings.plans is not None
     load_plans(settings.plans)  # a bad plan file is told here, once, and not by a stage that dies again and again
     return settings
@@ -223,13 +226,18 @@ class _Services:
         common = environment_of(settings)
         ready = f"http://127.0.0.1:{self._gateway_admin}/readyz"
         found = [("gateway", self._program("gateway", 1, ["gateway"], {**common, f"{PREFIX}ADMIN_PORT": str(self._gateway_admin)}, ready))]
-        for number, stage in enumerate(PROCESS_NAMES[1:], start=2):
-            for instance in range(self._options.workers.get(stage, 1)):
-                port = free_port()
-                own = {f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": f"{stage}-{instance}"}
-                title = stage if instance == 0 else f"{stage}-{instance}"
-                found.append((stage, self._program(title, number, ["worker", stage], {**common, **own}, f"http://127.0.0.1:{port}/readyz")))
+        for stage in PROCESS_NAMES[1:]:
+            found += [
+                (stage, self.worker(settings, stage, f"{stage}-{instance}")) for instance in range(self._options.workers.get(stage, 1))
+            ]
         return found
+
+    def worker(self, settings: Settings, stage: str, instance: str) -> Program:
+        """One process of a stage; ``instance`` is its static member id, kept over restarts."""
+        port = free_port()
+        environment = {**environment_of(settings), f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": instance}
+        title = instance.removesuffix("-0")
+        return self._program(title, PROCESS_NAMES.index(stage) + 1, ["worker", stage], environment, f"http://127.0.0.1:{port}/readyz")
 
     def _program(self, title: str, number: int, arguments: list[str], environment: dict[str, str], ready_url: str) -> Program:
         async def ready() -> bool:

@@ -32,7 +32,7 @@ from streams.processing import Batch, Record
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, MAX_RECORD_BYTES
 from streams.transport.partitioner import partition_of
-from streams.transport.transactions import Output, TransactionalWriter
+from streams.transport.transactions import Headers, Output, TransactionalWriter
 from streams.waiting import Waiting
 
 SLICE_SECONDS = 0.1
@@ -48,7 +48,11 @@ CALL_SECONDS = 10.0
 """How long one call to Kafka may take before it counts as unanswered (and is tried again)."""
 
 MAX_OUTPUT_BYTES = MAX_RECORD_BYTES - 65_536
-"""What a stage may produce; the rest is room for key, headers and the batch's own bytes."""
+"""Key, value and headers of the largest record a stage may produce; the rest is room for a dead letter's own headers and for
+the batch round the record."""
+
+MAX_KEPT_KEY_BYTES = 1_024
+"""A dead letter whose record is too large keeps a key of at most this."""
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +76,31 @@ class TableStage(Protocol):
 
     def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
         """Decide on one record. Pure: the same record and rows give the same step."""
+
+
+def rerouted(record: Record, rows: Mapping[bytes, bytes], partitions: int) -> Step | None:
+    """Return the step that sends a record to the partition of its key, or None when it is there. A key with a row is at home."""
+    key = record.key
+    if key is None or key in rows:
+        return None
+    home = partition_of(key, partitions)
+    if home == record.partition:
+        return None
+    # The partition is named: on a topic that was given more partitions, the producer's own choice would send it round for ever.
+    return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers, home),))
+
+
+def fitting(step: Step) -> Step:
+    """Return ``step``, or the one that says that something of it is larger than Kafka takes."""
+    if any(_bytes_of(output.key, output.value, output.headers) > MAX_OUTPUT_BYTES for output in step.outputs):
+        return Step(Reason.TOO_LARGE, error=f"What follows from it is larger than {MAX_OUTPUT_BYTES} bytes.")
+    if step.row is not None and len(step.row) > MAX_OUTPUT_BYTES:
+        return Step(Reason.TOO_LARGE, error=f"The row that follows from it is larger than {MAX_OUTPUT_BYTES} bytes.")
+    return step
+
+
+def _bytes_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    return len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
 
 
 class TransactionalWorker:
@@ -106,7 +135,7 @@ class TransactionalWorker:
             start = await self._slice(batch, records, start)
 
     async def close(self) -> None:
-        """Drop the producer; an open transaction, if any, is aborted by whoever takes the partition over."""
+        """Drop the producer, and its threads with it; an open transaction, if any, is aborted by whoever takes the partition over."""
         self._writer = None
 
     async def _slice(self, batch: Batch, records: Sequence[Record], start: int) -> int:
@@ -140,26 +169,34 @@ class TransactionalWorker:
         return end
 
     def _step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
-        key = record.key
-        if key is not None and key not in rows and partition_of(key, self._settings.partitions) != record.partition:
-            return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+        step = rerouted(record, rows, self._settings.partitions)
+        if step is None:
+            step = self._decided(record, rows)
+        step = fitting(step)
+        if step.error is None:
+            return step
+        return step._replace(outputs=(*step.outputs, self._dead_letter(record, step.reason, step.error)))
+
+    def _decided(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
         try:
             step = self._stage.step(record, rows)
-            self._failures = 0
         except Exception as error:
             # ``step`` is pure, so a second try would fail alike: the record goes to the dead letters, whole.
             self._failures += 1
             log.exception("a record could not be decided on", topic=record.topic, partition=record.partition, offset=record.offset)
             if self._failures >= MAX_FAILURES_IN_A_ROW:
                 raise StageFailed(f"{self._stage.name} failed on {self._failures} records in a row; the log above says where.") from error
-            step = Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {self._stage.name}")
-        if step.outputs and any(len(output.value or b"") > MAX_OUTPUT_BYTES for output in step.outputs):
-            step = Step(Reason.TOO_LARGE, error=f"What follows from it is larger than {MAX_OUTPUT_BYTES} bytes.")
-        if step.error is None:
-            return step
+            return Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {self._stage.name}")
+        self._failures = 0
+        return step
+
+    def _dead_letter(self, record: Record, reason: Reason, error: str) -> Output:
         origin = Origin(self._stage.name, record.topic, record.partition, record.offset)
-        headers = dead_letter_headers(record.headers, origin, step.reason, step.error)
-        return step._replace(outputs=(*step.outputs, Output(self._dead_letters, record.key, record.value, headers)))
+        key, value, kept = record.key, record.value, record.headers
+        if _bytes_of(key, value, kept) > MAX_OUTPUT_BYTES:
+            error = f"{error} Its value of {len(value or b'')} bytes and its headers are left out here, for it is too large."
+            key, value, kept = (key if len(key or b"") <= MAX_KEPT_KEY_BYTES else None), b"", ()
+        return Output(self._dead_letters, key, value, dead_letter_headers(kept, origin, reason, error))
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
@@ -198,7 +235,7 @@ class Restorer:
             tables = [table for table, restored in group if not restored.done()]
             try:
                 await self.kafka.until_available(partial(self._restore_in_thread, tables))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # whoever asked is told
                 _settle(group, error)
             else:
                 _settle(group, None)

@@ -3,14 +3,15 @@
 Agents, assignment, rebalances and offset commits stay Faust's; what changes:
 
 - ``getmany`` yields one message for each partition's fetch; its value is the list of aiokafka records, its offset the last
-  record's. Acking it commits the offset after that record, so a batch is acked when all of it is durable, or not at all.
+  record's. ``done`` lets the offset after that record be committed: when all of the batch is durable, or not at all.
 - Records are read with ``read_committed``: an aborted transaction's records are never seen.
 - Faust's own producer is replaced by none at all: stages produce through librdkafka, and what they produce is acknowledged
   before they ack, so there is nothing that Faust's commit could flush (and its flush gives up after 0.1 s).
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import aiokafka
@@ -21,12 +22,16 @@ from faust.transport import base
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT
 
-from streams.errors import StageFailed
+from streams.errors import KafkaUnavailable, StageFailed
 
 faust_logger = logging.getLogger("faust.transport")
 
 FETCH_MAX_WAIT_MS = 100
 """How long the broker may hold a fetch back while there is nothing to read; it answers at once when there is."""
+
+
+FETCH_SECONDS = 0.05
+"""How long one look for records may wait. Short: a partition that is fetched of again is noticed only by the next look."""
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -59,33 +64,66 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             **driver.credentials_to_aiokafka_auth(_credentials(conf.broker_credentials), conf.ssl_context),
         )
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every assigned partition to its committed offset, or to its beginning; return the committed offsets there are."""
+        offsets: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return offsets
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        if not consumer.assignment():
+            return {}
+        committed = await consumer.seek_to_committed()
+        # aiokafka leaves a partition without a committed offset where it is, which may be beyond what was dropped.
+        unread = [tp for tp, offset in committed.items() if not offset]
+        if unread and not await consumer.seek_to_beginning(*unread):
+            raise KafkaUnavailable(f"Kafka does not tell where {unread[0].topic}, partition {unread[0].partition}, begins.")
+        return committed
+
 
 def _credentials(credentials: Any) -> Credentials | None:
     return credentials if isinstance(credentials, Credentials) else None
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields one message for each partition's fetch."""
+    """Yields one message for each partition's fetch, and commits only what ``done`` was told.
+
+    After an assignment, and after anything that was fetched had to be dropped, every partition is read again from its committed
+    offset, by the task that fetches and before its next fetch. So what one generation reads of a partition has no holes.
+    """
 
     logger = faust_logger
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._at_committed = False
+        self._fetchable = asyncio.Event()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin a generation: each of its partitions is to be read from its committed offset."""
+        self._at_committed = False
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetch, and yield (partition, batch) for each partition that has records; ``timeout`` is in seconds."""
-        records, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
-        if not records or self.should_stop:
-            return
         if not self.flow_active:
-            await self.perform_seek()  # a rebalance came in between: what was fetched is read again
+            await self.wait(self.can_resume_flow)
+        generation = self.app.consumer_generation_id
+        if self.should_stop or not await self._go_to_committed(generation):
             return
+        active = self._get_active_partitions()
+        if not active:
+            self._fetchable.clear()
+            await self.wait(self._fetchable, timeout=timeout)
+            return
+        records = await self._getmany(active, min(timeout, FETCH_SECONDS))
         for tp, batch in records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
+            if not self._goes_on(generation):
+                self._at_committed = False
                 return
-            if active is not None and tp not in active and tp not in self._buffered_partitions:
-                continue
             last = batch[-1]
             yield (
                 tp,
@@ -106,11 +144,54 @@ class BatchConsumer(driver.Consumer):
                 ),
             )
 
+    def _goes_on(self, generation: int) -> bool:
+        """Whether no rebalance has begun since ``generation`` was looked up."""
+        return self.flow_active and self.app.consumer_generation_id == generation
+
+    async def _go_to_committed(self, generation: int) -> bool:
+        """Seek unless that is done already. Returns False when a rebalance came in between, which makes it moot."""
+        if self._at_committed:
+            return True
+        self._at_committed = True  # an assignment in the meantime sets it back
+        try:
+            await self.perform_seek()
+        except Exception:
+            self._at_committed = False
+            if self._goes_on(generation):
+                raise
+        return self._at_committed and self._goes_on(generation)
+
+    def hold(self, topic: str, partition: int) -> None:
+        """Fetch no more of this partition until ``release``."""
+        self.on_buffer_full(TP(topic, partition))
+
+    def release(self, topic: str, partition: int) -> None:
+        """Fetch of it again."""
+        self.on_buffer_drop(TP(topic, partition))
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Fetch of ``tp`` again, at once."""
+        super().on_buffer_drop(tp)
+        self._fetchable.set()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch of ``tps`` again, at once."""
+        super().resume_partitions(tps)
+        self._fetchable.set()
+
+    def ack(self, message: ConsumerMessage) -> bool:
+        """Do nothing: Faust's streams ack what they skip as well, so their ack does not say that anything was done."""
+        return False
+
+    def done(self, message: ConsumerMessage) -> None:
+        """Let the offset after this batch be committed: all of it is durable, and so are the partition's batches before it."""
+        super().ack(message)
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets inside a batch, commit markers and compacted records look like gaps to Faust; they are none."""
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return the offset to commit: after the newest acked batch. Batches of a partition are acked in order."""
+        """Return the offset to commit: after the newest batch that is done. Batches of a partition are done in order."""
         acked = self._acked[tp]
         if not acked:
             return None

@@ -45,7 +45,7 @@ def _billing(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     if event == "updated":
         fields["status"] = draw(st.sampled_from(["active", "active", "active", "halted"]))
         fields["has_scheduled_changes"] = draw(st.integers(0, 4)) == 0
-    if event == "completed":
+    if event in ("halted", "completed", "cancelled"):  # only a completion may end later
         fields["current_end"] = draw(st.sampled_from([None, T0 + at, T0 + at + 1, T0 + at + 3]))
     if event in ("halted", "cancelled", "completed") and draw(st.booleans()):
         fields["plan"] = None

@@ -53,8 +53,12 @@ def halted(at: int, subscription: str = "sub_A", paid_count: int = 1) -> Event:
     return billing("halted", at, subscription, None, paid_count=paid_count)
 
 
+def ending(event: str, at: int, current_end: int) -> Event:
+    return billing(event, at, plan=None, current_end=T0 + current_end)
+
+
 def completed(at: int, ends_at: int | None = None) -> Event:
-    return billing("completed", at, plan=None, current_end=None if ends_at is None else T0 + ends_at)
+    return billing("completed", at, plan=None) if ends_at is None else ending("completed", at, ends_at)
 
 
 STARTS = [
@@ -111,6 +115,18 @@ ENDS = [
     Story("cancelled on an unknown plan", [charged(0)], cancelled(9, plan="plan_x"), Reason.CANCELED, "pro > hobby"),
     Story("cancelled on a known plan", [charged(0)], cancelled(9, plan="plan_pro"), Reason.CANCELED, "pro > hobby"),
     Story("cancelled with an earlier time than its charge", [charged(9)], cancelled(5), Reason.CANCELED, "pro > hobby"),
+    Story("cancelled on hobby, earlier than its charge", [charged(9, "plan_hobby")], cancelled(5), Reason.CANCELED, "hobby > hobby"),
+    Story("cancelled before its current_end", [charged(0)], ending("cancelled", 9, 365), Reason.CANCELED, "pro > hobby"),
+    Story("halted before its current_end", [charged(0)], ending("halted", 9, 365), Reason.CANCELED, "pro > hobby"),
+    Story("charged without a count", [charged(0, paid_count=0)], cancelled(9, paid_count=0), Reason.CANCELED, "pro > hobby"),
+    Story("paid at its activation", [billing("activated", 0)], cancelled(9, paid_count=0), Reason.CANCELED, "pro > hobby"),
+    Story(
+        "active, and never paid",
+        [billing("updated", 0, paid_count=0, status="active")],
+        cancelled(9, paid_count=0),
+        Reason.CANCELED,
+        "pro > free",
+    ),
     Story("halted again after a return", [charged(0), halted(5), charged(9)], halted(12), Reason.CANCELED, "pro > hobby"),
     Story("the last of two", [charged(0), charged(1, subscription=B), cancelled(5)], cancelled(9, B), Reason.CANCELED, "pro > hobby"),
     # once for each end
@@ -118,6 +134,8 @@ ENDS = [
     Story("cancelled after completion", [charged(0), completed(5)], cancelled(9), Reason.ALREADY_ENDED, "hobby > hobby"),
     Story("halted after its cancel", [charged(0), cancelled(5)], halted(9), Reason.ALREADY_ENDED, "hobby > hobby"),
     Story("halted twice", [charged(0), halted(5)], halted(9), Reason.ALREADY_ENDED, "hobby > hobby"),
+    Story("older end proves that it was paid", [cancelled(9, paid_count=0)], cancelled(5), Reason.CANCELED, "free > hobby"),
+    Story("older halt proves that it was paid", [halted(9, paid_count=0)], halted(5), Reason.CANCELED, "free > hobby"),
     Story(
         "second end, and an override between the two",
         [charged(0), halted(5), override(7, "team")],

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from schemas.kinds import SERVICE_KINDS, Kind
+from schemas.kinds import SERVICE_KINDS
 from schemas.razorpay import PLACEHOLDER_EMAIL, parse_webhook
 from schemas.reasons import Reason
 from streams.demo.lives import BAD_SIGNATURE, EVENTS, WEBHOOKS, Delivery
@@ -103,7 +103,3 @@ def _subscription(body: dict[str, Any]) -> dict[str, Any]:
 def test_razorpay_ids_have_14_base62_characters_and_follow_from_their_parts() -> None:
     assert re.fullmatch(r"[0-9A-Za-z]{14}", razorpay_id("aurora", 1))
     assert razorpay_id("aurora", 1) == razorpay_id("aurora", "1") != razorpay_id("aurora", 2)
-
-
-def test_service_events_of_the_story_name_kinds_that_services_send() -> None:
-    assert {Kind(delivery.event) for delivery in STORY.deliveries if delivery.route == EVENTS} <= SERVICE_KINDS

@@ -1,0 +1,135 @@
+"""How the demo's story is told: a team's life, fact by fact, as the requests that the gateway gets.
+
+Each delivery says what is expected of it (HTTP status, outcome). The expectations are only compared with what the system wrote;
+nothing that the demo shows comes from them.
+"""
+
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from schemas.reasons import Reason
+from streams.demo.razorpay import DAY, Subscription, razorpay_id
+
+WEBHOOKS = "/webhooks/razorpay"
+EVENTS = "/v1/events"
+
+_NAMESPACE = uuid.UUID("5c3b1a0e-9a55-4bb4-8f0e-6f1d0a7c2d44")
+BAD_SIGNATURE = "bad_signature"
+"""Outcome of a request that the gateway turns away: it leaves no trace but the answer, so no stage has a reason for it."""
+
+_UNDER_WAY_SECONDS = 3
+"""How long a fact usually takes to arrive."""
+
+_MINUTE = 61
+"""Seconds between two facts of one team on one day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One request to the gateway. Times are Unix seconds; ``team`` is a name, None for a stranger's request.
+
+    ``event_id`` is Razorpay's, or the id that a service gave its event; ``status`` and ``reason`` are what is expected.
+    """
+
+    team: str | None
+    event: str
+    note: str
+    happened_at: int
+    arrives_at: int
+    route: str
+    event_id: str
+    body: bytes
+    reason: str
+    status: int
+    is_forged: bool = False
+
+
+@dataclass(slots=True)
+class Life:
+    """One team's deliveries, as they are told. ``start`` (Unix seconds) is day 0."""
+
+    name: str
+    start: int
+    deliveries: list[Delivery] = field(default_factory=list)
+    subscriptions: int = 0
+
+    @property
+    def team_id(self) -> str:
+        """The team's UUID, the same in every run."""
+        return str(uuid.uuid5(_NAMESPACE, self.name))
+
+    def at(self, day: int) -> int:
+        """Return when the next fact happens, if it happens on ``day``."""
+        return self.start + day * DAY + len(self.deliveries) * _MINUTE
+
+    def claimed(self, day: int, note: str, **data: Any) -> None:
+        """The owner claims the team."""
+        self.sends("onboarding.claimed", day, Reason.CLAIMED, note, email=f"owner@{self.name}.example", **data)
+
+    def sends(self, kind: str, day: int, reason: str, note: str, /, **data: Any) -> None:
+        """A service of the platform sends an event."""
+        at = self.at(day)
+        event_id = f"{self.name}-{len(self.deliveries)}"
+        event = {
+            "kind": kind,
+            "team_id": self.team_id,
+            "id": event_id,
+            "occurred_at": datetime.fromtimestamp(at, UTC).isoformat(),
+            "data": data,
+        }
+        self.deliveries.append(
+            Delivery(self.name, kind, note, at, at + _UNDER_WAY_SECONDS, EVENTS, event_id, orjson.dumps(event), reason, 202)
+        )
+
+    def subscribes(self, plan_id: str, day: int, **facts: Any) -> "Billing":
+        """The team takes a plan. The subscription's note names the team, unless ``facts`` (fields of Subscription) say otherwise."""
+        self.subscriptions += 1
+        usual: dict[str, Any] = {"email": f"billing@{self.name}.example", "notes": {"team_id": self.team_id}, "payment_notes": []}
+        id = f"sub_{razorpay_id(self.name, self.subscriptions)}"
+        return Billing(self, Subscription(id, plan_id, self.at(day) - 300, **(usual | facts)))
+
+    def receives(self, event: str, at: int, body: bytes, reason: str, note: str, arrives_at: int | None = None) -> None:
+        """Razorpay delivers a webhook about the team."""
+        arrival = at + _UNDER_WAY_SECONDS if arrives_at is None else arrives_at
+        event_id = razorpay_id(self.name, event, len(self.deliveries))
+        self.deliveries.append(Delivery(self.name, event, note, at, arrival, WEBHOOKS, event_id, body, reason, 200))
+
+    def repeats(self, reason: str, note: str) -> None:
+        """The last delivery comes once more, a minute later, the same in every byte."""
+        last = self.deliveries[-1]
+        self.deliveries.append(replace(last, note=note, reason=reason, arrives_at=last.arrives_at + _MINUTE))
+
+
+@dataclass(slots=True)
+class Billing:
+    """One subscription of a life; ``subscription`` is what Razorpay holds of it by now."""
+
+    life: Life
+    subscription: Subscription
+
+    def tells(
+        self,
+        event: str,
+        day: int,
+        reason: str,
+        note: str,
+        *,
+        plan: str | None = None,
+        arrives: int | None = None,
+        is_scheduled: bool = False,
+    ) -> None:
+        """``subscription.<event>`` happens on ``day``, perhaps with a new plan, and arrives at once or on day ``arrives``."""
+        at = self.life.at(day)
+        self.subscription = self.subscription.after(event, at, plan)
+        body = self.subscription.webhook(event, at, is_scheduled=is_scheduled)
+        arrives_at = None if arrives is None else self.life.at(arrives)
+        self.life.receives(f"subscription.{event}", at, body, reason, note, arrives_at)
+
+    def payment_fails(self, day: int, reason: str, note: str) -> None:
+        """``payment.failed``, which names no subscription, comes beside ``subscription.pending``."""
+        at = self.life.at(day)
+        self.life.receives("payment.failed", at, self.subscription.failed_payment(at), reason, note)

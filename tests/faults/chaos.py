@@ -1,0 +1,183 @@
+"""The fault runner: a seeded stream through the gateway while things break, then everything compared with the oracles.
+
+``make chaos`` runs it at full length and writes ``bench/results/chaos.json``; the short form is part of ``make test``.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from streams.embedded.stack import Stack, StackOptions, start_stack
+from streams.settings import Settings
+from tests.faults.faults import STAGES, Fault, Faults
+from tests.faults.traffic import Traffic, traffic
+from tests.topic_io import alter_topic, read_json
+from tests.verdict import Findings, compare, settled, worked_in
+
+LOOPS_PER_SECOND = 2_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is posted and how much is broken. ``kills`` and the rest are at least that many."""
+
+    seed: int
+    events: int
+    per_second: float
+    kills: int
+    stalls: int
+    broker_restarts: int
+    database_outages: int
+    loops_outages: int
+    broker_pause_seconds: float
+    workers: dict[str, int]
+    settle_seconds: float = 300.0
+
+
+LONG = Plan(0, 200_000, 150.0, 60, 10, 5, 6, 6, 90.0, {"normalise": 2, "classify": 2})
+SHORT = Plan(0, 3_000, 45.0, 8, 1, 1, 2, 2, 0.0, {"classify": 2})
+
+
+@dataclass
+class Report:
+    """What a run did and found."""
+
+    plan: Plan
+    findings: Findings
+    counts: dict[str, int]
+    seconds: float
+    traffic: Traffic
+
+    def as_json(self) -> dict[str, Any]:
+        """The results file."""
+        findings = self.findings
+        latencies = sorted(self.traffic.latencies)
+        return {
+            "seed": self.plan.seed,
+            "events": findings.events,
+            "posts": self.traffic.accepted,
+            "retried_posts": self.traffic.retries,
+            "rows": findings.rows,
+            "mails": findings.mails,
+            **self.counts,
+            "missing": len(findings.missing),
+            "wrong": len(findings.wrong),
+            "duplicate_rows": len(findings.duplicate_rows),
+            "duplicate_mails": len(findings.duplicate_mails),
+            "slowest_answer_seconds": round(latencies[-1], 3) if latencies else None,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+async def run(plan: Plan, console: Console) -> Report:
+    """Run ``plan`` on a stack of its own. Raises AssertionError when things do not settle."""
+    overrides: dict[str, object] = {"loops_rate_per_second": LOOPS_PER_SECOND, "loops_timeout_seconds": 2.0}
+    began = time.monotonic()
+    async with start_stack(StackOptions(plan.workers, overrides=overrides)) as stack:
+        _compact_eagerly(stack.settings)
+        stream = traffic(stack.gateway, plan.seed, plan.events, plan.per_second)
+        faults = Faults(stack, random.Random(plan.seed))
+        posting = asyncio.create_task(stream.run())
+        with _progress(console) as progress:
+            bar = progress.add_task("posting", total=len(stream.posts))
+            await _break_things(plan, faults, posting, lambda: progress.update(bar, completed=stream.accepted))
+            await posting
+            progress.update(bar, completed=stream.accepted, description="settling")
+            await _settle(stack, plan.settle_seconds)
+        findings = await compare(stack.settings, stack.postgres, stack.loops)
+        return Report(plan, findings, dict(faults.count), time.monotonic() - began, stream)
+
+
+def _compact_eagerly(settings: Settings) -> None:
+    """Let the changelogs be compacted all the time, so that every restart restores from what compaction left."""
+    for changelog in ("tierstream.normalise-links-changelog", "tierstream.classify-teams-changelog"):
+        alter_topic(settings, changelog, {"segment.ms": "5000", "min.cleanable.dirty.ratio": "0.01", "max.compaction.lag.ms": "10000"})
+
+
+async def _break_things(plan: Plan, faults: Faults, posting: "asyncio.Task[None]", tick: Any) -> None:
+    """Spread the plan's faults over the time that posting takes; kills go on beside the longer outages."""
+    seconds = plan.events / plan.per_second
+    outages: list[Fault] = [faults.stall] * plan.stalls + [faults.restart_broker] * plan.broker_restarts
+    outages += [faults.misbehave] * plan.loops_outages + [faults.poison] * 2 + [faults.terminate] * 2 + [faults.add_and_remove_worker] * 2
+    outages += [faults.restart_postgres if number % 2 else faults.drop_audit_log for number in range(plan.database_outages)]
+    if plan.broker_pause_seconds:
+        outages.append(lambda: faults.pause_broker(plan.broker_pause_seconds))
+    chance = random.Random(plan.seed + 1)
+    chance.shuffle(outages)
+    each_stage_twice = [name for name in STAGES for _ in range(2)]
+    kills: list[Fault] = [lambda name=name: faults.kill(name) for name in each_stage_twice]  # type: ignore[misc]
+    kills += [faults.kill] * max(0, plan.kills - len(kills))
+    chance.shuffle(kills)
+
+    async def one_after_another(several: Sequence[Fault]) -> None:
+        pause = seconds * 0.9 / len(several)
+        for fault in several:
+            began = time.monotonic()
+            await fault()
+            while (left := pause * chance.uniform(0.5, 1.3) - (time.monotonic() - began)) > 0 and not posting.done():
+                tick()
+                await asyncio.sleep(min(left, 0.5))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one_after_another(kills))
+        group.create_task(one_after_another(outages))
+
+
+async def _settle(stack: Stack, seconds: float) -> None:
+    """Wait until every stage has worked in everything."""
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(worked_in, stack.settings):
+        assert time.monotonic() < deadline, "the deciding stages do not come to the end of their topics"
+        await asyncio.sleep(0.5)
+    expected = len({event["id"] for event in await asyncio.to_thread(read_json, stack.settings, "audit.events")})
+    while (state := await settled(stack.postgres)) != (expected, 0):
+        assert time.monotonic() < deadline, f"{state[0]} of {expected} audit rows, {state[1]} mails open"
+        await asyncio.sleep(0.5)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def main() -> int:
+    """The command line of ``make chaos``."""
+    parser = argparse.ArgumentParser(description="Break everything for a while and compare with the oracles.")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--events", type=int, default=LONG.events)
+    parser.add_argument("--per-second", type=float, default=LONG.per_second)
+    parser.add_argument("--short", action="store_true", help="the form that make test runs")
+    parser.add_argument("--out", type=Path, help="append the result to this JSON file")
+    arguments = parser.parse_args()
+    form = SHORT if arguments.short else LONG
+    events, per_second = (form.events, form.per_second) if arguments.short else (arguments.events, arguments.per_second)
+    plan = Plan(**{**form.__dict__, "seed": arguments.seed, "events": events, "per_second": per_second})
+    console = Console(highlight=False)
+    console.print(f"seed {plan.seed}: {plan.events} events at {plan.per_second:.0f}/s (repeat with --seed {plan.seed})")
+    report = asyncio.run(run(plan, console))
+    console.print_json(json.dumps(report.as_json()))
+    console.print(str(report.findings), soft_wrap=True)
+    if arguments.out:
+        write(arguments.out, report)
+    return 0 if report.findings.exact else 1
+
+
+def write(path: Path, report: Report) -> None:
+    """Write the newest run at the top level of ``path``, and all runs so far under ``runs``."""
+    earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**report.as_json(), "runs": [*earlier, report.as_json()]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

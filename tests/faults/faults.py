@@ -1,0 +1,146 @@
+"""Breaking things for real: signals to processes, tables dropped, Loops misbehaving, poison on every topic."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import httpx
+
+from streams.embedded.stack import Stack
+from streams.settings import load_settings
+from streams.stores.migrate import migrate
+from tests.topic_io import produce
+
+STAGES = ("normalise", "classify", "audit", "forward")
+TABLE_STAGES = ("normalise", "classify")
+
+
+class Faults:
+    """The faults that a run can inject; each method does one and returns when what it broke may work again."""
+
+    def __init__(self, stack: Stack, chance: random.Random) -> None:
+        self._stack = stack
+        self._chance = chance
+        self._poison = 0
+        self.count: Counter[str] = Counter()
+
+    async def kill(self, name: str | None = None) -> None:
+        """SIGKILL a process of a stage, or the gateway."""
+        name = name or self._chance.choice((*STAGES, *TABLE_STAGES, "gateway"))
+        self._signal(name, signal.SIGKILL)
+        self.count["kills"] += 1
+        self.count[f"kills of {name}"] += 1
+
+    async def terminate(self) -> None:
+        """SIGTERM a process of a stage in the middle of its work."""
+        self._signal(self._chance.choice(STAGES), signal.SIGTERM)
+        self.count["terminations"] += 1
+
+    async def stall(self, name: str | None = None, seconds: float | None = None) -> None:
+        """SIGSTOP a worker for longer than its session, so that another one takes over; then let it wake up and go on."""
+        name = name or self._chance.choice(TABLE_STAGES)
+        pid = self._pid(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds or self._stack.settings.session_timeout_seconds + 4)
+            os.kill(pid, signal.SIGCONT)
+            self.count["stalls"] += 1
+
+    async def restart_broker(self) -> None:
+        """SIGKILL Kafka; it comes back on its port, with its data."""
+        self._signal("kafka", signal.SIGKILL)
+        self.count["broker_restarts"] += 1
+
+    async def pause_broker(self, seconds: float) -> None:
+        """Stop Kafka from answering for ``seconds``."""
+        pid = self._pid("kafka")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.count["broker_pauses"] += 1
+
+    async def restart_postgres(self) -> None:
+        """SIGKILL PostgreSQL; it comes back on its port, with its data."""
+        self._signal("postgres", signal.SIGKILL)
+        self.count["database_outages"] += 1
+
+    async def drop_audit_log(self) -> None:
+        """Rename ``audit_log`` away (a drop would lose rows of which nobody promises that they are written again), and back."""
+        try:
+            connection = await asyncpg.connect(self._stack.postgres, timeout=5)
+            await connection.execute("alter table audit_log rename to audit_log_away")
+            await asyncio.sleep(self._chance.uniform(1, 5))
+            await connection.execute("alter table audit_log_away rename to audit_log")
+            await connection.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            await self._restore_audit_log()
+        self.count["database_outages"] += 1
+
+    async def misbehave(self) -> None:
+        """One of Loops' bad days: down, slow, refusing too much, accepting and then not answering, rejecting the key once."""
+        fault: dict[str, object] = self._chance.choice(
+            [
+                {"down": True},
+                {"fail_next": 30, "status": 500},
+                {"rate": 2},
+                {"accept_then_timeout": 5},
+                {"fail_next": 1, "status": 401},
+            ]
+        )
+        async with httpx.AsyncClient(base_url=self._stack.loops, trust_env=False) as loops:
+            await loops.post("/_faults", json=fault)
+            await asyncio.sleep(self._chance.uniform(2, 6))
+            await loops.post(
+                "/_faults",
+                json={"down": False, "rate": self._stack.settings.loops_rate_per_second, "fail_next": 0, "accept_then_timeout": 0},
+            )
+        self.count["loops_outages"] += 1
+
+    async def poison(self) -> None:
+        """A record that is no JSON on every topic that a stage reads."""
+        self._poison += 1
+        settings = load_settings(kafka_bootstrap_servers=self._stack.kafka)
+        for topic in ("razorpay.webhooks", "team.events", "audit.events"):
+            record = (f"poison-{self._poison}".encode(), b"\xff no JSON")
+            with contextlib.suppress(AssertionError):  # the broker may just be down: then there is no poison this time
+                await asyncio.to_thread(produce, settings, topic, [record])
+        self.count["poison_records"] += 3
+
+    async def add_and_remove_worker(self) -> None:
+        """Let one more worker of a stage join the group for a while, and leave in order."""
+        stage = self._chance.choice(TABLE_STAGES)
+        program = self._stack.extra_worker(stage, f"{stage}-extra")
+        await program.start()
+        await asyncio.sleep(self._chance.uniform(2, 6))
+        await program.stop()
+        self.count["workers_added"] += 1
+
+    def _pid(self, name: str) -> int:
+        return self._chance.choice(self._stack.supervisor.pids[name])
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just died of something else
+            os.kill(self._pid(name), number)
+
+    async def _restore_audit_log(self) -> None:
+        while True:
+            try:
+                connection = await asyncpg.connect(self._stack.postgres, timeout=5)
+            except (OSError, asyncpg.PostgresError, TimeoutError):
+                await asyncio.sleep(0.2)
+                continue
+            if await connection.fetchval("select to_regclass('audit_log_away') is not null"):
+                await connection.execute("alter table audit_log_away rename to audit_log")
+            await connection.close()
+            await migrate(self._stack.postgres)
+            return
+
+
+Fault = Callable[[], Awaitable[None]]

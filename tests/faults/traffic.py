@@ -1,0 +1,123 @@
+"""Posting a seeded stream through the gateway as Razorpay and the services would: until it is accepted, however often that takes."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.load import Life, lives
+
+SECRET = "demo-secret"
+TOKEN = {"authorization": "Bearer demo-ingest"}
+POSTS_AT_ONCE = 32
+RETRY_SECONDS = 0.5
+REORDER_WITHIN = 200
+DOUBLED = 0.08
+
+
+@dataclass(frozen=True)
+class Post:
+    """One request. Sent again, with the same id, until it is accepted."""
+
+    path: str
+    body: bytes | None
+    headers: dict[str, str]
+    json: Any = None
+
+
+@dataclass
+class Traffic:
+    """Sends ``posts`` at ``per_second`` and keeps the time that each answer took, in seconds."""
+
+    gateway: str
+    posts: list[Post]
+    per_second: float
+    accepted: int = 0
+    retries: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=200_000))
+
+    async def run(self) -> None:
+        """Return once every post has been accepted."""
+        queue = deque(self.posts)
+        began = time.monotonic()
+        async with httpx.AsyncClient(
+            base_url=self.gateway, timeout=10, trust_env=False, limits=httpx.Limits(max_connections=POSTS_AT_ONCE)
+        ) as client:
+
+            async def post_all() -> None:
+                while queue:
+                    post = queue.popleft()
+                    due = began + (len(self.posts) - len(queue)) / self.per_second
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                    await self._until_accepted(client, post)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(POSTS_AT_ONCE):
+                    group.create_task(post_all())
+
+    async def _until_accepted(self, client: httpx.AsyncClient, post: Post) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                answer = await client.post(post.path, content=post.body, json=post.json, headers=post.headers)
+            except httpx.TransportError:
+                pass  # the gateway was killed in the middle: like any sender, try again
+            else:
+                self.latencies.append(time.monotonic() - began)
+                if answer.status_code in (200, 202):
+                    self.accepted += 1
+                    return
+                assert answer.status_code == 503, f"{answer.status_code} {answer.text}"
+            self.retries += 1
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def traffic(gateway: str, seed: int, events: int, per_second: float) -> Traffic:
+    """A mixed stream of ``events`` posts: whole lives of teams, service events, duplicates, and reordering."""
+    chance = random.Random(seed)
+    teams = max(20, events // 80)
+    webhooks = int(events * 0.85)
+    found = lives(seed, teams, webhooks, start=int(time.time()) - 7_200)
+    posts = [_webhook(webhook.body, webhook.headers(SECRET)) for life in found for webhook in life.webhooks]
+    chance.shuffle(posts)  # lives run beside each other …
+    posts.sort(key=_moment_of(found))
+    posts = _reordered(posts, chance)  # … and their events overtake each other by a little
+    posts += chance.choices(posts, k=int(len(posts) * DOUBLED))
+    services = [_service(life, number, chance) for life in found for number in range(3)]
+    while len(posts) + len(services) < events:
+        services.append(_service(chance.choice(found), len(services), chance))
+    for post in services:
+        posts.insert(chance.randrange(len(posts) + 1), post)
+    return Traffic(gateway, posts, per_second)
+
+
+def _webhook(body: bytes, headers: dict[str, str]) -> Post:
+    return Post("/webhooks/razorpay", body, headers)
+
+
+def _moment_of(found: list[Life]) -> Any:
+    order = {webhook.event_id: number for life in found for number, webhook in enumerate(life.webhooks)}
+    return lambda post: order[post.headers["x-razorpay-event-id"]]
+
+
+def _reordered(posts: list[Post], chance: random.Random) -> list[Post]:
+    keyed = [(number + chance.random() * REORDER_WITHIN * chance.randrange(2), post) for number, post in enumerate(posts)]
+    return [post for _, post in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _service(life: Life, number: int, chance: random.Random) -> Post:
+    at = life.clock - chance.randrange(600)
+    kind, data = chance.choice(
+        (
+            ("onboarding.claimed", {"email": life.email, "tier": "free"}),
+            ("near_quota_wall", {"resource_type": "api_calls", "used": 9, "limit": 10}),
+            ("admin.tier_changed", {"to": chance.choice(("pro", "growth", "free")), "admin": "ops"}),
+            ("experiment.conversion", {"experiment": "pricing", "variant": "b"}),
+        )
+    )
+    event = {"kind": kind, "team_id": life.team, "id": f"{kind}-{number}", "occurred_at": at, "data": data}
+    return Post("/v1/events", None, TOKEN, event)
