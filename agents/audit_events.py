@@ -55,7 +55,7 @@ def audit_event(event: TeamEvent, decision: Decision, kind: Kind) -> bytes:
         "from": decision.before.tier.label,
         "to": decision.after.tier.label,
         "reason": decision.reason.value,
-        "event_id": event.correlation_id,
+        "event_id": event.id,
         "occurred_at": occurred_at,
     }
     data: Json

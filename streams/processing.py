@@ -6,14 +6,14 @@ A failure is never swallowed and never acked: it ends the process (``Processing.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 from aiokafka import ConsumerRecord
 
 from streams.errors import StageFailed, TierstreamError
 
-Record = ConsumerRecord[bytes | None, bytes | None]
+Record: TypeAlias = "ConsumerRecord[bytes | None, bytes | None]"
 
 QUEUED_BATCHES = 2
 """From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch."""
