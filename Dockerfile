@@ -12,7 +12,7 @@ COPY requirements.build.lock requirements.runtime.lock ./
 RUN pip install --require-hashes -r requirements.build.lock \
  && python -m venv --without-pip /opt/tierstream \
  && pip --python /opt/tierstream/bin/python install --require-hashes -r requirements.runtime.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY schemas/ schemas/
 COPY agents/ agents/
 COPY streams/ streams/
@@ -26,13 +26,12 @@ LABEL org.opencontainers.image.title="tierstream" \
 ENV PATH=/opt/tierstream/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tierstream
 COPY --from=build /opt/tierstream /opt/tierstream
 COPY examples/plans.toml /etc/tierstream/examples/plans.toml
-# A number, so that an orchestrator can see that it is not root. Nothing is kept on disk, but Faust makes an empty directory for
-# each stage where it is started.
+RUN chmod 644 /etc/tierstream/examples/plans.toml \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tierstream
+# A number, so that an orchestrator can see that it is not root. It needs no directory of its own: nothing is kept on disk.
 USER 10001:10001
-WORKDIR /tmp
 EXPOSE 8080 9464
 ENTRYPOINT ["tierstream"]
 CMD ["--help"]

@@ -1,7 +1,8 @@
 """What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -20,10 +21,19 @@ SOURCE = "tierstream/classify"
 
 Json = dict[str, Any]
 
+_EPOCH = date(1970, 1, 1)
+
 
 def rfc3339(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, with whole seconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    day, rest = divmod(int(seconds), 86_400)
+    minutes, second = divmod(rest, 60)
+    return f"{_date(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}Z"
+
+
+@lru_cache(maxsize=1_024)
+def _date(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).isoformat()
 
 
 def envelope(

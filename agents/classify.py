@@ -4,7 +4,7 @@ The table of outcomes stands in ``docs/classification.md``; the order-free part 
 them) in ``agents.registers``.
 """
 
-from typing import NamedTuple
+import msgspec
 
 from agents.registers import (
     HALTED,
@@ -13,6 +13,7 @@ from agents.registers import (
     Override,
     Row,
     Standing,
+    Subscription,
     Version,
     has_active,
     merge_active,
@@ -33,7 +34,7 @@ from schemas.tiers import Tier, parse_tier
 STAGE = "classify"
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What becomes of one event: the row after it, why, the kind of audit event to emit (None: nothing is told), and the
     team's standing before and after."""
 
@@ -99,7 +100,7 @@ def _tell_start(
         # The money came for nothing: somebody must look at it.
         return Reason.ENDED, Kind.CHARGE_UNDELIVERABLE if event is SubscriptionEvent.CHARGED else None
     known = row.live.get(fact.subscription_id)
-    if known is None and end is None and fact.adopt:
+    if fact.adopt and end is None and not _was_seen(known):
         return Reason.ADOPTED, None
     if after.tier != before.tier:
         return _by_sign(before, after)
@@ -113,6 +114,8 @@ def _tell_start(
 def _tell_end(row: Row, merged: Row, version: Version, fact: BillingFact, before: Standing, after: Standing) -> tuple[Reason, Kind | None]:
     end = row.ended.get(fact.subscription_id)
     known = row.live.get(fact.subscription_id)
+    if fact.adopt and end is None and not _was_seen(known):
+        return Reason.ADOPTED, None
     over = end is not None or (known is not None and known.status == HALTED)
     if after.tier == before.tier:
         if version == end or (known is not None and version == known.status_version):
@@ -124,6 +127,11 @@ def _tell_end(row: Row, merged: Row, version: Version, fact: BillingFact, before
     if over and after.tier == before.tier:
         return Reason.ALREADY_ENDED, None  # told when it was halted, or ended the first time
     return Reason.CANCELED, Kind.CANCELED
+
+
+def _was_seen(subscription: Subscription | None) -> bool:
+    """Whether any charge, activation or halt of it has come; a completion that is yet to count says nothing of the tier."""
+    return subscription is not None and subscription.status_version is not None
 
 
 def _is_stale(row: Row, merged: Row, version: Version, fact: BillingFact) -> bool:

@@ -4,10 +4,11 @@ Subscription facts, which normalise writes and which are nearly all of the topic
 whatever that does not take is read again with the pydantic models of the contract, which decide.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from agents.registers import Version
@@ -18,6 +19,8 @@ from schemas.team_events import (
     EVENT_RANK,
     IMPORTED,
     MAX_CLOCK_SKEW_SECONDS,
+    MAX_COUNT,
+    MAX_SECONDS,
     SERVICE_DATA,
     Data,
     ImportedTier,
@@ -43,23 +46,34 @@ class BillingFact(msgspec.Struct, frozen=True, gc=False):
 
     event_id: str
     subscription_id: str
-    occurred_at: int
-    time_source: str
+    occurred_at: Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)]
+    time_source: Literal["created_at", "entities", "receipt"]
     plan_id: str | None = None
     tier: str | None = None
-    paid_count: int = 0
+    paid_count: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] = 0
     status: str | None = None
     has_scheduled_changes: bool = False
-    current_end: int | None = None
+    current_end: Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None = None
     email: str | None = None
-    amount: int | None = None
+    amount: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | None = None
     currency: str | None = None
     payment_id: str | None = None
     adopt: bool = False
 
 
+class _BillingEnvelope(msgspec.Struct, frozen=True, gc=False):
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    type: str
+    time: str
+    data: BillingFact
+    subject: str | None = None
+    correlationid: str | None = None
+
+
 class _Head(msgspec.Struct, frozen=True, gc=False):
-    specversion: str
+    specversion: Literal["1.0"]
     id: str
     source: str
     type: str
@@ -69,8 +83,7 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
     correlationid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TeamEvent:
+class TeamEvent(msgspec.Struct, frozen=True, gc=False):
     """One event about one team. ``occurred_at`` is in Unix seconds; ``version`` orders it among the team's facts."""
 
     id: str
@@ -82,8 +95,7 @@ class TeamEvent:
     body: "Billing | Service | Imported"
 
 
-@dataclass(frozen=True, slots=True)
-class Billing:
+class Billing(msgspec.Struct, frozen=True, gc=False):
     """A subscription fact; ``tier`` is None where its plan is unknown."""
 
     event: SubscriptionEvent
@@ -91,16 +103,14 @@ class Billing:
     tier: Tier | None
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """An event that a service sent."""
 
     kind: Kind
     data: Data
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(msgspec.Struct, frozen=True):
     """A tier known from elsewhere."""
 
     data: ImportedTier
@@ -108,45 +118,83 @@ class Imported:
 
 _BILLING: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
 _SERVICE: dict[str, Kind] = {kind.value: kind for kind in SERVICE_KINDS}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _ENVELOPES: dict[Kind | None, type[BaseModel]] = {None: Envelope[ImportedTier]}
-_ENVELOPES.update({kind: Envelope.__class_getitem__(model) for kind, model in SERVICE_DATA.items()})
+_ENVELOPES.update({kind: cast("type[BaseModel]", Envelope.__class_getitem__(model)) for kind, model in SERVICE_DATA.items()})
+_TIERS: dict[str | None, Tier] = {tier.label: tier for tier in Tier}
+"""Tiers by the one spelling that normalise writes; other spellings take the slow way."""
+
+_read_billing = msgspec.json.Decoder(_BillingEnvelope).decode
 _read_head = msgspec.json.Decoder(_Head).decode
 _read_fact = msgspec.json.Decoder(BillingFact).decode
 
 
-def read_team_event(value: bytes | None, received_at: int) -> TeamEvent:
+def read_team_event(value: bytes | None, received_at: int, known_team: bytes | None = None) -> TeamEvent:
     """Return the event that ``value`` holds; ``received_at`` is the record's timestamp in Unix seconds.
 
+    ``known_team`` is a team id known to be in its one form, as bytes; an event of just this team is spared the check.
     Raises Unreadable: malformed, unknown kind or team or tier, or a time too far ahead of ``received_at``.
     """
     if value is None:
         raise Unreadable(Reason.MALFORMED, "The record has no value; team.events takes CloudEvents envelopes only.")
+    try:
+        billing = _read_billing(value)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_any(value, received_at)
+    event = _BILLING.get(billing.type)
+    fact = billing.data
+    if event is None or not 1 <= len(billing.id) <= 100 or not billing.source:
+        return _read_any(value, received_at)
+    tier = _TIERS.get(fact.tier)
+    if tier is None and fact.tier is not None:
+        return _read_any(value, received_at)
+    subject = billing.subject
+    team_id = subject if subject is not None and subject.encode() == known_team else _team_of(subject)
+    return _billing_event(billing, event, fact, tier, team_id, received_at)
+
+
+def _team_of(subject: str | None) -> str:
+    team_id = canonical_team_id(subject)
+    if team_id is None:
+        raise Unreadable(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
+    return team_id
+
+
+def _billing_event(
+    head: "_BillingEnvelope | _Head", event: SubscriptionEvent, fact: BillingFact, tier: Tier | None, team_id: str, received_at: int
+) -> TeamEvent:
+    _check_time(fact.occurred_at, received_at)
+    if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
+        raise Unreadable(Reason.UNKNOWN_PLAN, f"{event.value} needs the tier of its plan, and the fact has none.")
+    version = (fact.occurred_at, EVENT_RANK[event], fact.paid_count, fact.event_id)
+    return TeamEvent(head.id, head.source, team_id, head.correlationid or head.id, fact.occurred_at, version, Billing(event, fact, tier))
+
+
+def _read_any(value: bytes, received_at: int) -> TeamEvent:
+    """Read any envelope, slowly and with a sentence for what is wrong."""
     try:
         head = _read_head(value)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(Reason.MALFORMED, f"The value is no CloudEvents envelope: {error}.") from error
     if not 1 <= len(head.id) <= 100 or not head.source:
         raise Unreadable(Reason.MALFORMED, "The envelope needs an id of 1 to 100 characters and a source.")
-    team_id = canonical_team_id(head.subject)
-    if team_id is None:
-        raise Unreadable(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
+    team_id = _team_of(head.subject)
     correlation_id = head.correlationid or head.id
 
     event = _BILLING.get(head.type)
     if event is not None:
         fact = _billing_fact(head.data)
-        _check_time(fact.occurred_at, received_at)
-        tier = parse_tier(fact.tier)
-        if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
-            raise Unreadable(Reason.UNKNOWN_PLAN, f"{event.value} needs the tier of its plan, and the fact has none.")
-        version = (fact.occurred_at, EVENT_RANK[event], fact.paid_count, fact.event_id)
-        return TeamEvent(head.id, head.source, team_id, correlation_id, fact.occurred_at, version, Billing(event, fact, tier))
+        return _billing_event(head, event, fact, parse_tier(fact.tier), team_id, received_at)
 
     kind = _SERVICE.get(head.type)
     if kind is None and head.type != IMPORTED:
         raise Unreadable(Reason.UNKNOWN_KIND, f"The type {head.type[:100]!r} is none that team.events carries.")
     envelope: Envelope[Any] = _validated(value, _ENVELOPES[kind])
+    _check_numbers(envelope.data)
     moment = envelope.time
+    if moment < _EPOCH:
+        raise Unreadable(Reason.MALFORMED, "time: lies before 1970.")
     seconds = int(moment.timestamp())
     _check_time(seconds, received_at)
     version = (seconds, SERVICE_RANK if kind else 0, moment.microsecond, f"{head.source}#{head.id}")
@@ -167,12 +215,20 @@ def starts(event: SubscriptionEvent, paid_count: int, status: str | None, has_sc
 def _billing_fact(raw: msgspec.Raw) -> BillingFact:
     try:
         fact = _read_fact(raw)
-        if fact.occurred_at >= 0 and (fact.tier is None or parse_tier(fact.tier) is not None):
+        if fact.tier is None or parse_tier(fact.tier) is not None:
             return fact
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
         pass  # the contract's own model decides, and says what is wrong
     model = _validated(bytes(raw), SubscriptionFact)
     return BillingFact(**model.model_dump())
+
+
+def _check_numbers(data: BaseModel) -> None:
+    """Whatever is kept must be told as well, and JSON as everybody reads it has no number beyond 64 bits."""
+    try:
+        orjson.dumps(data.model_dump(mode="json"))
+    except (TypeError, ValueError) as error:
+        raise Unreadable(Reason.MALFORMED, "data: holds a value that can not be written as JSON again.") from error
 
 
 def _check_time(seconds: int, received_at: int) -> None:

@@ -20,6 +20,10 @@ MAX_SECONDS = 253_402_300_799
 """The last second of the year 9999: what a database's timestamp and RFC 3339 can still say."""
 
 
+MAX_COUNT = 2**53
+"""The largest whole number that every JSON reader keeps exactly."""
+
+
 class SubscriptionEvent(StrEnum):
     """Razorpay's subscription events that concern a team's tier; also the CloudEvents ``type`` of the fact.
 
@@ -163,12 +167,12 @@ class SubscriptionFact(BaseModel):
     time_source: Literal["created_at", "entities", "receipt"]
     plan_id: str | None = None
     tier: TierLabel | None = None
-    paid_count: int = 0
+    paid_count: int = Field(default=0, ge=0, le=MAX_COUNT)
     status: str | None = None
     has_scheduled_changes: bool = False
-    current_end: int | None = None
+    current_end: int | None = Field(default=None, ge=0, le=MAX_SECONDS)
     email: str | None = None
-    amount: int | None = Field(default=None, description="Minor units of ``currency``.")
+    amount: int | None = Field(default=None, ge=0, le=MAX_COUNT, description="Minor units of ``currency``.")
     currency: str | None = None
     payment_id: str | None = None
     adopt: bool = False

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faust
+from faust.streams import Stream
 from faust.types import TP, StreamT
 
 from schemas.reasons import Reason
@@ -25,7 +26,7 @@ from streams.settings import Settings
 from streams.tables import OwnedTable, OwnedTables
 from streams.topics import Topic, group_id
 from streams.transport.exactly_once import Restorer, TableStage, TransactionalWorker
-from streams.transport.faust_transport import BatchSchema, BatchTransport
+from streams.transport.faust_transport import BatchConsumer, BatchSchema, BatchTransport
 
 COMMIT_INTERVAL_SECONDS = 0.25
 """How often acked offsets are committed. For tables the position row counts; elsewhere a crash redoes at most this much."""
@@ -69,16 +70,17 @@ class Stage:
         self.name = name
         self.settings = settings
         self.app = _faust_app(settings, name)
-        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self.app.consumer)
+        self._consumer = cast(BatchConsumer, self.app.consumer)
+        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self._consumer)
         self.sources = [topic.full_name(settings) for topic in sources]
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
 
     async def _agent(self, stream: StreamT[Any]) -> None:
-        async for event in stream.noack().events():
+        async for event in cast(Stream[Any], stream).noack().events():
             message = event.message
-            done = partial(self.app.consumer.done, message)
+            done = partial(self._consumer.done, message)
             self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, done))
 
     def assign(self, partitions: Iterable[int]) -> None:
@@ -87,7 +89,8 @@ class Stage:
         self.on_assigned(wanted)
         self.processing.assign(wanted)
 
-    async def _on_assigned(self, app: object, assigned: Iterable[TP], **_: object) -> None:
+    async def _on_assigned(self, _app: Any, /, *given: Any, signal: Any, **_: Any) -> None:
+        assigned: Iterable[TP] = given[0]
         self.assign(tp.partition for tp in assigned if tp.topic == self.sources[0])
 
     def follow_assignment(self) -> None:

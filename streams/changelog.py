@@ -95,12 +95,13 @@ def restore(settings: Settings, changelog: str, partitions: Sequence[TablePartit
         while wanted:
             for message in consumer.consume(10_000, _CONSUME_SECONDS):
                 error = message.error()
+                number = message.partition() or 0
                 if error is None:
-                    _apply(wanted[message.partition()], message.key(), message.value())
-                    next_offsets[message.partition()] = message.offset() + 1
+                    _apply(wanted[number], message.key() or b"", message.value())
+                    next_offsets[number] = (message.offset() or 0) + 1
                     read += 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    wanted.pop(message.partition(), None)
+                    wanted.pop(number, None)
                 elif not error.retriable():
                     raise KafkaException(error)
                 else:
@@ -128,6 +129,59 @@ def _apply(partition: TablePartition, key: bytes, value: bytes | None) -> None:
         partition.rows[key] = value
 
 
+@dataclass(frozen=True, slots=True)
+class InputPartition:
+    """A partition of an input topic as it is on the broker: its log holds the offsets from ``first`` up to, but not with, ``end``,
+    and the group has committed that it read up to ``committed`` (0: nothing yet)."""
+
+    topic: str
+    number: int
+    topic_id: str
+    first: int
+    end: int
+    committed: int
+
+
+def checked(position: Position | None, found: InputPartition, group: str) -> Position:
+    """Return the position to go on from: ``position``, or the start of the log where the table has none.
+
+    Raises PositionError where going on would skip records or work them in twice. Pure, but for one line in the log.
+    """
+    where = f"{found.topic}, partition {found.number}"
+    remedy = (
+        f"If that is meant, start over from an empty table: stop the workers, delete the changelog and the consumer group {group}, "
+        "and run `tierstream topics apply`."
+    )
+    if position is None:
+        if found.committed:
+            raise PositionError(
+                f"The table has no position for {where}, yet its group has read up to {found.committed}: the changelog is gone. {remedy}"
+            )
+        return Position(found.topic_id, found.first)
+    if position.topic_id != found.topic_id:
+        raise PositionError(
+            f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}"
+        )
+    if position.next_offset > found.end:
+        raise PositionError(
+            f"The table's position {position.next_offset} for {where}, lies beyond the log's end {found.end}: the log was cut. {remedy}"
+        )
+    if position.next_offset < found.committed:
+        raise PositionError(
+            f"The table's position {position.next_offset} for {where}, is behind the {found.committed} that its group has read: "
+            f"the changelog lost records, or the group's offsets were moved. {remedy}"
+        )
+    if position.next_offset < found.first:
+        log.error(
+            "records were deleted by retention before they were read",
+            topic=found.topic,
+            partition=found.number,
+            first=position.next_offset,
+            next=found.first,
+        )
+    return position
+
+
 class InputCheck:
     """Compares positions with the input topics as they are on the broker. Blocking calls."""
 
@@ -145,11 +199,13 @@ class InputCheck:
         )
         try:
             wanted = [TopicPartition(topic, partition.number) for topic in self.topics for partition in partitions]
-            committed = {(tp.topic, tp.partition): tp.offset for tp in consumer.committed(wanted, timeout=timeout_seconds)}
+            committed = {(tp.topic, tp.partition): _offset(tp) for tp in consumer.committed(wanted, timeout=timeout_seconds)}
             for partition in partitions:
                 for topic in self.topics:
-                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition.number), timeout=timeout_seconds)
-                    self._check_one(partition, topic, ids[topic], low, high, committed[topic, partition.number])
+                    number = partition.number
+                    first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_seconds)
+                    found = InputPartition(topic, number, ids[topic], first, end, committed[topic, number])
+                    partition.positions[topic] = checked(partition.positions.get(topic), found, self._group)
         except KafkaException as error:
             raise KafkaUnavailable(f"Kafka does not answer (positions of {self._group}): {error.args[0].str()}.") from error
         finally:
@@ -171,38 +227,8 @@ class InputCheck:
                 raise KafkaUnavailable(f"Kafka does not answer (describe {name}).") from error
         return ids
 
-    def _check_one(self, partition: TablePartition, topic: str, topic_id: str, low: int, high: int, committed: int) -> None:
-        where = f"{topic}, partition {partition.number}"
-        remedy = (
-            f"If that is meant, start over from an empty table: stop the workers, delete the changelog and the consumer group {self._group}, "
-            "and run `tierstream topics apply`."
-        )
-        position = partition.positions.get(topic)
-        if position is None:
-            if committed > 0:
-                raise PositionError(
-                    f"The table has no position for {where}, yet its group has read up to {committed}: the changelog is gone. {remedy}"
-                )
-            partition.positions[topic] = Position(topic_id, low)
-            return
-        if position.topic_id != topic_id:
-            raise PositionError(
-                f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}"
-            )
-        if position.next_offset > high:
-            raise PositionError(
-                f"The table's position {position.next_offset} for {where}, lies beyond the log's end {high}: the log was cut. {remedy}"
-            )
-        if position.next_offset < committed:
-            raise PositionError(
-                f"The table's position {position.next_offset} for {where}, is behind the {committed} that its group has read: "
-                f"the changelog lost records, or the group's offsets were moved. {remedy}"
-            )
-        if position.next_offset < low:
-            log.error(
-                "records were deleted by retention before they were read",
-                topic=topic,
-                partition=partition.number,
-                first=position.next_offset,
-                next=low,
-            )
+
+def _offset(committed: TopicPartition) -> int:
+    if committed.error is not None:
+        raise KafkaException(committed.error)
+    return max(committed.offset, 0)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 import confluent_kafka as kafka
+from aiokafka import ConsumerRecord
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.errors import KafkaUnavailable
@@ -117,7 +118,7 @@ def _record(message: kafka.Message) -> Record:
     """Return the record as the stages' own consumers have it."""
     key, value = message.key(), message.value()
     timestamp_type, timestamp = message.timestamp()
-    return Record(
+    return ConsumerRecord(
         topic=message.topic() or "",
         partition=message.partition() or 0,
         offset=message.offset() or 0,

@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 
 from streams.errors import StageFailed, TierstreamError
 
-Record: TypeAlias = "ConsumerRecord[bytes | None, bytes | None]"
+Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 
 QUEUED_BATCHES = 2
 """From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch."""
@@ -80,7 +80,16 @@ class Processing:
     batch from before would be acked ahead of those that were dropped before it.
     """
 
-    def __init__(self, new_worker: Callable[[int], PartitionWorker], generation: Callable[[], int], flow: Flow) -> None:
+    def __init__(
+        self,
+        new_worker: Callable[[int], PartitionWorker],
+        generation: Callable[[], int],
+        flow: Flow,
+        *,
+        finish_seconds: float = FINISH_SECONDS,
+    ) -> None:
+        """``generation`` is asked for the group's present generation; ``finish_seconds`` is what a batch under way gets to end."""
+        self._finish_seconds = finish_seconds
         self._new_worker = new_worker
         self._generation = generation
         self._flow = flow
@@ -121,7 +130,7 @@ class Processing:
             self._flow.hold(batch.topic, batch.partition)
 
     async def close(self) -> None:
-        """End every task, each after the batch that it is at, or after ``FINISH_SECONDS``."""
+        """End every task, each after the batch that it is at, or after ``finish_seconds``."""
         lanes = list(self._lanes.values())
         self._lanes.clear()
         tasks = [task for task in map(_cancel, lanes) if task is not None]
@@ -140,7 +149,7 @@ class Processing:
                         self._flow.release(topic, number)
                     lane.held.clear()
                 if batch.generation == self._generation():
-                    await _finish(worker.process(batch))
+                    await _finish(worker.process(batch), self._finish_seconds)
                     batch.ack()
         except asyncio.CancelledError:
             raise
@@ -164,15 +173,15 @@ def _cancel(lane: _Lane) -> asyncio.Task[None] | None:
     return lane.task
 
 
-async def _finish(work: Awaitable[None]) -> None:
-    """Await ``work``. When cancelled, let it go on to its end, which saves doing it again, but for no longer than ``FINISH_SECONDS``."""
+async def _finish(work: Awaitable[None], seconds: float) -> None:
+    """Await ``work``. When cancelled, let it go on to its end, which saves doing it again, but for no longer than ``seconds``."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=FINISH_SECONDS)
+        await asyncio.wait({task}, timeout=seconds)
         if task.cancel():
-            log.warning("a batch was left unfinished, for its partition was given up", seconds=FINISH_SECONDS)
+            log.warning("a batch was left unfinished, for its partition was given up", after_seconds=seconds)
             await asyncio.wait({task})
         elif not task.cancelled() and task.exception() is not None:
             log.warning("a batch failed while its partition was given up", error=repr(task.exception()))

@@ -11,9 +11,7 @@ from typing import NamedTuple
 from schemas.reasons import Reason
 from streams.changelog import POSITION_PREFIX, decode_position
 from streams.processing import Record
-from streams.transport.exactly_once import MAX_OUTPUT_BYTES, Step, TableStage
-from streams.transport.partitioner import partition_of
-from streams.transport.transactions import Output
+from streams.transport.exactly_once import Step, TableStage, fitting, rerouted
 
 
 class Replayed(NamedTuple):
@@ -56,13 +54,10 @@ def recorded_outcomes(changelog: Iterable[Record]) -> Counter[str]:
 
 def _step(stage: TableStage, record: Record, rows: dict[bytes, bytes], partitions: int) -> Step:
     """Decide as ``TransactionalWorker`` does."""
-    key = record.key
-    if key is not None and key not in rows and partition_of(key, partitions) != record.partition:
-        return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+    elsewhere = rerouted(record, rows, partitions)
+    if elsewhere is not None:
+        return fitting(elsewhere)
     try:
-        step = stage.step(record, rows)
+        return fitting(stage.step(record, rows))
     except Exception as error:  # noqa: BLE001  # whatever it raises is the outcome, and the worker has logged it
         return Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {stage.name}")
-    if any(len(output.value or b"") > MAX_OUTPUT_BYTES for output in step.outputs):
-        return Step(Reason.TOO_LARGE, error=f"What follows from it is larger than {MAX_OUTPUT_BYTES} bytes.")
-    return step

@@ -8,7 +8,7 @@ calls back for an assignment, so a restore inside the callback would outlast the
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.stores import memory
@@ -24,7 +24,7 @@ Rebalanced = Callable[[frozenset[int]], None]
 """Called with the numbers of the partitions that are ours from now on. Must not block."""
 
 
-class OwnedStore(memory.Store):
+class OwnedStore(memory.Store[Any, Any]):
     """Tells its owner what was assigned; the rows live with the partitions' tasks."""
 
     logger = faust_logger
@@ -42,7 +42,7 @@ class OwnedStore(memory.Store):
         """Do nothing: this store restores itself."""
 
 
-class OwnedTable(Table):
+class OwnedTable(Table[Any, Any]):
     """A table whose changelog its store writes and reads, so that Faust neither declares nor restores it."""
 
     logger = faust_logger
@@ -72,14 +72,15 @@ class Resumption(Recovery):
 
     @Service.task
     async def _restart_recovery(self) -> None:
-        while not await self.wait_for_stopped(self.signal_recovery_start):
+        while not await self.wait_for_stopped(self.signal_recovery_start.wait()):
             self.signal_recovery_start.clear()
             await self.app.on_rebalance_complete.send()
             if self._generation_id == self.app.consumer_generation_id:
                 await self._resume()
 
     async def _resume(self) -> None:
-        app, consumer = self.app, self.app.consumer
+        app = cast(faust.App, self.app)
+        consumer = app.consumer
         consumer.resume_partitions(consumer.assignment())
         self.completed.set()
         app.flow_control.resume()
@@ -96,7 +97,7 @@ class OwnedTables(TableManager):
     logger = faust_logger
 
     @property
-    def recovery(self) -> Resumption:
+    def recovery(self) -> Recovery:
         """The service that lets records flow after a rebalance."""
         if self._recovery is None:
             self._recovery = Resumption(self.app, self, beacon=self.beacon, loop=self.loop)

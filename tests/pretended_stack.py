@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+from aiokafka import ConsumerRecord
 
 from agents import audit, forward
 from agents.audit_record import AuditRecord, read_audit_record
@@ -57,7 +58,7 @@ def record(
     topic: str, key: bytes | None, value: bytes | None, headers: Any = (), *, partition: int = 0, offset: int = 0, timestamp: int = 0
 ) -> Record:
     """Return a consumed record."""
-    return Record(topic, partition, offset, timestamp, 0, key, value, None, len(key or b""), len(value or b""), headers)
+    return ConsumerRecord(topic, partition, offset, timestamp, 0, key, value, None, len(key or b""), len(value or b""), headers)
 
 
 class PretendedStage:

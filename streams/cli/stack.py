@@ -34,7 +34,9 @@ def up(
 
 
 def demo() -> None:
-    """Live eight teams' lives through the real stack, and show what came of every event.
+    """Live nine teams' lives through a real stack of its own, and show what came of every event.
+
+    Leaves every TIERSTREAM_* variable aside, so that it never writes into anybody's services.
 
     Example: tierstream demo
     """

@@ -78,12 +78,15 @@ async def play(stack: Stack, story: Story, tell: Tell) -> Evidence:
         )
 
 
-class _Observer:
-    """Follows what the stages count. Its calls to Kafka run in one thread, so that no cancellation closes a consumer in mid-call."""
+class Observer:
+    """Follows what the stages count; every wait ends with TierstreamError when nothing new has come for ``patience_seconds``.
 
-    def __init__(self, settings: Settings, tell: Tell) -> None:
+    Its calls to Kafka run in one thread, so that no cancellation closes a consumer in mid-call."""
+
+    def __init__(self, settings: Settings, tell: Tell, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._settings = settings
         self._tell = tell
+        self._patience_seconds = patience_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="observer")
         self._changelogs: LogReader | None = None
         self._records: dict[str, list[Record]] = {topic.full_name(settings): [] for topic in _CHANGELOGS}
@@ -146,8 +149,10 @@ class _Observer:
                 return
             if come != last:
                 last, since = come, time.monotonic()
-            elif time.monotonic() - since > PATIENCE_SECONDS:
-                raise TierstreamError(f"The demo gives up, for nothing came for {PATIENCE_SECONDS:.0f} s: {come} of {expected} {what}.")
+            elif time.monotonic() - since > self._patience_seconds:
+                raise TierstreamError(
+                    f"The demo gives up, for nothing came for {self._patience_seconds:.0f} s: {come} of {expected} {what}."
+                )
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -159,8 +164,8 @@ def _read_to_end(settings: Settings, topics: Sequence[str]) -> list[Record]:
 
 
 @contextlib.asynccontextmanager
-async def _observing(settings: Settings, tell: Tell) -> AsyncIterator[_Observer]:
-    observer = _Observer(settings, tell)
+async def _observing(settings: Settings, tell: Tell) -> AsyncIterator[Observer]:
+    observer = Observer(settings, tell)
     try:
         await observer.open()
         yield observer
@@ -168,7 +173,7 @@ async def _observing(settings: Settings, tell: Tell) -> AsyncIterator[_Observer]
         observer.close()
 
 
-async def _deliver(stack: Stack, story: Story, observer: _Observer) -> list[int]:
+async def _deliver(stack: Stack, story: Story, observer: Observer) -> list[int]:
     """Post every delivery in its turn and return the status codes.
 
     Days lie between the events of one team, and here only milliseconds: what a webhook says must stand on ``team.events`` before the

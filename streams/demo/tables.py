@@ -16,8 +16,8 @@ from streams.demo.story import Story
 from streams.logging import mask_email
 
 _NOBODY = "-"
-_BAD = frozenset({*DEAD_LETTER_REASONS, Reason.ENDED, BAD_SIGNATURE})
-_MOVES = {Reason.UPGRADED: "green", Reason.DOWNGRADED: "yellow", Reason.CANCELED: "yellow", Reason.ADMIN_CHANGED: "cyan"}
+_BAD: frozenset[str] = frozenset({*DEAD_LETTER_REASONS, Reason.ENDED, BAD_SIGNATURE})
+_MOVES: dict[str, str] = {Reason.UPGRADED: "green", Reason.DOWNGRADED: "yellow", Reason.CANCELED: "yellow", Reason.ADMIN_CHANGED: "cyan"}
 
 
 def show(console: Console, story: Story, evidence: Evidence, books: Books) -> None:
@@ -125,7 +125,7 @@ def _move(before: str, after: str) -> str:
 
 
 def _style(reason: str) -> str:
-    return "red" if reason in _BAD else _MOVES.get(Reason(reason), "")
+    return "red" if reason in _BAD else _MOVES.get(reason, "")
 
 
 def _properties(properties: Json) -> str:

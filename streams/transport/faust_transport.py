@@ -12,7 +12,7 @@ Agents, assignment, rebalances and offset commits stay Faust's; what changes:
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import aiokafka
 import faust
@@ -20,7 +20,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.auth import Credentials
 from faust.transport import base
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP, ConsumerMessage, EventT
+from faust.types import TP, ConsumerMessage, EventT, Message
 
 from streams.errors import KafkaUnavailable, StageFailed
 
@@ -73,7 +73,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         if not consumer.assignment():
             return {}
-        committed = await consumer.seek_to_committed()
+        committed: Mapping[TP, int] = await consumer.seek_to_committed()
         # aiokafka leaves a partition without a committed offset where it is, which may be beyond what was dropped.
         unread = [tp for tp, offset in committed.items() if not offset]
         if unread and not await consumer.seek_to_beginning(*unread):
@@ -110,14 +110,14 @@ class BatchConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetch, and yield (partition, batch) for each partition that has records; ``timeout`` is in seconds."""
         if not self.flow_active:
-            await self.wait(self.can_resume_flow)
+            await self.wait(self.can_resume_flow.wait())
         generation = self.app.consumer_generation_id
         if self.should_stop or not await self._go_to_committed(generation):
             return
         active = self._get_active_partitions()
         if not active:
             self._fetchable.clear()
-            await self.wait(self._fetchable, timeout=timeout)
+            await self.wait(self._fetchable.wait(), timeout=timeout)
             return
         records = await self._getmany(active, min(timeout, FETCH_SECONDS))
         for tp, batch in records.items():
@@ -135,7 +135,7 @@ class BatchConsumer(driver.Consumer):
                     last.timestamp_type,
                     None,
                     None,
-                    batch,
+                    cast(bytes, batch),  # Faust hands a value on as it is
                     None,
                     0,
                     0,
@@ -179,11 +179,11 @@ class BatchConsumer(driver.Consumer):
         super().resume_partitions(tps)
         self._fetchable.set()
 
-    def ack(self, message: ConsumerMessage) -> bool:
+    def ack(self, message: Message) -> bool:
         """Do nothing: Faust's streams ack what they skip as well, so their ack does not say that anything was done."""
         return False
 
-    def done(self, message: ConsumerMessage) -> None:
+    def done(self, message: Message) -> None:
         """Let the offset after this batch be committed: all of it is durable, and so are the partition's batches before it."""
         super().ack(message)
 
@@ -225,7 +225,7 @@ class BatchTransport(driver.Transport):
     Producer = NoProducer
 
 
-class BatchSchema(faust.Schema):
+class BatchSchema(faust.Schema[Any, Any]):
     """Hands the records over as they came: decoding belongs to the stage, inside what it guards."""
 
     def compile(

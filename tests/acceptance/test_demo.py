@@ -37,7 +37,7 @@ class Finished:
     def table(self, title: str) -> str:
         """The text of the table under the line that begins with ``title``."""
         _, _, rest = self.output.partition(f"\n{title}")
-        return rest.partition("\n\n")[0] if title.startswith("Decisions") is False else rest.partition("\nDead letters")[0]
+        return rest.partition("\n\n")[0]
 
 
 @pytest.fixture(scope="module")

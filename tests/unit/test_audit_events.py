@@ -320,7 +320,14 @@ def test_current_tier_of_a_team_with_nothing_merged_is_since_the_event() -> None
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "1970-01-01T00:00:00Z"), (T0 + 0.9, "2025-06-15T15:06:40Z"), (253_402_300_799, "9999-12-31T23:59:59Z")]
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (951_782_399, "2000-02-28T23:59:59Z"),
+        (951_782_400, "2000-02-29T00:00:00Z"),
+        (T0, "2025-06-15T15:06:40Z"),
+        (253_402_300_799, "9999-12-31T23:59:59Z"),
+    ],
 )
-def test_rfc3339_is_utc_in_whole_seconds(seconds: float, text: str) -> None:
+def test_rfc3339_is_utc_in_whole_seconds(seconds: int, text: str) -> None:
     assert rfc3339(seconds) == text

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -29,6 +29,13 @@ def test_derived_id_differs_when_any_one_part_does(part: int) -> None:
     other[part] += "x"
 
     assert derived_id(*other) != derived_id(*PARTS)
+
+
+@pytest.mark.parametrize("parts", [PARTS, ("s", "source é", "id\x00", None, "k"), ("", "", "", "", ""), ("s", "a" * 500, "1", TEAM, "k")])
+def test_derived_id_is_uuid5_of_the_parts(parts: tuple[str, str, str, str | None, str]) -> None:
+    name = "\x1f".join(part or "" for part in parts)
+
+    assert derived_id(*parts) == str(uuid5(UUID("7f1f2c38-6b4e-5d0e-9d53-7d8f0f0e5b1a"), name))
 
 
 def test_derived_id_two_sources_that_both_say_1_do_not_collide() -> None:

@@ -10,7 +10,8 @@ import pytest
 from schemas.envelope import Envelope
 from schemas.kinds import SERVICE_KINDS, Kind
 from schemas.team_events import MAX_CLOCK_SKEW_SECONDS, SERVICE_DATA, Data
-from streams.gateway.ingest import MAX_DEPTH, MAX_EVENTS, MAX_FAULTS, Fault, Invalid, accept, read_events
+from streams.gateway.ingest import MAX_EVENTS, MAX_FAULTS, accept, read_events
+from streams.service_events import MAX_DEPTH, Fault, Invalid
 
 NOW = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"

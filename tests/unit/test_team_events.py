@@ -6,12 +6,14 @@ import msgspec
 import orjson
 import pytest
 
-from agents.team_events import Billing, BillingFact, Imported, Service, Unreadable, read_team_event, starts
+from agents.team_events import Billing, BillingFact, Imported, Service, TeamEvent, Unreadable, read_team_event, starts
 from schemas.kinds import SERVICE_KINDS
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import EVENT_RANK, MAX_CLOCK_SKEW_SECONDS, SERVICE_DATA, SubscriptionEvent, SubscriptionFact
 from schemas.tiers import Tier
 from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, claim, imported, override, read, rfc3339, service
+
+OTHER_TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b02"
 
 
 def unreadable(value: bytes | Event | None, received_at: int = RECEIVED_AT) -> Unreadable:
@@ -80,6 +82,21 @@ def test_read_import_ranks_before_every_fact_of_its_second() -> None:
 @pytest.mark.parametrize("subject", [TEAM.upper(), TEAM.replace("-", ""), f" {TEAM} "])
 def test_read_team_id_in_another_spelling_is_the_one_key(subject: str) -> None:
     assert read({**billing("charged"), "subject": subject}).team_id == TEAM
+
+
+@pytest.mark.parametrize("subject", [TEAM, TEAM.upper(), OTHER_TEAM, "team_42", "", None])
+@pytest.mark.parametrize("event", [billing("charged"), claim(), imported(0, "pro")], ids=lambda event: event["type"])
+def test_read_known_team_spares_a_check_and_changes_no_answer(event: Event, subject: str | None) -> None:
+    value = orjson.dumps({**event, "subject": subject})
+
+    assert outcome(value, TEAM.encode()) == outcome(value, None)
+
+
+def outcome(value: bytes, known_team: bytes | None) -> TeamEvent | Reason:
+    try:
+        return read_team_event(value, RECEIVED_AT, known_team)
+    except Unreadable as error:
+        return error.reason
 
 
 def test_read_unknown_attributes_and_unknown_fields_of_a_fact_are_ignored() -> None:

@@ -1,0 +1,80 @@
+"""The seam between delivery and Kafka: what delivery needs of a producer, and librdkafka's producer set up for it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from streams.errors import ConfigurationError
+from streams.logging import LIBRDKAFKA, Throttle
+from streams.settings import Settings
+from streams.transport.client import producer_config
+from streams.transport.producer import MAX_MESSAGE_BYTES
+
+OnDelivery = Callable[[KafkaError | None, Any], None]
+
+
+class Transport(Protocol):
+    """What delivery needs of ``confluent_kafka.Producer``. For one thread."""
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None = None,
+        key: bytes | None = None,
+        *,
+        on_delivery: OnDelivery | None = None,
+        headers: Any = None,
+    ) -> None:
+        """Queue one record. Raises KafkaException when it is refused, BufferError when the queue is full."""
+
+    def poll(self, timeout: float) -> int:
+        """Call the callbacks that are due; wait for one at most ``timeout`` seconds. Returns how many were called."""
+
+    def purge(self) -> None:
+        """Give up everything that is not acknowledged; each record's callback gets an error."""
+
+
+TransportFactory = Callable[[], Transport]
+
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
+
+
+def is_too_large(error: KafkaError) -> bool:
+    """Whether Kafka will never take this record."""
+    return error.code() in _TOO_LARGE
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether this producer will never deliver anything again, and another one is needed."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
+
+
+def kafka_transport(settings: Settings, *, linger_ms: float) -> Transport:
+    """Return an idempotent producer with ``acks=all`` that tries for ever; order and time-outs are for delivery to decide.
+
+    Raises ConfigurationError when none can be made of the settings. Kafka need not be there.
+    """
+    throttle = Throttle()
+    log = logging.getLogger(LIBRDKAFKA)
+
+    def on_error(error: KafkaError) -> None:
+        if throttle.passes(error.name()):
+            log.warning("%s", error.str())
+
+    config = {
+        **producer_config(settings),
+        "linger.ms": linger_ms,
+        "message.timeout.ms": 0,
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "topic.metadata.propagation.max.ms": 5_000,
+        "reconnect.backoff.max.ms": 1_000,
+        "socket.connection.setup.timeout.ms": 5_000,
+        "socket.nagle.disable": True,
+        "error_cb": on_error,
+    }
+    try:
+        return Producer(config, logger=log)
+    except KafkaException as error:
+        raise ConfigurationError(f"No Kafka producer can be made of the TIERSTREAM_KAFKA_* settings: {error.args[0]}.") from error
