@@ -31,6 +31,10 @@ from streams.transport.faust_transport import BatchConsumer, BatchSchema, BatchT
 COMMIT_INTERVAL_SECONDS = 0.25
 """How often acked offsets are committed. For tables the position row counts; elsewhere a crash redoes at most this much."""
 
+HEARTBEAT_SECONDS = 1.0
+"""How often a member asks whether the group is rebalancing: a joining worker waits for all others to ask. Far below the session's
+time-out, whose least is 6 s."""
+
 MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
 """Off, in effect: aiokafka gives a member that did not poll in time up for good. Progress is watched by ourselves."""
 
@@ -70,12 +74,24 @@ class Stage:
         self.name = name
         self.settings = settings
         self.app = _faust_app(settings, name)
-        self._consumer = cast(BatchConsumer, self.app.consumer)
-        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self._consumer)
+        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self)
         self.sources = [topic.full_name(settings) for topic in sources]
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        # Asked for late: Faust makes it, with a thread's event loop, when it is first looked at.
+        return cast(BatchConsumer, self.app.consumer)
+
+    def hold(self, topic: str, partition: int) -> None:
+        """Bring no more batches of a partition for now."""
+        self._consumer.hold(topic, partition)
+
+    def release(self, topic: str, partition: int) -> None:
+        """Bring them again."""
+        self._consumer.release(topic, partition)
 
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in cast(Stream[Any], stream).noack().events():
@@ -133,7 +149,7 @@ def _faust_app(settings: Settings, stage: str) -> faust.App:
         broker_credentials=_credentials(settings),
         consumer_group_instance_id=settings.instance_id,
         broker_session_timeout=settings.session_timeout_seconds,
-        broker_heartbeat_interval=settings.session_timeout_seconds / 3,
+        broker_heartbeat_interval=HEARTBEAT_SECONDS,
         broker_request_timeout=max(30.0, settings.session_timeout_seconds),
         broker_rebalance_timeout=max(30.0, settings.session_timeout_seconds),
         broker_max_poll_interval=MAX_POLL_INTERVAL_SECONDS,

@@ -192,7 +192,10 @@ class _Services:
 
     def report(self, sentence: str) -> None:
         """Tell what the supervisor did."""
-        (self._options.console or Console(file=(self._data_dir / "supervisor.log").open("a"))).print(sentence, style="yellow")
+        if self._options.console is not None:
+            self._options.console.print(sentence, style="yellow")
+        else:
+            file_sink(self._data_dir / "logs" / "supervisor.log")(sentence)
 
     def servers(self) -> list[tuple[str, EmbeddedKafka | EmbeddedPostgres | Program]]:
         """What the stages need, as far as no address is set for it."""

@@ -100,7 +100,7 @@ def test_settings_file_that_is_no_toml_is_named_with_the_line(config: WriteFile)
 def test_settings_file_with_a_key_that_is_no_setting_is_refused(config: WriteFile) -> None:
     config("partitons = 4\n")
 
-    assert refusal() == "Settings are wrong: TIERSTREAM_PARTITONS: Extra inputs are not permitted."
+    assert refusal() == "Settings are wrong: partitons is no setting."
 
 
 # What is refused
