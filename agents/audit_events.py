@@ -22,13 +22,14 @@ SOURCE = "tierstream/classify"
 Json = dict[str, Any]
 
 _EPOCH = date(1970, 1, 1)
+_TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
+_MINUTES = tuple(f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1_440))
 
 
 def rfc3339(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, with whole seconds."""
     day, rest = divmod(int(seconds), 86_400)
-    minutes, second = divmod(rest, 60)
-    return f"{_date(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}Z"
+    return f"{_date(day)}{_MINUTES[rest // 60]}{_TWO_DIGITS[rest % 60]}Z"
 
 
 @lru_cache(maxsize=1_024)

@@ -45,13 +45,15 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     after: Standing
 
 
-def decide(row: Row, event: TeamEvent, initial: Tier) -> Decision:
-    """Merge ``event`` into ``row`` and say what changed. ``initial`` is the tier of a team about which nothing is known.
+def decide(row: Row, event: TeamEvent, initial: Tier, before: Standing | None = None) -> Decision:
+    """Merge ``event`` into ``row`` and say what changed. ``initial`` is the tier of a team about which nothing is known;
+    ``before`` may be given by a caller who knows ``standing(row, initial)`` already.
 
     Idempotent: the same event again changes nothing. The final row does not depend on the order of events; which
     transitions were told on the way does, as it must.
     """
-    before = standing(row, initial)
+    if before is None:
+        before = standing(row, initial)
     body = event.body
     if isinstance(body, Billing):
         return _decide_billing(row, event.version, body, initial, before)

@@ -4,13 +4,14 @@ Reading, deciding and rendering stand in their own modules; nothing here produce
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from agents import classify, normalise
 from agents.audit_events import AUDIT_SCHEMA, audit_event, envelope, rfc3339, tier_current
 from agents.normalise import Ignored, Normalised, Parked, Rules
-from agents.registers import EMPTY, pack, unpack
+from agents.registers import EMPTY, Row, Standing, pack, unpack
 from agents.team_events import Unreadable, describe, read_team_event
 from schemas.envelope import HEADERS, Envelope, canonical_team_id, derived_id
 from schemas.kinds import Kind
@@ -28,6 +29,18 @@ RAZORPAY = "razorpay"
 NORMALISE_SOURCE = "tierstream/normalise"
 
 
+MAX_UNPACKED = 50_000
+"""Teams whose row is kept unpacked as well, some 1 kB each: those that were worked on last. All of them stay packed."""
+
+
+class _Unpacked(NamedTuple):
+    """A row as it was packed last; it holds for this very ``packed`` and for no other."""
+
+    packed: bytes
+    row: Row
+    standing: Standing
+
+
 class ClassifyStage:
     """``team.events`` → ``audit.events``, ``tier.current``. The row of a team is its packed registers, the key its id."""
 
@@ -37,20 +50,21 @@ class ClassifyStage:
         self._initial = settings.initial
         self._audit_events = AUDIT_EVENTS.full_name(settings)
         self._tier_current = TIER_CURRENT.full_name(settings)
+        self._unpacked: dict[bytes, _Unpacked] = {}
 
     def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
         """Decide on one event of one team."""
+        packed = rows.get(record.key) if record.key is not None else None
         try:
-            event = read_team_event(record.value, record.timestamp // 1000)
+            event = read_team_event(record.value, record.timestamp // 1000, record.key if packed is not None else None)
         except Unreadable as error:
             return Step(error.reason, error=str(error))
         key = event.team_id.encode()
         if record.key != key:
             # Only the partition of its own key holds the team's row.
             return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
-        packed = rows.get(key)
-        row = EMPTY if packed is None else unpack(packed)
-        decision = classify.decide(row, event, self._initial)
+        row, standing = self._unpack(key, packed)
+        decision = classify.decide(row, event, self._initial, standing)
         outputs: list[Output] = []
         if decision.kind is not None:
             outputs.append(Output(self._audit_events, key, audit_event(event, decision, decision.kind), HEADERS))
@@ -59,7 +73,18 @@ class ClassifyStage:
         before, after = decision.before, decision.after
         if packed is None or before.tier != after.tier or before.subscription_id != after.subscription_id:
             outputs.append(Output(self._tier_current, key, tier_current(event, after), HEADERS))
-        return Step(decision.reason, outputs, key, pack(decision.row))
+        packed = pack(decision.row)
+        self._unpacked[key] = _Unpacked(packed, decision.row, after)
+        return Step(decision.reason, outputs, key, packed)
+
+    def _unpack(self, key: bytes, packed: bytes | None) -> tuple[Row, Standing | None]:
+        """Return the row, and its standing where that is known from the last time that it was worked on."""
+        known = self._unpacked.get(key)
+        if known is not None and known.packed is packed:
+            return known.row, known.standing
+        if len(self._unpacked) >= MAX_UNPACKED:
+            self._unpacked.clear()
+        return (EMPTY if packed is None else unpack(packed)), None
 
 
 class NormaliseStage:
