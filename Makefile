@@ -6,7 +6,7 @@ READY := $(VENV)/.tierstream-ready
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check bench bench-quick lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -20,9 +20,15 @@ test: $(READY) ## run the whole test suite on the embedded stack (ARGS="..." goe
 check: $(READY) ## lint, types, layering and contracts
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/mypy --strict schemas agents streams tests
+	$(RUN)/mypy --strict schemas agents streams tests bench
 	$(RUN)/lint-imports --no-logo
 	$(RUN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: $(READY) ## measure tierstream beside its peers, its stages, growth and latency (ARGS="--parts jobs" runs a part)
+	@$(RUN)/python -m bench $(ARGS)
+
+bench-quick: $(READY) ## the comparison with the peers on fewer events, in under 3 minutes
+	@$(RUN)/python -m bench --quick $(ARGS)
 
 lock: $(READY) ## resolve the packages and Kafka's jars anew
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
@@ -36,6 +42,7 @@ lock: $(READY) ## resolve the packages and Kafka's jars anew
 
 clean: ## remove the virtual environment and every cache of this directory
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf bench/.venvs bench/data bench/peers/kafka_streams/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements.lock

@@ -131,6 +131,8 @@ class AuditWriter:
     def __init__(self, audit_log: AuditLog, dead_letters: DeadLetters) -> None:
         self._audit_log = audit_log
         self._dead_letters = dead_letters
+        self.progress = 0
+        """Batches written so far."""
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> Counter[Reason]:
         """Write the rows of one partition's ``records``, which are in offset order, and return how many ended how.
@@ -159,6 +161,7 @@ class AuditWriter:
         for status, reason in ((RowStatus.INSERTED, Reason.WRITTEN), (RowStatus.ALREADY_THERE, Reason.ALREADY_WRITTEN)):
             if statuses[status]:
                 outcomes[reason] = statuses[status]
+        self.progress += 1
         return outcomes
 
 

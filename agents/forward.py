@@ -171,6 +171,8 @@ class Forwarder:
         self._waiting = waiting
         self._clock = clock
         self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
+        self.progress = 0
+        """Mails that have got their outcome so far."""
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> Counter[Reason]:
         """Settle the mails of one partition's ``records``, which are in offset order, and return how many ended how.
@@ -276,6 +278,7 @@ class Forwarder:
         await self._ledger.put(self._entry(audit_record, classification, error))
         if classification is Classification.IN_DOUBT:
             _log.error("mail_in_doubt", audit_id=str(audit_record.id), kind=audit_record.kind.value)
+        self.progress += 1
         return _REASONS[classification]
 
     def _entry(self, audit_record: AuditRecord, classification: Classification, error: str | None) -> Entry:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 import faust
 from faust.streams import Stream
-from faust.types import TP, StreamT
+from faust.types import TP, Message, StreamT
 
 from schemas.reasons import Reason
 from streams.changelog import InputCheck
@@ -43,7 +43,9 @@ FETCH_BYTES = 2_097_152
 
 
 class BatchHandler(Protocol):
-    """A stage without a table, whose effects are idempotent."""
+    """A stage without a table, whose effects are idempotent. ``progress`` counts what it has got done, inside of batches too."""
+
+    progress: int
 
     async def handle(self, records: Sequence[Record]) -> Mapping[Reason, int]:
         """Work in the records of one partition; return their outcomes when all effects are durable."""
@@ -79,6 +81,16 @@ class Stage:
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
+        self.reached: dict[tuple[str, int], int] = {}
+        """By (topic, partition): the offset after the last batch that is durable."""
+        self.progress: Callable[[], int] = lambda: 0
+        """Counts whatever gets done inside of a batch."""
+        self.restored_records: Callable[[], int] = lambda: 0
+        """Counts the records that restores have read."""
+
+    def _done(self, message: Message) -> None:
+        self.reached[message.topic, message.partition] = message.offset + 1
+        self._consumer.done(message)
 
     @property
     def _consumer(self) -> BatchConsumer:
@@ -96,8 +108,17 @@ class Stage:
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in cast(Stream[Any], stream).noack().events():
             message = event.message
-            done = partial(self._consumer.done, message)
+            done = partial(self._done, message)
             self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, done))
+
+    async def fetch_positions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the next offset that the consumer would fetch, for each partition that has one."""
+        found: dict[tuple[str, int], int] = {}
+        for topic, number in wanted:
+            position = await self._consumer.position(TP(topic, number))
+            if position is not None:
+                found[topic, number] = position
+        return found
 
     def assign(self, partitions: Iterable[int]) -> None:
         """Make ``partitions`` the ones that this process works on."""
@@ -124,12 +145,15 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
     built.app.tables.add(
         OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
     )
+    built.progress = lambda: restorer.slices
+    built.restored_records = lambda: restorer.records
     return built
 
 
 def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHandler) -> Stage:
     """Return the app of a stage without a table."""
     built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
+    built.progress = lambda: handler.progress
     built.follow_assignment()
     return built
 

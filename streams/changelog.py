@@ -8,7 +8,7 @@ outcomes, so that events received = sum of outcomes can be proven from the log.
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import confluent_kafka as kafka
@@ -59,14 +59,31 @@ class TablePartition:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
 
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """Take in one record of the changelog."""
+        if key.startswith(POSITION_PREFIX):
+            if value is not None:
+                self.positions[key[len(POSITION_PREFIX) :].decode()] = decode_position(value)
+        elif value is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = value
+
 
 def position_key(topic: str) -> bytes:
     """Return the changelog key of the position row of ``topic``."""
     return POSITION_PREFIX + topic.encode()
 
 
-def restore(settings: Settings, changelog: str, partitions: Sequence[TablePartition], timeout_seconds: float = 60.0) -> int:
-    """Read the committed changelog into ``partitions``, up to its end, and return the number of records read.
+def restore(
+    settings: Settings,
+    changelog: str,
+    partitions: Sequence[TablePartition],
+    timeout_seconds: float = 60.0,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Read the committed changelog into ``partitions``, up to its end, and return the number of records read. ``on_read`` is
+    told how many each time that some have come.
 
     Blocking. The partitions must have been fenced before, so that nothing is written behind the end. Raises KafkaUnavailable,
     naming topic, partition and offset, when nothing arrives for ``timeout_seconds``.
@@ -93,11 +110,13 @@ def restore(settings: Settings, changelog: str, partitions: Sequence[TablePartit
         consumer.list_topics(changelog, timeout=timeout_seconds)
         consumer.assign([TopicPartition(changelog, number, kafka.OFFSET_BEGINNING) for number in wanted])
         while wanted:
-            for message in consumer.consume(10_000, _CONSUME_SECONDS):
+            messages = consumer.consume(10_000, _CONSUME_SECONDS)
+            on_read(len(messages))
+            for message in messages:
                 error = message.error()
                 number = message.partition() or 0
                 if error is None:
-                    _apply(wanted[number], message.key() or b"", message.value())
+                    wanted[number].apply(message.key() or b"", message.value())
                     next_offsets[number] = (message.offset() or 0) + 1
                     read += 1
                 elif error.code() == KafkaError._PARTITION_EOF:
@@ -117,16 +136,6 @@ def restore(settings: Settings, changelog: str, partitions: Sequence[TablePartit
     finally:
         consumer.close()
     return read
-
-
-def _apply(partition: TablePartition, key: bytes, value: bytes | None) -> None:
-    if key.startswith(POSITION_PREFIX):
-        if value is not None:
-            partition.positions[key[len(POSITION_PREFIX) :].decode()] = decode_position(value)
-    elif value is None:
-        partition.rows.pop(key, None)
-    else:
-        partition.rows[key] = value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@
     ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23)
     ├── MigrationError            a migration that was applied has been changed since
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
+    ├── SnapshotError             a snapshot can not be read, or is not of this stack (exit 2)
     ├── Fenced                    another worker owns the partition now; this one must exit
     └── StageFailed               a stage could not go on and must be restarted
 
@@ -72,6 +73,12 @@ class MigrationError(TierstreamError):
 
 class PositionError(TierstreamError):
     """The position row of a table partition does not fit its topic."""
+
+
+class SnapshotError(TierstreamError):
+    """A snapshot of `tierstream verify` can not be read or written, or is not of this stack."""
+
+    exit_code = 2
 
 
 class Fenced(TierstreamError):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import confluent_kafka as kafka
 from aiokafka import ConsumerRecord
@@ -29,7 +30,7 @@ class LogReader:
     def __init__(self, settings: Settings, topics: Sequence[str], timeout_seconds: float = 10.0) -> None:
         """Raises KafkaUnavailable when the brokers do not answer in time, or do not know a topic."""
         self._timeout_seconds = timeout_seconds
-        self._consumer = _consumer(settings, _READER)
+        self._consumer = committed_reader(settings, _READER)
         try:
             partitions = [TopicPartition(topic, number, kafka.OFFSET_BEGINNING) for topic in topics for number in self._partitions(topic)]
             self._consumer.assign(partitions)
@@ -43,7 +44,7 @@ class LogReader:
         first = self._consumer.poll(seconds)
         if first is None:
             return []
-        return [_record(message) for message in (first, *self._consumer.consume(_AT_ONCE, 0)) if self._holds_record(message)]
+        return [record_of(message) for message in (first, *self._consumer.consume(_AT_ONCE, 0)) if self._holds_record(message)]
 
     def read_to_end(self) -> list[Record]:
         """Return the rest of every topic, up to its end as it is now. Raises KafkaUnavailable when nothing comes in time."""
@@ -88,7 +89,7 @@ def committed_offsets(settings: Settings, group: str, topic: str, timeout_second
 
     Raises KafkaUnavailable.
     """
-    consumer = _consumer(settings, group)
+    consumer = committed_reader(settings, group)
     try:
         partitions = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic].partitions
         committed = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=timeout_seconds)
@@ -99,22 +100,28 @@ def committed_offsets(settings: Settings, group: str, topic: str, timeout_second
         consumer.close()
 
 
-def _consumer(settings: Settings, group: str) -> kafka.Consumer:
+def committed_reader(
+    settings: Settings, group: str, *, beginning: Literal["earliest", "error"] = "earliest", end_wait_ms: int = 50
+) -> kafka.Consumer:
+    """Return a consumer of committed records that commits nothing; it tells the end of each partition, after ``end_wait_ms``.
+
+    ``beginning`` says what follows when an offset is not there (any more): the log's first record, or an error.
+    """
     return kafka.Consumer(
         {
             **client_config(settings),
             "group.id": group,
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": beginning,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50,
+            "fetch.wait.max.ms": end_wait_ms,
         },
         logger=_librdkafka,
     )
 
 
-def _record(message: kafka.Message) -> Record:
+def record_of(message: kafka.Message) -> Record:
     """Return the record as the stages' own consumers have it."""
     key, value = message.key(), message.value()
     timestamp_type, timestamp = message.timestamp()

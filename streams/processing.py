@@ -63,9 +63,10 @@ class Flow(Protocol):
 class _Lane:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("batches", "held", "task")
+    __slots__ = ("batches", "held", "task", "under_way")
 
     def __init__(self) -> None:
+        self.under_way: Batch | None = None
         self.batches: asyncio.Queue[Batch] = asyncio.Queue()
         self.held: set[str] = set()
         self.task: asyncio.Task[None] | None = None
@@ -103,6 +104,11 @@ class Processing:
     def partitions(self) -> frozenset[int]:
         """The partitions that have a task."""
         return frozenset(self._lanes)
+
+    @property
+    def working(self) -> frozenset[tuple[str, int]]:
+        """The (topic, partition)s that have a batch under way."""
+        return frozenset((batch.topic, batch.partition) for lane in self._lanes.values() if (batch := lane.under_way) is not None)
 
     @property
     def preparing(self) -> frozenset[int]:
@@ -149,7 +155,9 @@ class Processing:
                         self._flow.release(topic, number)
                     lane.held.clear()
                 if batch.generation == self._generation():
+                    lane.under_way = batch
                     await _finish(worker.process(batch), self._finish_seconds)
+                    lane.under_way = None
                     batch.ack()
         except asyncio.CancelledError:
             raise

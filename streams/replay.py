@@ -5,7 +5,7 @@ position rows in the stage's changelog hold how many of each outcome there were,
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import NamedTuple
 
 from schemas.reasons import Reason
@@ -23,13 +23,17 @@ class Replayed(NamedTuple):
     after: bytes | None
 
 
-def replay(stage: TableStage, records: Iterable[Record], partitions: int) -> Iterator[Replayed]:
-    """Decide ``records`` again, from empty tables, and yield one decision each.
+def replay(
+    stage: TableStage, records: Iterable[Record], partitions: int, tables: MutableMapping[int, dict[bytes, bytes]] | None = None
+) -> Iterator[Replayed]:
+    """Decide ``records`` again and yield one decision each. ``tables`` holds the rows to begin with, by partition, and is kept up
+    to date; without it, all begin empty.
 
-    Records of one partition must come in offset order, from the topic's first on; partitions may be mixed in any way. Where a
-    stage has several input topics, the order between them is the caller's: the log does not hold it.
+    Records of one partition must come in offset order, from the topic's first on, or from where ``tables`` stands; partitions may
+    be mixed in any way. Where a stage has several input topics, the order between them is the caller's: the log does not hold it.
     """
-    tables: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)
+    if tables is None:
+        tables = defaultdict(dict)
     for record in records:
         rows = tables[record.partition]
         step = _step(stage, record, rows, partitions)

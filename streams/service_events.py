@@ -127,8 +127,39 @@ def enveloped(event: object, source: str, now: datetime) -> Enveloped:
     event_id = given.id or str(uuid.uuid4())
     value = _serialise(given, data, event_id, source, occurred_at)
     if len(value) > MAX_EVENT_BYTES:
-        raise Invalid([Fault(0, "data", f"takes more than {MAX_EVENT_BYTES} bytes when it is stored")])
+        raise Invalid([_too_large()])
     return Enveloped(given.team_id, event_id, value)
+
+
+def unchecked(event: dict[str, object], source: str, now: datetime) -> Enveloped:
+    """Return an event as it is in an envelope, though ``enveloped`` refuses it; a stage will make a dead letter of it.
+
+    Raises TypeError when it can not be encoded, Invalid when it is too large.
+    """
+    given_id, given_team, occurred_at = event.get("id"), event.get("team_id"), event.get("occurred_at")
+    event_id = str(uuid.uuid4()) if given_id is None else str(given_id)
+    team_id = canonical_team_id(given_team) or str(given_team)
+    value = orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": source,
+            "type": event.get("kind"),
+            "subject": team_id,
+            "time": now.astimezone(UTC) if occurred_at is None else occurred_at,
+            "datacontenttype": "application/json",
+            "correlationid": event_id,
+            "data": event.get("data"),
+        },
+        option=orjson.OPT_NON_STR_KEYS,
+    )
+    if len(value) > MAX_EVENT_BYTES:
+        raise Invalid([_too_large()])
+    return Enveloped(team_id, event_id, value)
+
+
+def _too_large() -> Fault:
+    return Fault(0, "data", f"takes more than {MAX_EVENT_BYTES} bytes when it is stored")
 
 
 def _serialise(given: IngestEvent, data: Data, event_id: str, source: str, occurred_at: datetime) -> bytes:

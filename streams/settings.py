@@ -19,7 +19,7 @@ from streams.errors import ConfigurationError
 PREFIX = "TIERSTREAM_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
-Role = Literal["gateway", "normalise", "classify", "audit", "forward", "feedback", "topics", "migrate"]
+Role = Literal["gateway", "normalise", "classify", "audit", "forward", "feedback", "topics", "migrate", "verify"]
 
 
 class Settings(BaseSettings):
@@ -71,6 +71,11 @@ class Settings(BaseSettings):
 
     gateway_host: str = Field(default="0.0.0.0", description="Address that the gateway listens on.")
     gateway_port: int = Field(default=8080, ge=0, le=65_535, description="Its port; 0 lets the system choose.")
+    gateway_spool: Path | None = Field(
+        default=None,
+        description="Directory, one for each gateway, for what Kafka does not acknowledge in time: it is answered as accepted and sent later; without one it is answered 503.",
+    )
+    gateway_spool_max_bytes: int = Field(default=1_073_741_824, ge=1_048_576, description="How large that spool may grow.")
     admin_host: str = Field(default="127.0.0.1", description="Address of `/readyz` and `/metrics`, in every process.")
     admin_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; one for each process of a machine.")
     ingest_tokens: SecretStr | None = Field(
@@ -97,6 +102,9 @@ class Settings(BaseSettings):
     session_timeout_seconds: float = Field(default=10.0, ge=6.0, description="A dead worker's partitions move on after this.")
     instance_id: str | None = Field(
         default=None, description="Static group member id: another one for each worker process of a stage, the same over its restarts."
+    )
+    stall_seconds: float = Field(
+        default=60.0, ge=1.0, description="A worker that has work and gets nothing done for this long stops, to be started again."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
     log_format: Literal["console", "json"] = Field(default="console", description="Lines for people, or JSON.")
@@ -166,6 +174,7 @@ REQUIRED: dict[Role, tuple[str, ...]] = {
     "feedback": ("kafka_bootstrap_servers", "postgres_dsn"),
     "topics": ("kafka_bootstrap_servers",),
     "migrate": ("postgres_dsn",),
+    "verify": ("kafka_bootstrap_servers", "postgres_dsn", "plans"),
 }
 """The settings that a role does not start without."""
 

@@ -17,6 +17,14 @@ Sleep = Callable[[float], Awaitable[object]]
 _PROBE_AFTER = 3
 """Failures in a row, of any callers, after which a service counts as away. One request that fails by itself stays below."""
 
+_AWAY: set[tuple[str, str]] = set()
+
+
+def services_away(stage: str) -> list[str]:
+    """Return the services that ``stage`` waits for now, in this process."""
+    return sorted(service for waiting, service in _AWAY if waiting == stage)
+
+
 _log = structlog.get_logger(__name__)
 
 
@@ -108,6 +116,7 @@ class Waiting:
 
     def _failed(self, error: Unavailable) -> None:
         self._failures += 1
+        _AWAY.add((self._stage, self._service))
         if self._failures == 1:
             WAITING.labels(self._stage, self._service).set(1)
             _log.warning("waiting", stage=self._stage, service=self._service, error=str(error))
@@ -115,5 +124,6 @@ class Waiting:
     def _answered(self) -> None:
         if self._failures:
             self._failures = 0
+            _AWAY.discard((self._stage, self._service))
             WAITING.labels(self._stage, self._service).set(0)
             _log.info("available_again", stage=self._stage, service=self._service)

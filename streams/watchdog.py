@@ -1,11 +1,25 @@
 """Is a stage getting on? A process that lives is no proof: a consumer can stall for ever without an error.
 
-``Watchdog.judge`` is pure but for what it remembers; ``observe`` gathers what it judges. Whoever finds a stage stalled ends
-the process, for a restart takes a partition over in seconds and an idle worker holds it for ever.
+``Watchdog.judge`` is pure but for what it remembers; ``Watch`` gathers what it judges. Whoever finds a stage stalled ends the
+process, for a restart takes its partitions over in seconds and an idle worker holds them for ever.
 """
 
+import asyncio
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams.app import Stage
+from streams.transport.client import client_config
+from streams.waiting import services_away
+
+LOOK_SECONDS = 5.0
+"""How often the ends of the logs are asked for."""
 
 TopicPartition = tuple[str, int]
 
@@ -14,14 +28,15 @@ TopicPartition = tuple[str, int]
 class Snapshot:
     """What a stage looks like at one moment.
 
-    ``reached`` is the next offset that the consumer would fetch, or, where records are being worked in, the first that is not
-    done; ``ends`` is the end of the committed log as a client of its own sees it, empty while Kafka does not answer.
+    ``reached`` is the next offset that the consumer would fetch (transaction markers are behind it, too), or, where records are
+    being worked in, the first that is not done; ``ends`` is the end of the committed log as a client of its own sees it, empty while Kafka does not answer.
     """
 
     assigned: bool
     rebalancing: bool
     restoring: Mapping[int, int]  # partition → records read so far
     working: frozenset[TopicPartition]  # a batch is under way or waits
+    progress: int  # counts whatever gets done inside of batches
     reached: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
     waiting_for: str | None = None  # a service that is known to be away, which is no stall but an outage
@@ -58,12 +73,77 @@ class Watchdog:
         elif seen.rebalancing:
             found.append(("rebalance", None, "a rebalance does not end"))
         for number, records in seen.restoring.items():
-            found.append((("restore", number), records, f"the table's partition {number} is not restored, {records} records are read, and nothing came"))
+            found.append(
+                (
+                    ("restore", number),
+                    records,
+                    f"the table's partition {number} is not restored, {records} records are read, and nothing came",
+                )
+            )
         for partition in seen.working | seen.ends.keys():
             topic, number = partition
             reached, end = seen.reached.get(partition, 0), seen.ends.get(partition)
             if partition in seen.working:
-                found.append((("work", partition), reached, f"{topic}, partition {number}, does not get past offset {reached}"))
+                sentence = f"{topic}, partition {number}, does not get past offset {reached}"
+                found.append((("work", partition), (reached, seen.progress), sentence))
             elif end is not None and end > reached and number not in seen.restoring:
-                found.append((("fetch", partition), reached, f"{topic}, partition {number}, is read up to {reached} of {end}, and nothing is fetched"))
+                found.append(
+                    (
+                        ("fetch", partition),
+                        reached,
+                        f"{topic}, partition {number}, is read up to {reached} of {end}, and nothing is fetched",
+                    )
+                )
         return found
+
+
+class Watch:
+    """Looks at a running stage. Its view of the logs' ends comes from a Kafka client of its own, for the stage's may be what is stuck."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._watchdog = Watchdog(stage.name, stage.settings.stall_seconds)
+        self._admin: AdminClient | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._looked_at = 0.0
+
+    async def look(self) -> str | None:
+        """Return the sentence about what stalls, or None."""
+        now = time.monotonic()
+        if now - self._looked_at >= min(LOOK_SECONDS, self._stage.settings.stall_seconds / 4):
+            self._looked_at = now
+            await self._measure()
+        return self._watchdog.judge(now, self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        stage, processing = self._stage, self._stage.processing
+        away = services_away(stage.name)
+        return Snapshot(
+            processing.assigned,
+            bool(stage.app.rebalancing),
+            dict.fromkeys(processing.preparing, stage.restored_records()),
+            processing.working,
+            stage.progress(),
+            {**self._positions, **{partition: stage.reached.get(partition, 0) for partition in processing.working}},
+            self._ends,
+            away[0] if away else None,
+        )
+
+    async def _measure(self) -> None:
+        """Ask where the logs end and where the consumer is. What can not be learnt is left out: an outage is no stall."""
+        wanted = [(topic, number) for topic in self._stage.sources for number in self._stage.processing.partitions]
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                self._positions = await self._stage.fetch_positions(wanted)
+            self._ends = await asyncio.to_thread(self._committed_ends, wanted) if wanted else {}
+        except (KafkaException, TimeoutError):
+            self._ends = {}
+
+    def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if self._admin is None:
+            self._admin = AdminClient(client_config(self._stage.settings), logger=logging.getLogger("librdkafka"))
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
+        answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=LOOK_SECONDS)
+        return {(tp.topic, tp.partition): future.result(LOOK_SECONDS).offset for tp, future in answers.items()}

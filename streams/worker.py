@@ -12,7 +12,9 @@ from streams import topics
 from streams.admin import Health, serve_admin
 from streams.app import Stage
 from streams.errors import StageFailed, TierstreamError
+from streams.metrics import STALLED
 from streams.settings import Settings
+from streams.watchdog import Watch
 
 STOP_SECONDS = 8.0
 """How long an orderly stop may take; the supervisor's own grace is longer."""
@@ -66,6 +68,7 @@ async def _running(stage: Stage) -> AsyncIterator[None]:
 async def _watch(stage: Stage, health: Health) -> None:
     """Return never, or raise when the stage can not go on. Keeps its state of health up to date meanwhile."""
     failure = asyncio.ensure_future(stage.processing.failure)
+    watch = Watch(stage)
     while True:
         done, _ = await asyncio.wait({failure}, timeout=0.5)
         if done:
@@ -75,6 +78,11 @@ async def _watch(stage: Stage, health: Health) -> None:
             if isinstance(reason, TierstreamError):
                 raise reason
             raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
+        stalled = await watch.look()
+        if stalled is not None:
+            health.set(stage.name, False, stalled)
+            STALLED.labels(stage.name).set(1)
+            raise StageFailed(stalled)
         restoring = stage.processing.preparing
         owned = stage.processing.partitions
         health.set(

@@ -18,14 +18,16 @@ from agents.normalise import Rules
 from agents.stages import ClassifyStage, NormaliseStage
 from schemas.razorpay import landing_key
 from schemas.reasons import Reason
+from streams.changelog import Position, encode_position, position_key
 from streams.dead_letters import Origin, dead_letter_headers
 from streams.demo.books import Evidence
-from streams.demo.lives import EVENTS
+from streams.demo.lives import EVENTS, Delivery
 from streams.demo.story import Story
 from streams.gateway.ingest import accept
 from streams.processing import Record
 from streams.settings import Settings, load_plans
 from streams.stores.audit_log import AuditRow
+from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
 from streams.transport.exactly_once import TableStage
 from streams.transport.partitioner import partition_of
 
@@ -40,10 +42,10 @@ class Log:
     now_ms: int
     topics: defaultdict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
 
-    def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> Record:
-        """Add a record to the partition of its key, and return it."""
+    def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Any = (), partition: int | None = None) -> Record:
+        """Add a record to the partition of its key, unless another is given, and return it."""
         self.now_ms += 1
-        partition = partition_of(key or b"", self.partitions)
+        partition = partition_of(key or b"", self.partitions) if partition is None else partition
         offset = sum(record.partition == partition for record in self.topics[topic])
         made = record(topic, key, value, headers, partition=partition, offset=offset, timestamp=self.now_ms)
         self.topics[topic].append(made)
@@ -64,9 +66,10 @@ def record(
 class PretendedStage:
     """A stage with its table, working in one record at a time."""
 
-    def __init__(self, stage: TableStage, log: Log) -> None:
-        self._stage, self._log = stage, log
+    def __init__(self, stage: TableStage, log: Log, changelog: str) -> None:
+        self._stage, self._log, self._changelog = stage, log, changelog
         self._rows: dict[bytes, bytes] = {}
+        self._positions: dict[tuple[str, int], Position] = {}
         self.counted: Counter[str] = Counter()
 
     def work_in(self, record: Record) -> list[Record]:
@@ -74,20 +77,63 @@ class PretendedStage:
         step = self._stage.step(record, self._rows)
         if step.key is not None and step.row is not None:
             self._rows[step.key] = step.row
+            self._log.append(self._changelog, step.key, step.row, partition=record.partition)
         self.counted[step.reason] += 1
+        self._advance(record, step.reason)
         if step.error is not None:
             origin = Origin(self._stage.name, record.topic, record.partition, record.offset)
             headers = dead_letter_headers(record.headers, origin, step.reason, step.error)
             self._log.append("dead.letters", record.key, record.value, headers)
         return [self._log.append(output.topic, output.key, output.value, output.headers) for output in step.outputs]
 
+    def _advance(self, record: Record, reason: Reason) -> None:
+        where = (record.topic, record.partition)
+        position = self._positions.get(where, Position(topic_id_of(record.topic), 0))
+        self._positions[where] = position = position.advanced(record.offset + 1, Counter([reason]))
+        self._log.append(self._changelog, position_key(record.topic), encode_position(position), partition=record.partition)
+
+
+def topic_id_of(topic: str) -> str:
+    """The id of a pretended topic."""
+    return f"id of {topic}"
+
+
+@dataclass(frozen=True)
+class Pretended:
+    """What a stack holds that does everything right."""
+
+    log: Log
+    answers: tuple[tuple[Delivery, int], ...]
+    counted: dict[str, Counter[str]]
+    rows: Mapping[str, AuditRow]
+    ledger: Mapping[str, str]
+    mails: tuple[dict[str, Any], ...]
+
 
 def pretend(story: Story, settings: Settings, now: float) -> Evidence:
     """Return the evidence that a stack leaves which does everything right."""
+    pretended = played_out(story, settings, now)
+    log = pretended.log
+    return Evidence(
+        answers=pretended.answers,
+        webhooks=log.held("razorpay.webhooks"),
+        team_events=log.held("team.events"),
+        audit_events=log.held("audit.events"),
+        tiers=log.held("tier.current"),
+        dead_letters=log.held("dead.letters"),
+        counted=pretended.counted,
+        rows=tuple(pretended.rows.values()),
+        ledger=pretended.ledger,
+        mails=pretended.mails,
+    )
+
+
+def played_out(story: Story, settings: Settings, now: float) -> Pretended:
+    """Tell ``story`` to a pretended stack, to its end."""
     assert settings.plans is not None
     log = Log(settings.partitions, int(now * 1000))
-    normalise = PretendedStage(NormaliseStage(settings, Rules(load_plans(settings.plans))), log)
-    classify = PretendedStage(ClassifyStage(settings), log)
+    normalise = PretendedStage(NormaliseStage(settings, Rules(load_plans(settings.plans))), log, NORMALISE_CHANGELOG.name)
+    classify = PretendedStage(ClassifyStage(settings), log, CLASSIFY_CHANGELOG.name)
     answers = []
     for delivery in story.deliveries:
         status = (
@@ -107,18 +153,8 @@ def pretend(story: Story, settings: Settings, now: float) -> Evidence:
                 if produced.topic == "team.events":
                     classify.work_in(produced)
     rows, ledger, mails = _ends(log, datetime.fromtimestamp(now, UTC))
-    return Evidence(
-        answers=tuple(answers),
-        webhooks=log.held("razorpay.webhooks"),
-        team_events=log.held("team.events"),
-        audit_events=log.held("audit.events"),
-        tiers=log.held("tier.current"),
-        dead_letters=log.held("dead.letters"),
-        counted={"normalise": normalise.counted, "classify": classify.counted},
-        rows=tuple(rows.values()),
-        ledger=ledger,
-        mails=tuple(mails),
-    )
+    counted = {"normalise": normalise.counted, "classify": classify.counted}
+    return Pretended(log, tuple(answers), counted, rows, ledger, tuple(mails))
 
 
 def _ends(log: Log, now: datetime) -> tuple[Mapping[str, AuditRow], Mapping[str, str], list[dict[str, Any]]]:

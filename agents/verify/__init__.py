@@ -248,7 +248,7 @@ class _Verification:
             letters.judge(group)
 
     def _note_what_was_cut(self) -> None:
-        cut = self._tables.cut()
+        cut = self._tables.cut
         if not cut:
             return
         begins = sorted({topic for _, topic in cut})

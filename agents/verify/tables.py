@@ -116,16 +116,10 @@ class TableChecks:
         self._is_team_events_cut = any(bounds.first for bounds in logs.bounds(TEAM_EVENTS).values())
         self.decided: dict[tuple[int, int, int], Decided] = {}
         """What was decided again, by stage, topic (indexes) and partition."""
+        self.cut: dict[tuple[StageName, str], list[int]] = {}
+        """Partitions, by stage and input topic, whose log does not reach back to where a replay must begin."""
         self.facts_read: dict[int, int] = {}
         """Up to where ``team.events`` was read."""
-
-    def cut(self) -> dict[tuple[str, str], list[int]]:
-        """Return by stage and topic the partitions whose log does not reach back to where a replay must begin."""
-        found: dict[tuple[str, str], list[int]] = {}
-        for (stage, topic, partition), decided in self.decided.items():
-            if not decided.is_whole:
-                found.setdefault((STAGES[stage], TOPICS[topic]), []).append(partition)
-        return found
 
     def is_whole(self, stage: StageName, partition: int | None = None) -> bool:
         """Whether a partition of a stage (None: each) was decided again from the beginning."""
@@ -191,11 +185,13 @@ class TableChecks:
             self._positions.differs("position", str(error))
             is_right = False
         is_this_topic = position is None or position.topic_id == found.topic_id
-        is_whole = is_this_topic and (bounds.first <= start or limit <= start)
+        is_cut = bounds.first > start and limit > start
+        if is_cut:
+            self.cut.setdefault((name, topic.name), []).append(number)
         limit = max(limit, committed) if is_this_topic else 0  # what was committed was worked in, whatever the position says
         before = from_snapshot.outcomes if from_snapshot else {}
         begin = max(start, bounds.first)
-        return Input(topic, found.topic_id, begin, bounds.end, start, limit, is_whole, is_right, position, before)
+        return Input(topic, found.topic_id, begin, bounds.end, start, limit, is_this_topic and not is_cut, is_right, position, before)
 
     def _decide_again(
         self,

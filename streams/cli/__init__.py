@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, run, stack
+from streams.cli import broker, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 stack.register(app)
 run.register(app)
 broker.register(app)
+verify.register(app)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import structlog
 from streams.admin import Health, serve_admin
 from streams.errors import KafkaUnavailable, StageFailed
 from streams.gateway.app import create_app
+from streams.gateway.spooling import SpoolingProducer
 from streams.listen import listen, serving
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
@@ -27,14 +28,16 @@ log = structlog.stdlib.get_logger(__name__)
 async def run(settings: Settings, stop: asyncio.Event, *, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve until ``stop`` is set; then let requests in flight finish, flush, and return, within 10 s.
 
-    Kafka need not be there: requests are answered 503 until it is. ``on_ready`` is called with the public URL once the port
+    Kafka need not be there: until it is, requests are answered 503, or go to the spool if one is set. ``on_ready`` is called with the public URL once the port
     listens. Raises ConfigurationError for a missing secret or a taken port, StageFailed when the producer can not go on.
     """
     settings.require("gateway")
     health = Health()
     async with AsyncExitStack() as stack:
-        producer = AcknowledgedProducer(settings)
+        producer = SpoolingProducer(settings) if settings.gateway_spool else AcknowledgedProducer(settings)
         stack.push_async_callback(producer.close, FLUSH_SECONDS)
+        if isinstance(producer, SpoolingProducer):
+            health.watch("spool", producer.state)
         app = create_app(settings, producer)
         listener = listen(settings.gateway_host, settings.gateway_port, "GATEWAY")
         stack.callback(listener.close)
@@ -62,14 +65,14 @@ async def _first(*events: asyncio.Event) -> None:
             wait.cancel()
 
 
-async def _watch_kafka(settings: Settings, producer: AcknowledgedProducer, health: Health) -> None:
+async def _watch_kafka(settings: Settings, producer: AcknowledgedProducer | SpoolingProducer, health: Health) -> None:
     topics = [topic.full_name(settings) for topic in (RAZORPAY_WEBHOOKS, LOOPS_WEBHOOKS, TEAM_EVENTS, DEAD_LETTERS)]
     health.set("kafka", False, "not asked yet")
     while True:
         try:
             await producer.check(topics, timeout_seconds=CHECK_SECONDS)
         except KafkaUnavailable as error:
-            health.set("kafka", False, str(error))
+            health.set("kafka", settings.gateway_spool is not None, str(error))  # with a spool requests are still taken
         else:
             health.set("kafka", True, f"{settings.kafka_bootstrap_servers} answers and has every topic")
         await asyncio.sleep(CHECK_INTERVAL_SECONDS)

@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from streams.publisher.frames import frame_at_or_after, framed, is_torn
+from streams.publisher.frames import HEADER, frame_at_or_after, framed, is_torn
 
 MAX_SEGMENT_BYTES = 1_048_576
 """Small, for a segment is read whole; its space comes back only once all of it is acknowledged."""
@@ -43,7 +44,7 @@ def open_private(path: str, flags: int) -> int:
 class Appended(NamedTuple):
     """How many of the records are in the spool now, the first ones; and why not all."""
 
-    count: int
+    kept: int
     problem: str | None = None
 
 
@@ -119,12 +120,14 @@ class Spool:
         assert not (read and self.unread)
         appended = 0
         while appended < len(payloads):
+            if self._size + HEADER.size + len(payloads[appended]) > self._max_bytes:
+                return Appended(appended, f"the spool has reached its limit of {self._max_bytes} bytes")
             try:
                 segment = self._writable()
             except OSError as error:
                 return Appended(appended, _because(error))
             batch, ends = bytearray(), list[int]()
-            for payload in payloads[appended:]:
+            for payload in islice(payloads, appended, None):
                 frame = framed(payload)
                 if self._size + len(batch) + len(frame) > self._max_bytes:
                     break
@@ -132,8 +135,6 @@ class Spool:
                 ends.append(segment.size + len(batch))
                 if ends[-1] >= self._segment_bytes:
                     break
-            if not ends:
-                return Appended(appended, f"the spool has reached its limit of {self._max_bytes} bytes")
             try:
                 self._write(segment, batch)
             except OSError as error:

@@ -1,13 +1,13 @@
 """The seam between delivery and Kafka: what delivery needs of a producer, and librdkafka's producer set up for it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streams.errors import ConfigurationError
-from streams.logging import LIBRDKAFKA, Throttle
+from streams.logging import LIBRDKAFKA, ThrottledLogs
 from streams.settings import Settings
 from streams.transport.client import producer_config
 from streams.transport.producer import MAX_MESSAGE_BYTES
@@ -32,7 +32,7 @@ class Transport(Protocol):
     def poll(self, timeout: float) -> int:
         """Call the callbacks that are due; wait for one at most ``timeout`` seconds. Returns how many were called."""
 
-    def purge(self) -> None:
+    def purge(self, *, blocking: bool = True) -> None:
         """Give up everything that is not acknowledged; each record's callback gets an error."""
 
 
@@ -56,13 +56,9 @@ def kafka_transport(settings: Settings, *, linger_ms: float) -> Transport:
 
     Raises ConfigurationError when none can be made of the settings. Kafka need not be there.
     """
-    throttle = Throttle()
-    log = logging.getLogger(LIBRDKAFKA)
-
-    def on_error(error: KafkaError) -> None:
-        if throttle.passes(error.name()):
-            log.warning("%s", error.str())
-
+    log = logging.getLogger(f"{LIBRDKAFKA}.publisher")
+    if not log.filters:
+        log.addFilter(ThrottledLogs())  # a service's logging is its own, and would get each of ten tries a second
     config = {
         **producer_config(settings),
         "linger.ms": linger_ms,
@@ -72,7 +68,7 @@ def kafka_transport(settings: Settings, *, linger_ms: float) -> Transport:
         "reconnect.backoff.max.ms": 1_000,
         "socket.connection.setup.timeout.ms": 5_000,
         "socket.nagle.disable": True,
-        "error_cb": on_error,
+        "error_cb": lambda error: log.warning("%s", error.str()),
     }
     try:
         return Producer(config, logger=log)

@@ -167,6 +167,7 @@ class TransactionalWorker:
         produce(Output(self._changelog, position_key(batch.topic), encode_position(position), (), self.table.number))
         await self._until_answered(writer.commit, CALL_SECONDS)
         self.table.positions[batch.topic] = position
+        self._restorer.slices += 1
         count_outcomes(self._stage.name, outcomes)
         POSITION.labels(self._stage.name, batch.topic, batch.partition).set(position.next_offset)
         return end
@@ -186,7 +187,8 @@ class TransactionalWorker:
         except Exception as error:
             # ``step`` is pure, so a second try would fail alike: the record goes to the dead letters, whole.
             self._failures += 1
-            log.exception("a record could not be decided on", topic=record.topic, partition=record.partition, offset=record.offset)
+            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            log.error("a record could not be decided on", **where, kind=type(error).__name__, exc_info=self._failures == 1)
             if self._failures >= MAX_FAILURES_IN_A_ROW:
                 raise StageFailed(f"{self._stage.name} failed on {self._failures} records in a row; the log above says where.") from error
             return Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {self._stage.name}")
@@ -219,6 +221,10 @@ class Restorer:
         self._waiting: list[tuple[TablePartition, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.kafka = Waiting(stage, "kafka")
+        self.records = 0
+        """Records read by all restores so far."""
+        self.slices = 0
+        """Transactions committed so far, of all partitions."""
         self.pool = pool
 
     async def restore(self, table: TablePartition) -> None:
@@ -246,12 +252,15 @@ class Restorer:
     async def _restore_in_thread(self, tables: list[TablePartition]) -> None:
         await asyncio.get_running_loop().run_in_executor(self.pool, self._restore, tables)
 
+    def _count(self, records: int) -> None:
+        self.records += records
+
     def _restore(self, tables: list[TablePartition]) -> None:
         began = time.monotonic()
         for table in tables:
             table.rows.clear()
             table.positions.clear()
-        records = restore(self._settings, self._changelog, tables)
+        records = restore(self._settings, self._changelog, tables, on_read=self._count)
         self._inputs.check(tables)
         numbers = sorted(table.number for table in tables)
         log.info(

@@ -10,6 +10,7 @@ Agents, assignment, rebalances and offset commits stay Faust's; what changes:
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
@@ -63,6 +64,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             check_crcs=conf.broker_check_crcs,
             **driver.credentials_to_aiokafka_auth(_credentials(conf.broker_credentials), conf.ssl_context),
         )
+
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer."""
+        # While a broker is away, aiokafka's fetcher lets the cancellation of a task of its own out of ``close``.
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its committed offset, or to its beginning; return the committed offsets there are."""
@@ -185,7 +192,9 @@ class BatchConsumer(driver.Consumer):
 
     def done(self, message: Message) -> None:
         """Let the offset after this batch be committed: all of it is durable, and so are the partition's batches before it."""
-        super().ack(message)
+        committed = self._committed_offset[message.tp]
+        if committed is None or message.offset >= committed:
+            self._acked[message.tp].append(message.offset)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets inside a batch, commit markers and compacted records look like gaps to Faust; they are none."""
@@ -197,7 +206,6 @@ class BatchConsumer(driver.Consumer):
             return None
         newest: int = max(acked)
         acked.clear()
-        self._acked_index[tp].clear()
         return newest + 1
 
 

@@ -98,4 +98,4 @@ def _translated(error: KafkaException, action: str) -> Exception:
         return Fenced(f"Another worker has taken over (could not {action}); this one stops and starts again.")
     if cause.retriable() or cause.code() == KafkaError._TIMED_OUT:
         return KafkaUnavailable(f"Kafka does not answer (could not {action}).")
-    return StageFailed(f"Kafka: could not {action}: {cause.str()}.")
+    return StageFailed(f"Kafka: could not {action} ({cause.str()}); this worker stops and starts again from what is committed.")

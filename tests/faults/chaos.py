@@ -17,8 +17,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from streams.cli.verify import verify_running
 from streams.embedded.stack import Stack, StackOptions, start_stack
 from streams.settings import Settings
+from streams.verify.report import Report as VerifyReport
 from tests.faults.faults import STAGES, Fault, Faults
 from tests.faults.traffic import Traffic, traffic
 from tests.topic_io import alter_topic, read_json
@@ -54,6 +56,7 @@ class Report:
 
     plan: Plan
     findings: Findings
+    verified: VerifyReport
     counts: dict[str, int]
     seconds: float
     traffic: Traffic
@@ -74,6 +77,7 @@ class Report:
             "wrong": len(findings.wrong),
             "duplicate_rows": len(findings.duplicate_rows),
             "duplicate_mails": len(findings.duplicate_mails),
+            "verify_clean": self.verified.clean,
             "slowest_answer_seconds": round(latencies[-1], 3) if latencies else None,
             "seconds": round(self.seconds, 1),
         }
@@ -95,7 +99,8 @@ async def run(plan: Plan, console: Console) -> Report:
             progress.update(bar, completed=stream.accepted, description="settling")
             await _settle(stack, plan.settle_seconds)
         findings = await compare(stack.settings, stack.postgres, stack.loops)
-        return Report(plan, findings, dict(faults.count), time.monotonic() - began, stream)
+        verified = await asyncio.to_thread(verify_running, stack.settings)
+        return Report(plan, findings, verified, dict(faults.count), time.monotonic() - began, stream)
 
 
 def _compact_eagerly(settings: Settings) -> None:
@@ -167,9 +172,10 @@ def main() -> int:
     report = asyncio.run(run(plan, console))
     console.print_json(json.dumps(report.as_json()))
     console.print(str(report.findings), soft_wrap=True)
+    console.print("\n".join(["tierstream verify:", *(report.verified.differences() or ["clean"])]), soft_wrap=True)
     if arguments.out:
         write(arguments.out, report)
-    return 0 if report.findings.exact else 1
+    return 0 if report.findings.exact and report.verified.clean else 1
 
 
 def write(path: Path, report: Report) -> None:

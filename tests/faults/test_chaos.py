@@ -15,5 +15,6 @@ async def test_whatever_dies_rows_and_mails_are_those_of_a_sequential_run() -> N
     report = await run(plan, console)
 
     assert report.findings.exact, f"seed {plan.seed}\n{report.findings}"
+    assert report.verified.clean, f"seed {plan.seed}\n{report.verified.differences()}"
     assert all(report.counts[f"kills of {stage}"] >= 2 for stage in ("normalise", "classify", "audit", "forward"))
     assert report.findings.rows > 200

@@ -7,7 +7,7 @@ import pytest
 from streams.watchdog import Snapshot, Watchdog
 
 PARTITION = ("team.events", 3)
-RESTING = Snapshot(True, False, {}, frozenset(), {PARTITION: 10}, {PARTITION: 10})
+RESTING = Snapshot(True, False, {}, frozenset(), 0, {PARTITION: 10}, {PARTITION: 10})
 
 
 def judged(*moments: tuple[float, Snapshot]) -> list[str | None]:

@@ -1,0 +1,113 @@
+"""``tierstream verify``: prove the accounting."""
+
+import json
+import secrets
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streams.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from agents.verify import Options, Tell
+    from streams.verify.report import Report
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(verify)
+
+
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    shuffle: Annotated[int, typer.Option(min=0, metavar="N", help="Replay N random orders of each team's facts as well.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of those orders, to repeat a run.")] = None,
+    snapshot: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Begin where this snapshot ends.")] = None,
+    write_snapshot: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a snapshot here if nothing differs.")] = None,
+) -> None:
+    """Prove the accounting from topics and database: every event one outcome, every transition one row, every mail one entry.
+
+    Reads only, also while everything runs; what is not worked in yet is told as pending. Exit 1 when anything differs.
+
+    Example: tierstream verify --snapshot last.snapshot --write-snapshot last.snapshot
+    """
+    from agents.verify import Options
+    from streams.logging import configure_logging
+    from streams.verify.snapshot import Snapshot, SnapshotWriter
+
+    settings = load_settings()
+    settings.require("verify")
+    configure_logging(settings)
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    with ExitStack() as stack:
+        begin = stack.enter_context(Snapshot(snapshot)) if snapshot else None
+        writer = stack.enter_context(SnapshotWriter(write_snapshot)) if write_snapshot else None
+        with _progress() as progress:
+            task = progress.add_task("connecting", total=None)
+            report = verify_running(
+                settings,
+                Options(shuffle, seed, begin, writer),
+                lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+            )
+    if as_json:
+        extra = {"seed": seed} if shuffle else {}
+        print(json.dumps({**report.as_json(), **extra}, indent=2))
+    else:
+        show(report, Console(highlight=False, markup=False, emoji=False))
+        if shuffle:
+            print(f"orders: seed {seed} (repeat with --shuffle {shuffle} --seed {seed})")
+    if write_snapshot:
+        written = f"snapshot written to {write_snapshot}" if report.clean else "no snapshot is written, for something differs"
+        print(written, file=sys.stderr)
+    raise typer.Exit(0 if report.clean else 1)
+
+
+def verify_running(settings: Settings, options: "Options | None" = None, tell: "Tell | None" = None) -> "Report":
+    """Verify the stack that ``settings`` lead to, and return the report. Blocking; call it in a thread beside an event loop.
+
+    Raises TopologyError, KafkaUnavailable, PostgresUnavailable, SnapshotError, ConfigurationError.
+    """
+    from agents.verify import Options
+    from agents.verify import verify as compare
+    from streams import topics
+    from streams.stores.accounts import StoredAccounts
+    from streams.verify.logs import KafkaLogs
+
+    assert settings.postgres_dsn is not None  # ``require`` saw to it
+    topics.check(settings)
+    with StoredAccounts(settings.postgres_dsn.get_secret_value()) as stores, KafkaLogs(settings) as logs:
+        return compare(settings, logs, stores, options or Options(), tell or (lambda what, done, total: None))
+
+
+def show(report: "Report", console: Console) -> None:
+    """Print the checks as a table, then every difference, then what could not be checked."""
+    table = Table("check", "compared", "differ", "pending or not checked", box=None, pad_edge=False)
+    for check in report.checks:
+        beside = [*_counts(check.pending), *(f"{words} (not checked)" for words in _counts(check.unchecked))]
+        style = "red" if check.differing else ""
+        table.add_row(check.name, f"{check.compared:,}", f"{check.differing:,}", ", ".join(beside), style=style)
+    console.print(table)
+    for line in report.differences():
+        console.print(line, soft_wrap=True)
+    for note in report.notes:
+        console.print(note, soft_wrap=True)
+    differing = sum(check.differing for check in report.checks)
+    found = "1 difference." if differing == 1 else f"{differing:,} differences."
+    console.print("Everything agrees." if report.clean else found, style="bold")
+
+
+def _counts(counted: "Counter[str]") -> list[str]:
+    return [f"{count:,} {words}" for words, count in counted.items() if count]
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

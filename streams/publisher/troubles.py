@@ -1,0 +1,44 @@
+"""What goes wrong, told by delivery's own thread: whoever publishes must not even wait for a log line."""
+
+import logging
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from streams.logging import Throttle
+
+MAX_WAITING = 10_000
+
+OnTrouble = Callable[[str, str], None]
+"""Called with ("invalid" | "dropped", one sentence) for each event that is refused or lost. No sentence holds an event's values."""
+
+log = logging.getLogger(__name__)
+
+
+class Troubles:
+    """Reports from any thread, told in one."""
+
+    def __init__(self, on_trouble: OnTrouble | None) -> None:
+        self._on_trouble = on_trouble
+        self._reports: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        self.throttle = Throttle()
+
+    def report(self, outcome: str, sentence: str) -> None:
+        """Have an event's fate told: each to ``on_trouble``, the first of each outcome to the log. Never waits."""
+        if self._reports.qsize() < MAX_WAITING:
+            self._reports.put((outcome, sentence))
+
+    def tell(self) -> None:
+        """Tell what was reported."""
+        while not self._reports.empty():
+            outcome, sentence = self._reports.get_nowait()
+            self.warn(outcome, sentence)
+            if self._on_trouble is not None:
+                try:
+                    self._on_trouble(outcome, sentence)
+                except Exception:
+                    log.exception("on_trouble raised")
+
+    def warn(self, kind: str, sentence: str) -> None:
+        """Log one sentence, unless one of its kind was logged just before."""
+        if self.throttle.passes(kind):
+            log.warning("%s", sentence)

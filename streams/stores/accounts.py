@@ -1,0 +1,74 @@
+"""Reading the tables whole, for a verification: every row of ``audit_log`` and of ``forwarder_sent`` as of one moment."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+import asyncpg
+
+from streams.stores.audit_log import AuditRow
+from streams.stores.pool import TIMEOUT_SECONDS, describe_server, translate
+
+_ROWS_AT_ONCE = 5_000
+_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
+_AUDIT_LOG = f"select {', '.join(AuditRow._fields)} from audit_log"
+_LEDGER = "select audit_id, template_kind, classification from forwarder_sent"
+
+T = TypeVar("T")
+
+
+class LedgerLine(NamedTuple):
+    """What the ledger says of one mail."""
+
+    audit_id: uuid.UUID
+    kind: str
+    classification: str
+
+
+class StoredAccounts:
+    """Both tables, in one read-only transaction. Blocking, with an event loop of its own: use it in a thread of its own.
+
+    Rows come in no order, some thousands in memory at a time.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        """Connect. Raises PostgresUnavailable, ConfigurationError."""
+        self._server = describe_server(dsn)
+        self._runner = asyncio.Runner()
+        try:
+            self._connection = self._run(lambda: asyncpg.connect(dsn, timeout=TIMEOUT_SECONDS))
+            self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+            self._run(self._transaction.start)
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def __enter__(self) -> "StoredAccounts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.terminate()
+        self._runner.close()
+
+    def audit_rows(self) -> Iterator[AuditRow]:
+        """Yield every row of ``audit_log``. Raises PostgresUnavailable."""
+        return (AuditRow(*row.values()) for row in self._rows(_AUDIT_LOG))
+
+    def ledger(self) -> Iterator[LedgerLine]:
+        """Yield what ``forwarder_sent`` says of every mail. Raises PostgresUnavailable."""
+        return (LedgerLine(*row.values()) for row in self._rows(_LEDGER))
+
+    def _rows(self, query: str) -> Iterator[asyncpg.Record]:
+        cursor = self._run(lambda: self._connection.cursor(query))
+        while rows := self._run(lambda: cursor.fetch(_ROWS_AT_ONCE, timeout=TIMEOUT_SECONDS)):
+            yield from rows
+
+    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def made() -> T:
+            return await call()
+
+        try:
+            return self._runner.run(made())
+        except _FAULTS as error:
+            raise translate(error, self._server) from error

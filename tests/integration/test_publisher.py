@@ -1,0 +1,158 @@
+"""Publishing to a real Kafka that dies, from a real process that dies: every event arrives, in order, and nobody waits for it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Message
+
+from streams import topics
+from streams.embedded.kafka import EmbeddedKafka
+from streams.publisher import Publisher
+from streams.settings import Settings
+from streams.topics import TEAM_EVENTS
+from streams.transport.partitioner import partition_of
+from tests.conftest import PARTITIONS
+from tests.publishing_service import TEAMS, publish
+from tests.topic_io import Json, read_all, until
+
+SERVICE = Path(__file__).parents[1] / "publishing_service.py"
+NOWHERE = "127.0.0.1:1"
+
+P99_SECONDS = 0.01
+"""The promise is 0.001 s; the factor is for a machine that does other things beside the test."""
+
+
+async def events_of(settings: Settings) -> list[Json]:
+    """Every event on the topic, in the order of each partition; each is where its key belongs."""
+
+    def event(message: Message) -> Json:
+        value: Json = json.loads(message.value() or b"")
+        assert message.key() == value["subject"].encode()
+        assert message.partition() == partition_of(value["subject"].encode(), PARTITIONS)
+        return value
+
+    return [event(message) for message in await asyncio.to_thread(read_all, settings, TEAM_EVENTS.name)]
+
+
+def used_by_team(events: list[Json]) -> dict[str, list[int]]:
+    """What was used, for each team in its order; a repeated id counts once and has the same content."""
+    seen: dict[str, Json] = {}
+    found: dict[str, list[int]] = {}
+    for event in events:
+        if event["id"] not in seen:
+            found.setdefault(event["subject"], []).append(event["data"]["used"])
+        assert seen.setdefault(event["id"], event) == event
+    return found
+
+
+def in_order(count: int) -> dict[str, list[int]]:
+    return {team: list(range(number, count, len(TEAMS))) for number, team in enumerate(TEAMS)}
+
+
+async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_event_no_order_and_no_millisecond(tmp_path: Path) -> None:
+    kafka = EmbeddedKafka(tmp_path / "kafka")
+    settings = Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1)
+    took: list[float] = []
+    stop = asyncio.Event()
+
+    async def publish_on() -> None:
+        began = time.monotonic()
+        while not stop.is_set():
+            before = time.perf_counter()
+            assert publish(publisher, len(took)) is not None
+            took.append(time.perf_counter() - before)
+            await asyncio.sleep(max(0.0, began + len(took) / 200 - time.monotonic()))
+
+    try:
+        await kafka.start()
+        await asyncio.to_thread(topics.apply, settings)
+        async with Publisher(source="test", spool=tmp_path / "spool", settings=settings) as publisher:
+            publishing = asyncio.create_task(publish_on())
+            await until(lambda: publisher.stats().sent > 100, "events are sent")
+            kafka.kill()
+            await kafka.wait()
+            killed, at_kill = time.monotonic(), len(took)
+            await until(lambda: time.monotonic() - killed > 10, "ten seconds without Kafka")
+            assert len(took) - at_kill > 1_000
+            assert publisher.stats().spooled > 1_000
+            await kafka.start()
+            await until(lambda: publisher.stats().sent >= len(took) - 50, "what waited is sent")
+            stop.set()
+            await publishing
+            assert await publisher.aclose(15) == 0
+        stats = publisher.stats()
+        assert (stats.sent, stats.dropped, stats.invalid, stats.pending) == (len(took), 0, 0, 0)
+        assert used_by_team(await events_of(settings)) == in_order(len(took))
+    finally:
+        stop.set()
+        await kafka.stop()
+    assert sorted(took)[len(took) * 99 // 100] < P99_SECONDS
+
+
+@contextlib.asynccontextmanager
+async def service(settings: Settings, spool: Path, servers: str, **arguments: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    given = {"servers": servers, "prefix": settings.topic_prefix, "spool": str(spool), **arguments}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(SERVICE),
+        json.dumps(given),
+        stdout=asyncio.subprocess.PIPE,
+        env={"PYTHONPATH": str(SERVICE.parents[1])},
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(40):
+            yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with its children
+        await process.wait()
+
+
+async def lines_of(process: asyncio.subprocess.Process, last: str | None = None) -> list[str]:
+    assert process.stdout is not None
+    lines: list[str] = []
+    async for line in process.stdout:
+        lines.append(line.decode().strip())
+        if lines[-1] == last:
+            break
+    return lines
+
+
+async def test_service_killed_with_events_in_its_spool_and_again_while_it_drains_every_event_arrives_in_order(
+    kafka_settings: Settings, tmp_path: Path
+) -> None:
+    servers = kafka_settings.kafka_bootstrap_servers
+
+    async with service(kafka_settings, tmp_path, NOWHERE, first=0, count=4_000, then="wait") as process:
+        assert len(await lines_of(process, "safe")) == 4_001
+    async with service(kafka_settings, tmp_path, servers, first=4_000, count=0, then="sleep"):
+        await until(lambda: bool(read_all(kafka_settings, TEAM_EVENTS.name)), "the first of them arrive")
+    async with service(kafka_settings, tmp_path, servers, first=4_000, count=100, then="close") as process:
+        assert (await lines_of(process))[-1] == "left 0"
+        await process.wait()
+
+    assert used_by_team(await events_of(kafka_settings)) == in_order(4_100)
+    assert list(tmp_path.glob("*.spool")) == []
+
+
+async def test_forked_child_publishes_with_a_producer_of_its_own_and_the_parent_goes_on(kafka_settings: Settings, tmp_path: Path) -> None:
+    servers = kafka_settings.kafka_bootstrap_servers
+
+    async with service(kafka_settings, tmp_path, servers, first=0, count=5, then="close", fork=True) as process:
+        lines = await lines_of(process)
+        assert await process.wait() == 0
+
+    assert lines.count("left 0") == 2
+    ids = set(lines) - {"left 0"}
+    events = await events_of(kafka_settings)
+    assert len(events) == len(ids) == 7
+    assert {event["id"] for event in events} == ids

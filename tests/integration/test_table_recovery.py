@@ -1,0 +1,154 @@
+"""What a restart finds: rows from a compacted changelog, and positions that do not fit and stop the worker with one sentence."""
+
+import asyncio
+import os
+import sys
+import time
+from collections import Counter
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from agents.stages import ClassifyStage
+from streams import topics
+from streams.changelog import Position, TablePartition, encode_position, position_key, restore
+from streams.embedded.stack import environment_of
+from streams.errors import PositionError
+from streams.settings import Settings
+from streams.transport.client import client_config
+from tests.accounting import outcomes, positions
+from tests.integration.test_exactly_once import load
+from tests.topic_io import alter_topic, produce, read_all, until
+from tests.workers import land, running, table
+
+CHANGELOG = "tierstream.classify-teams-changelog"
+INPUT = "team.events"
+
+
+async def work_in(settings: Settings, *batches: list[tuple[bytes, bytes]]) -> None:
+    """Run classify, and produce each batch of events when the one before it has been decided on."""
+    done = sum(outcomes(settings, "classify").values())
+    async with running(settings, table(settings, ClassifyStage(settings))) as run:
+        for batch in batches:
+            produce(settings, INPUT, batch)
+            done += len(batch)
+            await run.decided(settings, "classify", done)
+
+
+def restored(settings: Settings) -> list[TablePartition]:
+    """The table as a restart restores it."""
+    table_partitions = [TablePartition(number) for number in range(settings.partitions)]
+    restore(settings, settings.topic_prefix + CHANGELOG, table_partitions)
+    return table_partitions
+
+
+# Compaction
+
+
+async def test_restart_from_a_compacted_changelog_finds_the_same_rows_and_goes_on(kafka_settings: Settings) -> None:
+    clean_at_once(kafka_settings)
+    records = load(events=900, teams=6, seed=11)
+    await work_in(kafka_settings, *(records[start : start + 100] for start in range(0, 800, 100)))
+    before = restored(kafka_settings)
+    assert sum(len(partition.rows) for partition in before) == 6
+
+    await until(lambda: most_copies_of_a_row(kafka_settings) <= 3, "compaction")
+    assert restored(kafka_settings) == before
+
+    await work_in(kafka_settings, records[800:])
+    assert sum(outcomes(kafka_settings, "classify").values()) == len(read_all(kafka_settings, INPUT)) == 900
+
+
+def most_copies_of_a_row(settings: Settings) -> int:
+    return max(Counter((message.partition(), message.key()) for message in read_all(settings, CHANGELOG)).values())
+
+
+def clean_at_once(settings: Settings) -> None:
+    """Let the broker compact the changelog as soon as it can."""
+    properties = {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.0001", "delete.retention.ms": "1", "max.compaction.lag.ms": "50"}
+    alter_topic(settings, CHANGELOG, properties)
+
+
+# Positions that do not fit
+
+
+async def test_positions_that_do_not_fit_stop_the_worker_and_the_way_out_that_it_names_leads_out(kafka_settings: Settings) -> None:
+    settings = kafka_settings
+    await work_in(settings, load(events=120, teams=8, seed=3))
+    (topic, number), position = max(positions(settings, "classify").items(), key=lambda item: item[1].next_offset)
+    end = position.next_offset
+    assert end > 0
+    where = f"{topic}, partition {number}"
+
+    commit(settings, TopicPartition(topic, number, end + 1))
+    assert f"The table's position {end} for {where}, is behind the {end + 1} that its group has read" in await refusal(settings)
+    commit(settings, TopicPartition(topic, number, end))
+
+    write_position(settings, topic, number, Position(position.topic_id, end + 1))
+    assert f"The table's position {end + 1} for {where}, lies beyond the log's end {end}" in await refusal(settings)
+    write_position(settings, topic, number, position)
+
+    delete_topic(settings, CHANGELOG)
+    assert "The table has no position for" in await refusal(settings)
+    delete_group(settings)
+    async with running(settings, table(settings, ClassifyStage(settings))) as run:
+        await run.decided(settings, "classify", 120)
+
+    delete_topic(settings, INPUT)
+    code, output = await worker_process(settings)
+    assert code == 1
+    assert output.count("\n") == 1, "one sentence, no traceback"
+    assert output.startswith(f"tierstream: {topic}, partition ")
+    assert "was deleted and made anew" in output
+
+
+async def refusal(settings: Settings) -> str:
+    """What classify stops with when it is started now."""
+    async with running(settings, table(settings, ClassifyStage(settings))) as run:
+        failure = await run.failure()
+    assert isinstance(failure, PositionError)
+    return str(failure)
+
+
+async def worker_process(settings: Settings) -> tuple[int, str]:
+    """Run classify as a process until it stops by itself; return its exit code and what it says on stderr, but for its log."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "streams.cli", "worker", "classify",
+        env={**os.environ, **environment_of(settings), "TIERSTREAM_LOG_LEVEL": "error"},
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60):
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, errors.decode()
+
+
+def commit(settings: Settings, offset: TopicPartition) -> None:
+    """Move an offset of classify's group."""
+    consumer = Consumer({**client_config(settings), "group.id": topics.group_id(settings, "classify"), "enable.auto.commit": False})
+    try:
+        consumer.commit(offsets=[offset], asynchronous=False)
+    finally:
+        consumer.close()
+
+
+def write_position(settings: Settings, topic: str, partition: int, position: Position) -> None:
+    land(settings, CHANGELOG, [(position_key(topic), encode_position(position), (), partition)])
+
+
+def delete_topic(settings: Settings, topic: str) -> None:
+    """Delete a topic and make it anew."""
+    admin, name = AdminClient(client_config(settings)), settings.topic_prefix + topic
+    admin.delete_topics([name])[name].result(30)
+    deadline = time.monotonic() + 30
+    while name not in topics.apply(settings):
+        assert time.monotonic() < deadline, f"{name} is still there"
+
+
+def delete_group(settings: Settings) -> None:
+    admin, group = AdminClient(client_config(settings)), topics.group_id(settings, "classify")
+    admin.delete_consumer_groups([group])[group].result(30)

@@ -1,0 +1,291 @@
+"""The two deciding stages on a real broker: poison, strays, failures, broken positions, restarts, workers that come and go."""
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import orjson
+import pytest
+from confluent_kafka import Message
+
+from agents.normalise import Rules
+from agents.stages import ClassifyStage, NormaliseStage
+from schemas.tiers import Tier
+from streams import topics
+from streams.errors import StageFailed
+from streams.processing import Record
+from streams.settings import Settings, load_settings
+from streams.transport.exactly_once import MAX_FAILURES_IN_A_ROW, MAX_OUTPUT_BYTES, Step
+from streams.transport.partitioner import partition_of
+from tests.accounting import outcomes, positions
+from tests.topic_io import Json, as_json, read_all
+from tests.webhooks import AT, body
+from tests.workers import Landing, committed, land, running, table
+
+PARTITIONS = 4
+RULES = Rules({"plan_pro": Tier.PRO, "plan_team": Tier.TEAM})
+HEADERS = (("trace", b"abc"), ("blob", b"\x00\xff"))
+DLQ = ("dlq-reason", "dlq-stage", "dlq-topic", "dlq-partition", "dlq-offset", "dlq-time", "dlq-error", "dlq-replays")
+
+
+def team(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def event(kind: str, number: int, id: str, **data: object) -> bytes:
+    head = {"specversion": "1.0", "id": id, "source": "test", "type": kind, "subject": team(number), "time": "2026-01-01T00:00:00Z"}
+    return orjson.dumps(head | {"data": data})
+
+
+def claim(number: int, id: str = "c1") -> bytes:
+    return event("onboarding.claimed", number, id, email="owner@example.com")
+
+
+def home(key: bytes) -> int:
+    return partition_of(key, PARTITIONS)
+
+
+def abroad(key: bytes) -> int:
+    return (home(key) + 1) % PARTITIONS
+
+
+class FailsOn:
+    """Classify, with a release in it that can not cope with some records."""
+
+    name = "classify"
+
+    def __init__(self, settings: Settings, mark: bytes) -> None:
+        self._classify = ClassifyStage(settings)
+        self._mark = mark
+
+    def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+        if self._mark in (record.value or b""):
+            raise ZeroDivisionError("owner@example.com")
+        return self._classify.step(record, rows)
+
+
+def fresh(bootstrap_servers: str) -> Settings:
+    settings = load_settings(
+        kafka_bootstrap_servers=bootstrap_servers,
+        topic_prefix=f"t{secrets.token_hex(4)}.",
+        partitions=PARTITIONS,
+        replication_factor=1,
+        admin_port=0,
+    )
+    topics.apply(settings)
+    return settings
+
+
+# One load with everything that can go wrong with a record, worked in once; each test looks at another part of what it left
+
+SUBSCRIPTIONS = {name: f"sub_{name}".encode() for name in ("plain", "stray", "miskeyed", "linked")}
+WRONG_KEY = b"sub_somebody_else"
+POISON_WEBHOOK = b'{"event": "subscription.charged", \xff'
+POISON_EVENT = b'{"specversion": "1.0", "id": '
+HUGE = b"\x00" * 6_000_000
+LARGE = event("near_quota_wall", 6, "large", resource_type="disk", used=9, limit=10, note="x" * (MAX_OUTPUT_BYTES - 300))
+
+
+def webhook(name: str, number: int) -> bytes:
+    return orjson.dumps(body(notes={"team_id": team(number)}, subscription={"id": f"sub_{name}", "plan_id": "plan_team"}))
+
+
+LINK = orjson.dumps(
+    {"specversion": "1.0", "id": "l1", "source": "import", "type": "subscription.linked", "time": "2026-01-01T00:00:00Z"}
+    | {"data": {"subscription_id": "sub_linked", "team_id": team(14)}}
+)
+WEBHOOKS: list[Landing] = [
+    (SUBSCRIPTIONS["plain"], webhook("plain", 11), (), -1),
+    (SUBSCRIPTIONS["stray"], webhook("stray", 12), HEADERS, abroad(SUBSCRIPTIONS["stray"])),
+    (WRONG_KEY, webhook("miskeyed", 13), (), -1),
+    (b"poison", POISON_WEBHOOK, HEADERS, -1),
+]
+EVENTS: list[Landing] = [
+    (team(1).encode(), POISON_EVENT, HEADERS, -1),
+    (None, b"", (), 2),
+    (team(1).encode(), claim(1), (), -1),
+    (team(2).encode(), event("near_quota_wall", 2, "explode", resource_type="disk", used=9, limit=10), HEADERS, -1),
+    (team(2).encode(), claim(2), (), -1),
+    (team(3).encode(), claim(3), HEADERS, abroad(team(3).encode())),
+    (team(4).encode(), HUGE, HEADERS, -1),
+    (team(5).encode(), HUGE, (), abroad(team(5).encode())),
+    (team(6).encode(), LARGE, (), -1),
+    (team(6).encode(), claim(6), (), -1),
+]
+ABORTED: list[Landing] = [(team(7).encode(), claim(7), (), -1)]
+NORMALISED, REROUTED_EVENTS = 3, 1
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What the broker holds after the load."""
+
+    settings: Settings
+    webhooks: list[Message]
+    events: list[Message]
+    audits: list[Json]
+    letters: list[Message]
+    outcomes: dict[str, Counter[str]]
+    committed: dict[str, dict[int, int]]
+
+    def letter(self, reason: str, key: bytes | None = None) -> Message:
+        """The one dead letter for this reason (and key)."""
+        (found,) = [letter for letter in self.letters if header(letter, "dlq-reason") == reason and (key is None or letter.key() == key)]
+        return found
+
+
+def headers(message: Message) -> list[tuple[str, bytes]]:
+    return cast(list[tuple[str, bytes]], message.headers() or [])
+
+
+def header(message: Message, name: str) -> str:
+    return dict(headers(message))[name].decode()
+
+
+@pytest.fixture(scope="module")
+async def aftermath(servers: tuple[str, str]) -> Aftermath:
+    settings = fresh(servers[0])
+    land(settings, "razorpay.webhooks", WEBHOOKS)
+    land(settings, "subscription.links", [(b"sub_of_nobody", LINK, (), -1)])
+    land(settings, "team.events", ABORTED, transactional_id=f"{settings.topic_prefix}aborted", commit=False)
+    land(settings, "team.events", EVENTS)
+    normalise, classify = NormaliseStage(settings, RULES), FailsOn(settings, b'"explode"')
+    async with running(settings, table(settings, normalise), table(settings, classify)) as run:
+        await run.decided(settings, "normalise", len(WEBHOOKS) + 2 + 2)
+        await run.decided(settings, "classify", len(EVENTS) + NORMALISED + REROUTED_EVENTS)
+        await run.until(lambda: committed(settings, "classify", "team.events") == ends(read_all(settings, "team.events")), "the offsets")
+
+    return Aftermath(
+        settings,
+        read_all(settings, "razorpay.webhooks"),
+        read_all(settings, "team.events"),
+        [json for message in read_all(settings, "audit.events") if (json := as_json(message))],
+        read_all(settings, "dead.letters"),
+        {"normalise": outcomes(settings, "normalise"), "classify": outcomes(settings, "classify")},
+        {topic: committed(settings, stage, topic) for stage, topic in (("normalise", "razorpay.webhooks"), ("classify", "team.events"))},
+    )
+
+
+def ends(messages: list[Message]) -> dict[int, int]:
+    """Where each partition's next record would stand."""
+    ends = dict.fromkeys(range(PARTITIONS), 0)
+    for message in messages:
+        ends[message.partition() or 0] = (message.offset() or 0) + 1
+    return ends
+
+
+@pytest.mark.parametrize(
+    ("reason", "key", "value", "stage", "topic"),
+    [
+        pytest.param("malformed", b"poison", POISON_WEBHOOK, "normalise", "razorpay.webhooks", id="webhook"),
+        pytest.param("malformed", team(1).encode(), POISON_EVENT, "classify", "team.events", id="event"),
+    ],
+)
+async def test_poison_becomes_a_dead_letter_that_keeps_all_it_had(
+    aftermath: Aftermath, reason: str, key: bytes, value: bytes, stage: str, topic: str
+) -> None:
+    letter = aftermath.letter(reason, key)
+    name = aftermath.settings.topic_prefix + topic
+    source = next(message for message in read_all(aftermath.settings, topic) if message.value() == value)
+
+    assert (letter.key(), letter.value()) == (key, value)
+    assert headers(letter)[: len(HEADERS)] == list(HEADERS)
+    assert {field for field, _ in headers(letter)} == {*DLQ, "trace", "blob"}
+    assert header(letter, "dlq-stage") == stage
+    assert header(letter, "dlq-topic") == name
+    assert (header(letter, "dlq-partition"), header(letter, "dlq-offset")) == (str(source.partition()), str(source.offset()))
+    assert header(letter, "dlq-replays") == "0"
+    assert header(letter, "dlq-error").endswith(".")
+    assert int(header(letter, "dlq-time")) > AT * 1000
+
+
+async def test_poison_without_key_and_value_becomes_a_dead_letter_without(aftermath: Aftermath) -> None:
+    (letter,) = [letter for letter in aftermath.letters if letter.key() is None]
+    assert letter.value() == b""
+    assert header(letter, "dlq-reason") == "malformed"
+
+
+async def test_what_stands_behind_poison_is_worked_in(aftermath: Aftermath) -> None:
+    claimed = Counter(audit["subject"] for audit in aftermath.audits if audit["type"] == "onboarding.claimed")
+    assert claimed == {team(number): 1 for number in (1, 2, 3, 6)}
+
+
+async def test_webhooks_on_any_partition_and_key_upgrade_their_team_once(aftermath: Aftermath) -> None:
+    upgraded = Counter(audit["subject"] for audit in aftermath.audits if audit["type"] == "subscription.upgraded")
+    assert upgraded == {team(number): 1 for number in (11, 12, 13)}
+
+
+async def test_a_record_on_a_wrong_partition_is_produced_again_to_its_own_and_counted(aftermath: Aftermath) -> None:
+    strays = [message for message in aftermath.events if message.value() == claim(3)]
+    assert {message.partition() for message in strays} == {abroad(team(3).encode()), home(team(3).encode())}
+    assert len(strays) == 2
+    assert all(headers(message) == list(HEADERS) for message in strays)
+    assert aftermath.outcomes["classify"]["rerouted"] == REROUTED_EVENTS
+    assert aftermath.outcomes["normalise"]["rerouted"] == 3, "the stray, the one with a wrong key, the link with a wrong key"
+
+
+async def test_a_link_with_another_key_is_learned_where_its_webhooks_are(aftermath: Aftermath) -> None:
+    rows = [message for message in read_all(aftermath.settings, "tierstream.normalise-links-changelog") if message.key() == b"sub_linked"]
+    assert [(row.value(), row.partition()) for row in rows] == [(team(14).encode(), home(b"sub_linked"))]
+
+
+async def test_a_record_on_which_the_stage_raises_becomes_a_dead_letter_and_the_next_is_worked_in(aftermath: Aftermath) -> None:
+    letter = aftermath.letter("handler_failed")
+    assert (letter.key(), headers(letter)[:2]) == (team(2).encode(), list(HEADERS))
+    assert header(letter, "dlq-error") == "ZeroDivisionError in classify", "the exception's own words may hold an address"
+    assert aftermath.outcomes["classify"]["handler_failed"] == 1
+
+
+async def test_an_output_larger_than_kafka_takes_becomes_a_dead_letter(aftermath: Aftermath) -> None:
+    letter = aftermath.letter("too_large", team(6).encode())
+    assert letter.value() == LARGE
+    assert not [audit for audit in aftermath.audits if audit["type"] == "near_quota_wall" and audit["subject"] == team(6)]
+
+
+async def test_a_record_larger_than_a_dead_letter_can_be_leaves_its_value_behind(aftermath: Aftermath) -> None:
+    letter = aftermath.letter("malformed", team(4).encode())
+    assert letter.value() == b""
+    assert "Its value of 6000000 bytes and its headers are left out here" in header(letter, "dlq-error")
+    assert {field for field, _ in headers(letter)} == set(DLQ)
+
+
+async def test_a_stray_too_large_to_be_produced_again_becomes_a_dead_letter(aftermath: Aftermath) -> None:
+    letter = aftermath.letter("too_large", team(5).encode())
+    assert (letter.value(), header(letter, "dlq-partition")) == (b"", str(abroad(team(5).encode())))
+
+
+async def test_records_of_an_aborted_transaction_are_never_decided_on(aftermath: Aftermath) -> None:
+    assert not [audit for audit in aftermath.audits if audit.get("subject") == team(7)]
+    assert not [letter for letter in aftermath.letters if letter.key() == team(7).encode()]
+
+
+async def test_every_received_record_has_one_outcome(aftermath: Aftermath) -> None:
+    links = read_all(aftermath.settings, "subscription.links")
+    assert sum(aftermath.outcomes["normalise"].values()) == len(aftermath.webhooks) + len(links)
+    assert sum(aftermath.outcomes["classify"].values()) == len(aftermath.events)
+    assert {where: position.next_offset for where, position in positions(aftermath.settings, "classify").items()} == {
+        (f"{aftermath.settings.topic_prefix}team.events", number): end for number, end in ends(aftermath.events).items() if end
+    }
+
+
+async def test_the_groups_offsets_stand_behind_the_last_record_of_each_partition(aftermath: Aftermath) -> None:
+    assert aftermath.committed["razorpay.webhooks"] == ends(aftermath.webhooks)
+    assert aftermath.committed["team.events"] == ends(aftermath.events)
+
+
+# A release that can not decide at all
+
+
+async def test_a_hundred_failures_in_a_row_stop_the_worker_with_one_sentence_and_decide_nothing(kafka_settings: Settings) -> None:
+    stray: Landing = (team(1).encode(), event("onboarding.claimed", 1, "e", email="owner@example.com"), (), -1)
+    land(kafka_settings, "team.events", [stray] * MAX_FAILURES_IN_A_ROW)
+
+    async with running(kafka_settings, table(kafka_settings, FailsOn(kafka_settings, b"specversion"))) as run:
+        failure = await run.failure()
+
+    assert isinstance(failure, StageFailed)
+    assert str(failure) == "classify failed on 100 records in a row; the log above says where."
+    assert read_all(kafka_settings, "dead.letters") == []
+    assert outcomes(kafka_settings, "classify") == Counter()

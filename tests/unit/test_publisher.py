@@ -1,0 +1,409 @@
+"""Publishing with a Kafka that is only a list: what is told to the caller, what waits, and what is lost, to the record."""
+
+import asyncio
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from confluent_kafka import KafkaError
+
+from streams.errors import ConfigurationError
+from streams.gateway.ingest import accept
+from streams.publisher import Limits, Publisher
+from streams.publisher.spool import Spool, open_private
+from streams.settings import Settings
+from tests.publisher_doubles import FakeKafka
+
+TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
+QUOTA = {"resource_type": "seats", "used": 9, "limit": 10}
+NOW = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
+SETTINGS = Settings(kafka_bootstrap_servers="kafka:9092", topic_prefix="t.")
+FAST = Limits(spill_after_seconds=0.02)
+
+
+@pytest.fixture
+def kafka() -> FakeKafka:
+    return FakeKafka()
+
+
+@contextmanager
+def publishing(kafka: FakeKafka, **changes: Any) -> Iterator[Publisher]:
+    options = {"source": "billing", "settings": SETTINGS, "new_transport": kafka, "limits": FAST, "fsync": False, "clock": lambda: NOW}
+    publisher = Publisher(**{**options, **changes})
+    try:
+        yield publisher
+    finally:
+        publisher.close(0)
+
+
+def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+
+
+def publish(publisher: Publisher, *numbers: int) -> list[str | None]:
+    return [publisher.publish("near_quota_wall", TEAM, {**QUOTA, "used": number}) for number in numbers]
+
+
+def balanced(publisher: Publisher) -> bool:
+    stats = publisher.stats()
+    return stats.published + stats.recovered == stats.sent + stats.dropped + stats.invalid + stats.pending
+
+
+def test_event_is_the_envelope_that_the_gateway_makes_of_it_but_for_its_source(kafka: FakeKafka) -> None:
+    data = {"email": "jane@example.com", "tier": " Pro ", "plan": None, "seats": [1, 2.5]}
+    with publishing(kafka) as publisher:
+        assert publisher.publish("onboarding.claimed", TEAM.upper(), data, id="e-1", occurred_at=1_760_000_000) == "e-1"
+        assert publisher.close(5) == 0
+
+    event = {"kind": "onboarding.claimed", "team_id": TEAM, "data": data, "id": "e-1", "occurred_at": 1_760_000_000}
+    _, (expected,) = accept([event], "billing", NOW, "t.team.events")
+    assert kafka.records == [{**orjson.loads(expected.value), "source": "billing"}]
+    (record,) = kafka.taken
+    assert (record.topic, record.key, record.headers) == (expected.topic, expected.key, expected.headers)
+
+
+def test_event_without_an_id_gets_a_random_one_and_without_a_time_happened_now(kafka: FakeKafka) -> None:
+    with publishing(kafka) as publisher:
+        first, second = publish(publisher, 1, 2)
+        publisher.close(5)
+
+    assert first is not None
+    assert second is not None
+    assert UUID(first).version == UUID(second).version == 4
+    assert first != second
+    assert [(record["id"], record["time"]) for record in kafka.records] == [
+        (first, "2025-10-09T08:53:20Z"),
+        (second, "2025-10-09T08:53:20Z"),
+    ]
+
+
+def test_data_is_taken_as_it_was_when_it_was_published(kafka: FakeKafka) -> None:
+    data = dict(QUOTA)
+    kafka.away = True
+    with publishing(kafka) as publisher:
+        publisher.publish("near_quota_wall", UUID(TEAM), data, id=uuid4())
+        data["used"] = 0
+        kafka.away = False
+        publisher.close(5)
+
+    assert kafka.used == [9]
+
+
+class Nasty:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __hash__ = __str__  # type: ignore[assignment]
+
+
+CYCLE: dict[str, Any] = {**QUOTA}
+CYCLE["self"] = CYCLE
+
+INVALID: list[tuple[Any, ...]] = [
+    ("subscription.upgraded", TEAM, {}),
+    ("near_quota_wall", "no team", QUOTA),
+    ("near_quota_wall", None, QUOTA),
+    ("near_quota_wall", TEAM, None),
+    ("near_quota_wall", TEAM, {"used": 1}),
+    ("near_quota_wall", TEAM, QUOTA, ""),
+    ("near_quota_wall", TEAM, QUOTA, "x" * 101),
+    ("near_quota_wall", TEAM, QUOTA, None, "yesterday"),
+    ("near_quota_wall", TEAM, QUOTA, None, NOW.replace(year=2030)),
+    ("near_quota_wall", TEAM, QUOTA, None, NOW.replace(tzinfo=None)),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": "\ud800"}),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": 1 << 70}),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": object()}),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": "x" * 1_100_000}),
+    ("near_quota_wall", TEAM, CYCLE),
+    (Nasty(), Nasty(), Nasty(), Nasty(), Nasty()),
+]
+
+
+@pytest.mark.parametrize("arguments", INVALID, ids=range(len(INVALID)))
+def test_what_breaks_the_contract_is_refused_counted_and_told_and_nothing_is_raised(kafka: FakeKafka, arguments: tuple[Any, ...]) -> None:
+    told: list[tuple[str, str]] = []
+    with publishing(kafka, on_trouble=lambda *trouble: told.append(trouble)) as publisher:
+        assert publisher.publish(*arguments) is None
+
+        assert publisher.close(5) == 0
+        stats = publisher.stats()
+    assert (stats.published, stats.invalid, stats.sent, stats.pending) == (1, 1, 0, 0)
+    assert kafka.records == []
+    assert [outcome for outcome, _ in told] == ["invalid"]
+
+
+def test_without_strict_what_can_be_encoded_is_sent_as_it_is_and_the_rest_is_invalid(kafka: FakeKafka) -> None:
+    with publishing(kafka, strict=False) as publisher:
+        publisher.publish("near_quota_wall", TEAM, {"used": 1})
+        publisher.publish("of my own", "no team", [1], "e-1", "yesterday")
+        publisher.publish("near_quota_wall", TEAM.upper(), QUOTA)
+        publisher.publish("near_quota_wall", TEAM, {"used": Decimal(1)})
+        publisher.publish("near_quota_wall", TEAM, "x" * 1_100_000)
+        publisher.publish(Nasty(), Nasty(), Nasty(), Nasty(), Nasty())  # type: ignore[arg-type]
+        publisher.close(5)
+        stats = publisher.stats()
+
+    assert (stats.sent, stats.invalid) == (3, 3)
+    short, strange, whole = kafka.records
+    assert (short["data"], short["time"]) == ({"used": 1}, "2025-10-09T08:53:20+00:00")
+    assert (strange["type"], strange["subject"], strange["id"], strange["time"]) == ("of my own", "no team", "e-1", "yesterday")
+    assert whole["subject"] == TEAM
+
+
+def test_callback_that_raises_stops_nothing(kafka: FakeKafka) -> None:
+    def raises(_outcome: str, _sentence: str) -> None:
+        raise RuntimeError("no")
+
+    with publishing(kafka, on_trouble=raises) as publisher:
+        publisher.publish("near_quota_wall", "no team", QUOTA)
+        publish(publisher, 1)
+        eventually(lambda: kafka.used == [1])
+
+
+def test_kafka_away_events_wait_in_memory_up_to_its_limit_and_the_rest_is_dropped_and_counted(kafka: FakeKafka) -> None:
+    kafka.away = True
+    told: list[str] = []
+    limits = Limits(buffer_records=100, window_records=20, spill_after_seconds=0.02)
+    with publishing(kafka, limits=limits, on_trouble=lambda outcome, _: told.append(outcome)) as publisher:
+        publish(publisher, *range(20))
+        eventually(lambda: publisher._delivery is not None and publisher._delivery._taken == 20)
+        ids = publish(publisher, *range(20, 150))
+
+        assert ids.count(None) == 30
+        assert balanced(publisher)
+        kafka.away = False
+        eventually(lambda: publisher.stats().sent == 120)
+        assert publisher.stats().dropped == 30
+        eventually(lambda: len(told) == 30)
+
+    assert kafka.used == list(range(120))
+    assert told == ["dropped"] * 30
+
+
+def test_buffer_is_limited_in_bytes_too(kafka: FakeKafka) -> None:
+    kafka.away = True
+    with publishing(kafka, limits=Limits(buffer_bytes=100_000, window_bytes=1)) as publisher:
+        for _ in range(30):
+            publisher.publish("near_quota_wall", TEAM, {**QUOTA, "note": "x" * 10_000})
+
+        assert 18 <= publisher.stats().dropped <= 21
+
+
+def test_kafka_away_events_go_to_the_spool_and_are_sent_in_order_before_anything_newer(kafka: FakeKafka, tmp_path: Path) -> None:
+    kafka.away = True
+    limits = Limits(buffer_records=200, window_records=10, spill_after_seconds=0.02)
+    with publishing(kafka, spool=tmp_path, limits=limits) as publisher:
+        for number in range(1_000):
+            publish(publisher, number)
+            if number % 100 == 99:
+                eventually(lambda wanted=number: publisher.stats().spooled == wanted + 1)  # type: ignore[misc]
+        assert (publisher.stats().pending, publisher.stats().dropped) == (1_000, 0)
+
+        kafka.away = False
+        publish(publisher, *range(1_000, 1_100))
+
+        assert publisher.close(10) == 0
+        assert (publisher.stats().sent, publisher.stats().pending) == (1_100, 0)
+    assert kafka.used == list(range(1_100))
+    assert list(tmp_path.glob("*.spool")) == []
+
+
+def test_what_close_can_not_deliver_is_in_the_spool_and_sent_first_by_the_next(kafka: FakeKafka, tmp_path: Path) -> None:
+    kafka.away = True
+    with publishing(kafka, spool=tmp_path, limits=Limits(spill_after_seconds=60)) as publisher:
+        first = publish(publisher, *range(100))
+        assert publisher.close(0) == 100
+        assert publisher.stats().dropped == 0
+        assert publish(publisher, 100) == [None]
+        assert publisher.stats().dropped == 1
+
+    kafka.away = False
+    with publishing(kafka, spool=tmp_path) as publisher:
+        publish(publisher, 200)
+        assert publisher.close(10) == 0
+        assert (publisher.stats().recovered, publisher.stats().sent) == (100, 101)
+        assert balanced(publisher)
+    assert kafka.used == [*range(100), 200]
+    assert [record["id"] for record in kafka.records[:100]] == first
+
+
+def test_what_close_can_neither_deliver_nor_spool_is_dropped_and_counted(kafka: FakeKafka) -> None:
+    kafka.away = True
+    with publishing(kafka) as publisher:
+        publish(publisher, *range(10))
+        assert publisher.close(0.05) == 10
+        assert publisher.close(0.05) == 10
+        assert (publisher.stats().dropped, publisher.stats().pending) == (10, 0)
+
+
+def test_spool_at_its_limit_memory_fills_and_then_the_rest_is_dropped_exactly(kafka: FakeKafka, tmp_path: Path) -> None:
+    kafka.away = True
+    limits = Limits(buffer_records=50, window_records=10, spill_after_seconds=0.0)
+    with publishing(kafka, spool=tmp_path, spool_max_bytes=20_000, limits=limits) as publisher:
+        for number in range(300):
+            publish(publisher, number)
+            eventually(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
+        stats = publisher.stats()
+        assert 30 < stats.spooled < 60
+        assert stats.dropped == 300 - stats.spooled - 50
+        assert balanced(publisher)
+
+        kafka.away = False
+        kept = 300 - stats.dropped
+        eventually(lambda: publisher.stats().sent == kept)
+    assert kafka.used == list(range(kept))
+
+
+def test_disk_full_is_told_once_memory_goes_on_and_the_disk_is_used_again_once_it_has_room(
+    kafka: FakeKafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka.away = full = True
+
+    def opener(path: str, flags: int) -> int:
+        if full and path.endswith(".spool"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_private(path, flags)
+
+    limits = Limits(buffer_records=20, window_records=10, spill_after_seconds=0.0)
+    with publishing(kafka, spool=tmp_path, opener=opener, limits=limits) as publisher:
+        for number in range(50):
+            publish(publisher, number)
+            eventually(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
+        eventually(lambda: len(publisher._delivery._window.entries) == 10)  # type: ignore[union-attr]
+        publish(publisher, *range(50, 60))
+        assert publisher.stats().spooled == 0
+        assert publisher.stats().pending == 30
+        assert publisher.stats().dropped == 30
+
+        full = False
+        eventually(lambda: publisher.stats().spooled == 30)
+        kafka.away = False
+        eventually(lambda: publisher.stats().sent == 30)
+    assert kafka.used == sorted(kafka.used)
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_spool_that_can_not_be_opened_costs_no_event(kafka: FakeKafka, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with publishing(kafka, spool=tmp_path / "file" / "spool") as publisher:
+        publish(publisher, 1)
+        assert publisher.close(5) == 0
+    assert kafka.used == [1]
+
+
+def test_second_publisher_on_a_spool_uses_memory_and_each_delivers_its_own(kafka: FakeKafka, tmp_path: Path) -> None:
+    kafka.away = True
+    with publishing(kafka, spool=tmp_path) as first, publishing(kafka, spool=tmp_path) as second:
+        eventually(lambda: first._delivery is not None and (first._delivery._spool or second._delivery._spool))  # type: ignore[union-attr]
+        publish(first, *range(10))
+        publish(second, *range(10, 20))
+        eventually(lambda: first.stats().spooled + second.stats().spooled == 10)
+        kafka.away = False
+        eventually(lambda: len(kafka.records) == 20)
+    assert sorted(kafka.used) == list(range(20))
+
+
+def test_record_in_the_spool_that_is_none_of_ours_is_dropped_and_counted(kafka: FakeKafka, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=10_000)
+    spool.append([b"no record"])
+    spool.abandon()
+
+    with publishing(kafka, spool=tmp_path) as publisher:
+        publish(publisher, 1)
+        assert publisher.close(5) == 0
+        assert (publisher.stats().recovered, publisher.stats().dropped, publisher.stats().sent) == (1, 1, 1)
+
+
+def test_record_that_kafka_refuses_is_sent_again_before_those_behind_it(kafka: FakeKafka) -> None:
+    kafka.away = True
+    with publishing(kafka) as publisher:
+        publish(publisher, *range(10))
+        eventually(lambda: publisher._delivery is not None and publisher._delivery._taken == 10)
+        kafka.refusal = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+        kafka.away = False
+
+        eventually(lambda: publisher.stats().sent == 10)
+    assert kafka.used == list(range(10))
+
+
+def test_record_that_is_too_large_for_kafka_is_dropped_and_holds_up_nothing(kafka: FakeKafka) -> None:
+    kafka.refusal = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+    with publishing(kafka) as publisher:
+        publish(publisher, *range(3))
+        assert publisher.close(5) == 0
+        assert (publisher.stats().sent, publisher.stats().dropped) == (2, 1)
+    assert kafka.used == [1, 2]
+
+
+def test_producer_that_failed_for_good_is_replaced_and_all_is_delivered(kafka: FakeKafka) -> None:
+    with publishing(kafka) as publisher:
+        kafka.fatal = True
+        publish(publisher, *range(5))
+
+        eventually(lambda: publisher.stats().sent == 5)
+    assert kafka.used == list(range(5))
+    assert kafka.producers == 2
+
+
+def test_threads_publish_at_once_and_each_keeps_its_order(kafka: FakeKafka) -> None:
+    with publishing(kafka) as publisher:
+        threads = [threading.Thread(target=publish, args=(publisher, *range(first, first + 200))) for first in (0, 1_000, 2_000, 3_000)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert publisher.close(10) == 0
+    for first in (0, 1_000, 2_000, 3_000):
+        assert [number for number in kafka.used if first <= number < first + 200] == list(range(first, first + 200))
+
+
+def test_signal_handler_may_publish_in_the_middle_of_a_publish(kafka: FakeKafka) -> None:
+    with publishing(kafka) as publisher:
+        former = signal.signal(signal.SIGALRM, lambda *_: publish(publisher, 1))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            publish(publisher, *[0] * 2_000)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+        assert publisher.close(10) == 0
+        assert publisher.stats().sent == publisher.stats().published > 2_000
+
+
+async def test_asyncio_code_publishes_directly_and_closes_without_blocking_the_loop(kafka: FakeKafka) -> None:
+    kafka.away = True
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    async with Publisher(source="billing", settings=SETTINGS, new_transport=kafka) as publisher:
+        publish(publisher, 1)
+        assert await publisher.aclose(0.3) == 1
+    ticking.cancel()
+    assert ticks > 5
+
+
+def test_missing_address_or_source_is_a_configuration_error(kafka: FakeKafka) -> None:
+    with pytest.raises(ConfigurationError, match="bootstrap_servers"):
+        Publisher(source="billing", settings=Settings(), new_transport=kafka)
+    with pytest.raises(ConfigurationError, match="source"):
+        Publisher(source="", settings=SETTINGS, new_transport=kafka)
