@@ -18,6 +18,7 @@ from typing import NamedTuple
 import orjson
 
 from schemas.kinds import Kind
+from streams.errors import TierstreamError
 from streams.stores.audit_log import AuditRow
 
 STAGES = ("gateway", "normalise", "classify", "audit", "forward")
@@ -102,8 +103,13 @@ class Evidence:
         self._files.close()
 
     def add(self, entry: Entry) -> None:
-        """Keep ``entry``."""
-        self._buckets[entry.id[15] % _BUCKETS].write(_LAYOUT.pack(*entry))
+        """Keep ``entry``. Raises TierstreamError when the disk is full."""
+        try:
+            self._buckets[entry.id[15] % _BUCKETS].write(_LAYOUT.pack(*entry))
+        except OSError as error:
+            raise TierstreamError(
+                f"The directory {tempfile.gettempdir()} takes no more temporary files ({error.strerror}); set TMPDIR to one with room."
+            ) from error
 
     def by_id(self) -> Iterator[list[Entry]]:
         """Yield the entries of each id, by source and place. May be called again, and ``add`` too, but not in between."""

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -56,6 +57,10 @@ def by_team(transitions: list[tuple[str, str, str]]) -> dict[str, list[tuple[str
     return found
 
 
+def more_than(settings: Settings, events: int) -> bool:
+    return outcomes(settings, "classify").total() > events
+
+
 @contextmanager
 def worker(settings: Settings, *stages: str, instance: str = "0", log: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, **environment_of(settings), "TIERSTREAM_INSTANCE_ID": instance}
@@ -75,10 +80,8 @@ async def test_classify_killed_in_mid_load_loses_doubles_and_invents_nothing(kaf
 
     for part in (records[3_000:4_500], records[4_500:]):
         with worker(kafka_settings, "classify", log=log) as process:
-            before = sum(outcomes(kafka_settings, "classify").values())
-            await until(
-                lambda before=before: sum(outcomes(kafka_settings, "classify").values()) > before, f"progress; {log.read_text()[-2_000:]}"
-            )
+            before = outcomes(kafka_settings, "classify").total()
+            await until(partial(more_than, kafka_settings, before), f"progress; {log.read_text()[-2_000:]}")
             produce(kafka_settings, "team.events", part)
             process.send_signal(signal.SIGKILL)
     with worker(kafka_settings, "classify", log=log):

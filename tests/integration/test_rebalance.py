@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
 
 import orjson
+import pytest
 
 from agents.stages import ClassifyStage
 from schemas.reasons import Reason
@@ -15,10 +17,11 @@ from streams.processing import Record
 from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.integration.test_exactly_once import expected, load
-from tests.topic_io import produce, read_all, read_json
+from tests.topic_io import produce, read_all, read_json, until
 from tests.workers import Run, committed, running, table
 
 Transition = tuple[str, str, str]
+TASKS = Path("/proc/self/task")
 
 
 def by_team(transitions: Iterable[Transition]) -> dict[str, list[Transition]]:
@@ -132,3 +135,20 @@ async def test_handler_workers_that_come_and_go_under_load_handle_all_and_commit
 
     assert noting.all_handled(ends)
     assert sum(ends.values()) == len(records)
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts the threads of librdkafka in /proc")
+async def test_partitions_that_come_and_go_leave_no_producer_behind(kafka_settings: Settings) -> None:
+    def threads() -> int:
+        return len(list(TASKS.iterdir()))
+
+    async with table(kafka_settings, ClassifyStage(kafka_settings))() as stage:
+        counts = []
+        for _ in range(4):
+            stage.assign(range(kafka_settings.partitions))
+            await until(lambda: not stage.processing.preparing, "all partitions taken over and restored")
+            counts.append(threads())
+            stage.assign([])
+            await until(lambda: threads() < counts[-1] - kafka_settings.partitions, "the producers' threads to end")
+
+    assert counts[-1] < counts[0] + kafka_settings.partitions, "but for the pool's own, there are no more than at first"

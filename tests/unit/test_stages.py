@@ -333,6 +333,20 @@ def test_classify_another_governing_subscription_on_the_same_tier_is_told_on_tie
     assert (current.data.tier, current.data.subscription_id) == ("pro", "sub_B")
 
 
+def test_classify_decides_from_the_row_it_is_given_not_from_the_one_it_made_last() -> None:
+    """After an aborted transaction, or on another owner of the partition, the row is an older one."""
+    free = classify(claim()).row
+    assert free is not None
+    first = classify(billing("charged", at=60), {TEAM.encode(): free})
+    assert first.reason is Reason.UPGRADED
+
+    again = classify(billing("charged", at=60), {TEAM.encode(): free})
+    from_nothing = classify(billing("charged", at=60))
+
+    assert (again.reason, again.row) == (Reason.UPGRADED, first.row)
+    assert from_nothing.row not in (None, first.row)
+
+
 def test_classify_a_redelivery_gives_the_same_ids_wherever_it_lies() -> None:
     first, again = classify(billing("charged"), offset=1), classify(billing("charged"), offset=99, partition=3)
     assert [value_of(output) for output in first.outputs] == [value_of(output) for output in again.outputs]
