@@ -42,11 +42,13 @@ class LoadSpec:
     teams: int
     partitions: int = 8
     seed: int = 1
+    claims: bool = True
+    """Whether every team begins with being claimed."""
 
     @property
     def name(self) -> str:
         """A name for files that belong to it."""
-        return f"{self.events}-{self.teams}-{self.partitions}-{self.seed}"
+        return f"{self.events}-{self.teams}-{self.partitions}-{self.seed}" + ("" if self.claims else "-unclaimed")
 
 
 class AuditRow(NamedTuple):
@@ -92,7 +94,7 @@ _PLAN_NAMES: Final = list(PLANS)
 def events(spec: LoadSpec) -> Iterator[LoadEvent]:
     """Yield the load, in the order in which it is produced."""
     chance = random.Random(spec.seed)
-    teams = [_Life(str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance, spec.seed) for _ in range(spec.teams)]
+    teams = [_Life(str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance, spec) for _ in range(spec.teams)]
     pick = chance.random
     for number in range(spec.events):
         yield teams[int(pick() * spec.teams)].next_event(number)
@@ -101,15 +103,30 @@ def events(spec: LoadSpec) -> Iterator[LoadEvent]:
 class _Life:
     """One team so far. ``seen`` holds, for each plan of the present subscription, when it first had it."""
 
-    __slots__ = ("active", "chance", "claimed", "email", "halted", "paid", "plan", "seed", "seen", "subscription", "team", "tier", "waiting")
+    __slots__ = (
+        "active",
+        "chance",
+        "claimed",
+        "email",
+        "halted",
+        "paid",
+        "plan",
+        "seed",
+        "seen",
+        "subscription",
+        "team",
+        "tier",
+        "waiting",
+    )
 
-    def __init__(self, team: str, chance: random.Random, seed: int) -> None:
+    def __init__(self, team: str, chance: random.Random, spec: LoadSpec) -> None:
         self.team = team
         self.chance = chance
-        self.seed = seed
+        self.seed = spec.seed
         self.email = f"owner-{team[:8]}@example.com"
         self.tier = "free"
-        self.claimed = self.active = self.halted = self.waiting = False
+        self.claimed = not spec.claims
+        self.active = self.halted = self.waiting = False
         self.subscription = ""
         self.plan = ""
         self.paid = 0

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from streams import topics
 from streams.app import Stage, table_stage
@@ -108,9 +109,16 @@ def land(settings: Settings, topic: str, records: Iterable[Landing], *, transact
 def committed(settings: Settings, stage: str, topic: str) -> dict[int, int]:
     """Return the stage's committed offset on each partition of ``topic``; 0 where there is none."""
     consumer = Consumer({**client_config(settings), "group.id": topics.group_id(settings, stage)})
+    wanted = [TopicPartition(settings.topic_prefix + topic, number) for number in range(settings.partitions)]
+    deadline = time.monotonic() + 30
     try:
-        name = settings.topic_prefix + topic
-        found = consumer.committed([TopicPartition(name, number) for number in range(settings.partitions)], timeout=30)
-        return {partition.partition: max(partition.offset, 0) for partition in found}
+        while True:
+            try:
+                found = consumer.committed(wanted, timeout=30)
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise  # a new group's coordinator is not there at once
+            else:
+                return {partition.partition: max(partition.offset, 0) for partition in found}
     finally:
         consumer.close()

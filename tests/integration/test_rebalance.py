@@ -146,9 +146,11 @@ async def test_partitions_that_come_and_go_leave_no_producer_behind(kafka_settin
         counts = []
         for _ in range(4):
             stage.assign(range(kafka_settings.partitions))
+            await asyncio.sleep(0)  # the partitions' tasks begin
             await until(lambda: not stage.processing.preparing, "all partitions taken over and restored")
             counts.append(threads())
             stage.assign([])
             await until(lambda: threads() < counts[-1] - kafka_settings.partitions, "the producers' threads to end")
 
-    assert counts[-1] < counts[0] + kafka_settings.partitions, "but for the pool's own, there are no more than at first"
+    # Three rounds of producers left behind would be some fifty threads; the pools of this process may have grown by a few.
+    assert counts[-1] - counts[0] < 15

@@ -1,0 +1,61 @@
+"""A bare aiokafka loop: no framework, no durable state, at least once (flush the outputs, then commit the offsets)."""
+
+import gc
+import time
+
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from bench.peers.assignment import assignment
+from bench.peers.decision import HEADERS, State, decide
+
+COMMIT_SECONDS = 5.0
+"""Kafka's own default for ``auto.commit.interval.ms``."""
+
+
+async def main() -> None:
+    """Work the input in, commit, and end."""
+    told = assignment()
+    consumer = AIOKafkaConsumer(
+        told.input,
+        bootstrap_servers=told.bootstrap_servers,
+        group_id=told.group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=2_097_152,
+        fetch_max_wait_ms=100,
+    )
+    producer = AIOKafkaProducer(
+        bootstrap_servers=told.bootstrap_servers,
+        enable_idempotence=True,
+        compression_type="lz4",
+        linger_ms=20,
+        max_batch_size=262_144,
+    )
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+    teams: dict[bytes, State] = {}
+    done, committed_at = 0, time.monotonic()
+    async with consumer, producer:
+        while done < told.events:
+            for records in (await consumer.getmany(timeout_ms=100, max_records=5_000)).values():
+                for record in records:
+                    key = record.key
+                    state, audit, current = decide(teams.get(key), record.value)
+                    if state is not None:
+                        teams[key] = state
+                    if audit is not None:
+                        await producer.send(told.audit_events, audit, key=key, headers=HEADERS)
+                    if current is not None:
+                        await producer.send(told.tier_current, current, key=key, headers=HEADERS)
+                done += len(records)
+            if time.monotonic() - committed_at > COMMIT_SECONDS:
+                await producer.flush()
+                await consumer.commit()
+                committed_at = time.monotonic()
+        await producer.flush()
+        await consumer.commit()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,76 @@
+"""A bare confluent-kafka loop: no framework, no durable state, at least once (flush the outputs, then commit the offsets)."""
+
+import gc
+import time
+
+from confluent_kafka import Consumer, Producer
+
+from bench.peers.assignment import assignment
+from bench.peers.decision import HEADERS, State, decide
+
+COMMIT_SECONDS = 5.0
+"""Kafka's own default for ``auto.commit.interval.ms``."""
+
+
+def main() -> None:
+    """Work the input in, commit, and end."""
+    told = assignment()
+    consumer = Consumer(
+        {
+            "bootstrap.servers": told.bootstrap_servers,
+            "group.id": told.group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "fetch.message.max.bytes": 2_097_152,
+            "fetch.wait.max.ms": 100,
+        }
+    )
+    producer = Producer(
+        {
+            "bootstrap.servers": told.bootstrap_servers,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+    consumer.subscribe([told.input])
+    teams: dict[bytes, State] = {}
+    produce, audit_events, tier_current = producer.produce, told.audit_events, told.tier_current
+    done, committed_at = 0, time.monotonic()
+    while done < told.events:
+        for message in consumer.consume(5_000, 0.1):
+            key, value = message.key(), message.value()
+            assert key is not None
+            assert value is not None
+            state, audit, current = decide(teams.get(key), value)
+            if state is not None:
+                teams[key] = state
+            if audit is not None:
+                try:
+                    produce(audit_events, audit, key, headers=HEADERS)
+                except BufferError:
+                    producer.flush()
+                    produce(audit_events, audit, key, headers=HEADERS)
+            if current is not None:
+                try:
+                    produce(tier_current, current, key, headers=HEADERS)
+                except BufferError:
+                    producer.flush()
+                    produce(tier_current, current, key, headers=HEADERS)
+            done += 1
+        producer.poll(0)
+        if time.monotonic() - committed_at > COMMIT_SECONDS:
+            producer.flush()
+            consumer.commit(asynchronous=False)
+            committed_at = time.monotonic()
+    producer.flush()
+    consumer.commit(asynchronous=False)
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()

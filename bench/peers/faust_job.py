@@ -1,0 +1,52 @@
+"""Idiomatic Faust: one event at a time, a table, ``await topic.send``, as its documentation shows it.
+
+Tuned where settings can: linger, batch size, fetch size, orjson, no web server, no leader topic. Raw bytes in and out, for
+Faust's own models are slower than the decision that all peers share.
+"""
+
+import faust
+
+from bench.peers.assignment import assignment
+from bench.peers.decision import HEADERS, decide
+
+told = assignment()
+
+app = faust.App(
+    told.group,
+    broker=f"kafka://{told.bootstrap_servers}",
+    store="memory://",
+    topic_partitions=told.partitions,
+    topic_disable_leader=True,
+    web_enabled=False,
+    datadir=told.state_directory,
+    producer_linger=0.02,
+    producer_max_batch_size=262_144,
+    producer_compression_type="lz4",
+    consumer_max_fetch_size=2_097_152,
+    consumer_auto_offset_reset="earliest",
+    broker_commit_interval=0.25,
+    stream_wait_empty=False,
+)
+team_events = app.topic(told.input, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+audit_events = app.topic(told.audit_events, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+tier_current = app.topic(told.tier_current, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+teams = app.Table("teams", partitions=told.partitions)
+
+
+@app.agent(team_events)
+async def classify(stream: faust.StreamT[bytes]) -> None:
+    """Decide on each event of the stream."""
+    headers: dict[str, bytes] = dict(HEADERS)
+    async for event in stream.events():
+        team = event.key.decode()
+        state, audit, current = decide(teams.get(team), event.value)
+        if state is not None:
+            teams[team] = state
+        if audit is not None:
+            await audit_events.send(key=event.key, value=audit, headers=headers)
+        if current is not None:
+            await tier_current.send(key=event.key, value=current, headers=headers)
+
+
+if __name__ == "__main__":
+    app.main()

@@ -1,0 +1,53 @@
+"""Quix Streams: a stateful function (RocksDB, with a changelog), its results to two topics. Runs in a virtual environment of its own."""
+
+from quixstreams import Application, State
+from quixstreams.models import Topic
+
+from bench.peers.assignment import assignment
+from bench.peers.decision import decide
+
+TYPE_ENDS_BEFORE = 160
+"""Bytes of an envelope within which its type stands."""
+
+
+def main() -> None:
+    """Work the input in; stopping commits what is left."""
+    told = assignment()
+    app = Application(
+        broker_address=told.bootstrap_servers,
+        consumer_group=told.group,
+        auto_offset_reset="earliest",
+        state_dir=told.state_directory,
+        loglevel="ERROR",
+        consumer_extra_config={"fetch.message.max.bytes": 2_097_152, "fetch.wait.max.ms": 100},
+        producer_extra_config={
+            "linger.ms": 20,
+            "compression.type": "lz4",
+            "enable.idempotence": True,
+            "queue.buffering.max.messages": 1_000_000,
+        },
+    )
+    team_events = app.topic(told.input, key_deserializer="bytes", value_deserializer="bytes")
+    audit_events = app.topic(told.audit_events, key_serializer="bytes", value_serializer="bytes")
+    tier_current = app.topic(told.tier_current, key_serializer="bytes", value_serializer="bytes")
+    left = told.events
+
+    def classify(value: bytes, state: State) -> list[bytes]:
+        nonlocal left
+        after, audit, current = decide(state.get("team"), value)
+        if after is not None:
+            state.set("team", after)
+        left -= 1
+        if not left:
+            app.stop()
+        return [output for output in (audit, current) if output is not None]
+
+    def target(value: bytes, _key: object, _timestamp: int, _headers: object) -> Topic:
+        return tier_current if value.find(b'"tier.current"', 0, TYPE_ENDS_BEFORE) > 0 else audit_events
+
+    app.dataframe(team_events).apply(classify, stateful=True, expand=True).to_topic(target)
+    app.run()
+
+
+if __name__ == "__main__":
+    main()
