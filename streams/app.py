@@ -38,8 +38,8 @@ time-out, whose least is 6 s."""
 MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
 """Off, in effect: aiokafka gives a member that did not poll in time up for good. Progress is watched by ourselves."""
 
-FETCH_BYTES = 2_097_152
-"""Most of one partition that one fetch brings: some 4,000 to 6,000 events."""
+FETCH_BYTES = 1_048_576
+"""Most of one partition that one fetch brings: some 2,000 events. Four or five fetches of each partition may be in memory."""
 
 
 class BatchHandler(Protocol):
@@ -83,6 +83,8 @@ class Stage:
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
         self.reached: dict[tuple[str, int], int] = {}
         """By (topic, partition): the offset after the last batch that is durable."""
+        self.close: Callable[[], None] = lambda: None
+        """Lets go of what the stage holds beside its app."""
         self.progress: Callable[[], int] = lambda: 0
         """Counts whatever gets done inside of a batch."""
         self.restored_records: Callable[[], int] = lambda: 0
@@ -145,6 +147,7 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
     built.app.tables.add(
         OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
     )
+    built.close = partial(pool.shutdown, wait=False, cancel_futures=True)
     built.progress = lambda: restorer.slices
     built.restored_records = lambda: restorer.records
     return built

@@ -98,6 +98,21 @@ class ThrottledLogs(logging.Filter):
         return self._throttle.passes(str(kind))
 
 
+class ThrottledLibrary(logging.Filter):
+    """Throttles what one library's loggers say, by logger and message template: aiokafka says the same some seventy times a
+    second while no broker answers. For a handler: a logger's own filters do not see its children's records."""
+
+    def __init__(self, library: str, throttle: Throttle | None = None) -> None:
+        super().__init__()
+        self._library = library
+        self._throttle = throttle or Throttle()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != self._library:
+            return True
+        return self._throttle.passes(f"{record.name}: {record.msg}")
+
+
 def configure_logging(settings: Settings) -> None:
     """Set up structlog and the standard library's logging, once a process, in ``main``.
 
@@ -130,6 +145,7 @@ def configure_logging(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, mask_values, render],
         )
     )
+    handler.addFilter(ThrottledLibrary("aiokafka"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aiokafka.errors import IllegalStateError
 from confluent_kafka import IsolationLevel, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -137,7 +138,7 @@ class Watch:
             async with asyncio.timeout(LOOK_SECONDS):
                 self._positions = await self._stage.fetch_positions(wanted)
             self._ends = await asyncio.to_thread(self._committed_ends, wanted) if wanted else {}
-        except (KafkaException, TimeoutError):
+        except (KafkaException, IllegalStateError, TimeoutError):  # IllegalStateError: a rebalance took a partition meanwhile
             self._ends = {}
 
     def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:

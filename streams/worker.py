@@ -16,8 +16,8 @@ from streams.metrics import STALLED
 from streams.settings import Settings
 from streams.watchdog import Watch
 
-STOP_SECONDS = 8.0
-"""How long an orderly stop may take; the supervisor's own grace is longer."""
+STOP_SECONDS = 1.5
+"""How long Faust may take to stop, once the batches under way have had their time; together less than a supervisor's grace of 5 s."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,7 @@ async def _running(stage: Stage) -> AsyncIterator[None]:
         with contextlib.suppress(TimeoutError):
             # Everything acked is durable already: what a stop that hangs would still commit is a hint.
             await asyncio.wait_for(stage.app.stop(), STOP_SECONDS)
+        stage.close()
 
 
 async def _watch(stage: Stage, health: Health) -> None:

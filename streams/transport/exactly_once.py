@@ -30,7 +30,7 @@ from streams.errors import StageFailed
 from streams.metrics import POSITION, count_outcomes
 from streams.processing import Batch, Record
 from streams.settings import Settings
-from streams.topics import DEAD_LETTERS, MAX_RECORD_BYTES
+from streams.topics import DEAD_LETTERS, MAX_RECORD_BYTES, TIER_CURRENT
 from streams.transport.partitioner import partition_of
 from streams.transport.transactions import Headers, Output, TransactionalWriter
 from streams.waiting import Waiting
@@ -116,6 +116,8 @@ class TransactionalWorker:
         self._restorer = restorer
         self._pool = restorer.pool
         self._dead_letters = DEAD_LETTERS.full_name(settings)
+        # Compaction would leave the newest tier of a team anyway: older ones of the same transaction are not written.
+        self._current = TIER_CURRENT.full_name(settings)
         self._failures = 0
         self._writer: TransactionalWriter | None = None
         self.table = TablePartition(partition)
@@ -144,16 +146,20 @@ class TransactionalWorker:
     async def _slice(self, batch: Batch, records: Sequence[Record], start: int) -> int:
         writer = self._writer
         assert writer is not None
-        rows, produce = self.table.rows, writer.produce
+        rows, produce, current = self.table.rows, writer.produce, self._current
         outcomes: Counter[Reason] = Counter()
         dirty: set[bytes] = set()
+        newest: dict[bytes | None, Output] = {}
         began = time.monotonic()
         end = start
         writer.begin()
         for record in records[start:]:
             step = self._step(record, rows)
             for output in step.outputs:
-                produce(output)
+                if output.topic == current:
+                    newest[output.key] = output
+                else:
+                    produce(output)
             if step.row is not None and step.key is not None:
                 rows[step.key] = step.row
                 dirty.add(step.key)
@@ -161,6 +167,8 @@ class TransactionalWorker:
             end += 1
             if not end % CLOCK_EVERY and time.monotonic() - began > SLICE_SECONDS:
                 break
+        for output in newest.values():
+            produce(output)
         for key in dirty:
             produce(Output(self._changelog, key, rows[key], (), self.table.number))
         position = self.table.positions[batch.topic].advanced(records[end - 1].offset + 1, outcomes)

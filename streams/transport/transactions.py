@@ -72,7 +72,9 @@ class TransactionalWriter:
         topic, key, value, headers, partition = output
         while True:
             try:
-                self._producer.produce(topic, value=value, key=key, partition=partition, headers=list(headers) if headers else None)
+                self._producer.produce(
+                    topic, value=value, key=key, partition=partition, headers=headers if isinstance(headers, list) else list(headers)
+                )
                 return
             except BufferError:
                 self._producer.poll(0.05)  # librdkafka's queue is full: let it drain

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from streams.logging import LIBRDKAFKA, Throttle, ThrottledLogs, configure_logging, mask_email, mask_text, mask_values
+from streams.logging import LIBRDKAFKA, Throttle, ThrottledLibrary, ThrottledLogs, configure_logging, mask_email, mask_text, mask_values
 from streams.settings import Settings
 from tests.logs import logging_restored
 
@@ -174,3 +174,18 @@ def test_librdkafka_lines_are_throttled_by_their_kind() -> None:
         return logging.LogRecord(LIBRDKAFKA, logging.ERROR, "", 0, "%s [%s] %s", (kind, "producer-1", "Connection refused"), None)
 
     assert [bool(filter_.filter(record(kind))) for kind in ("FAIL", "FAIL", "ERROR", "FAIL")] == [True, False, True, False]
+
+
+def test_a_librarys_repeated_lines_are_throttled_and_nobody_elses() -> None:
+    now = 0.0
+    throttled = ThrottledLibrary("aiokafka", Throttle(30.0, lambda: now))
+
+    def passes(name: str, message: str) -> bool:
+        return throttled.filter(logging.LogRecord(name, logging.ERROR, "", 0, message, ("node 1",), None))
+
+    assert [passes("aiokafka.conn", "no answer from %s"), passes("aiokafka.conn", "no answer from %s")] == [True, False]
+    assert passes("aiokafka.client", "no answer from %s")
+    assert passes("aiokafka.conn", "connected to %s")
+    assert [passes("streams.worker", "no answer"), passes("streams.worker", "no answer")] == [True, True]
+    now = 31.0
+    assert passes("aiokafka.conn", "no answer from %s")

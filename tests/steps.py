@@ -1,0 +1,26 @@
+"""Reading what a stage made of a record, as the readers of its topics do."""
+
+from schemas.audit import AuditData
+from schemas.envelope import Envelope
+from schemas.team_events import SubscriptionFact
+from streams.transport.exactly_once import Step
+from streams.transport.transactions import Output
+
+
+def only(step: Step) -> Output:
+    """The one record that the step produces."""
+    (output,) = step.outputs
+    return output
+
+
+def value_of(output: Output) -> bytes:
+    assert output.value is not None
+    return output.value
+
+
+def fact_in(step: Step) -> Envelope[SubscriptionFact]:
+    return Envelope[SubscriptionFact].model_validate_json(value_of(only(step)))
+
+
+def audit_in(output: Output) -> Envelope[AuditData]:
+    return Envelope[AuditData].model_validate_json(value_of(output))
