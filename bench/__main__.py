@@ -37,7 +37,7 @@ PARTS = ("jobs", "stages", "growth", "latency")
 def main() -> int:
     """Run what the command line asks for; the exit status is 1 when an output is wrong or a job failed, 2 when nothing could be run."""
     given = _parser().parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     path = RESULTS / ("quick.json" if given.quick else "latest.json")
     results: dict[str, Any] = {}
     try:

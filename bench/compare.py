@@ -74,7 +74,7 @@ def measure_all(options: Options, console: Console, data: Path = DATA) -> Compar
                 given = inputs[job.small]
                 try:
                     with bar(console, job.title, given.spec.events) as on_progress:
-                        run = run_job(job, kafka, given, topics, Path(scratch), len(runs), on_progress)
+                        run = run_job(job, kafka, given, topics, Path(scratch), on_progress)
                 except JobFailed as error:
                     failed[job.name] = str(error)
                     console.print(f"{job.name} failed: {error}", style="red", markup=False)

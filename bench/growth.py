@@ -94,7 +94,7 @@ def _java_recovery(broker: BenchKafka, given: Input, directory: Path) -> int | N
     if job.missing() is not None:
         return None
     broker.sweep({INPUT})
-    start = Start(broker, given, fresh_directory(directory / "state"), 0)
+    start = Start(broker, given, fresh_directory(directory / "state"))
     program = Program(job.command(start), job.environment(start))
     measure(job.name, [program], job.gauge(start), broker.pid, directory, lambda _: None)
     fresh_directory(directory / "state")

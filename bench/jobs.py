@@ -1,6 +1,7 @@
 """The jobs: what each is, how its process is started, and how its progress is read."""
 
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,8 @@ class Start:
     kafka: BenchKafka
     input: Input
     state_directory: Path
-    number: int
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Never used before: a group of the same name might hold offsets, or a member that has not timed out yet."""
     admin_port: int = field(default_factory=free_port)
 
     @property
@@ -56,7 +58,7 @@ def _own_environment() -> dict[str, str]:
 
 
 def _group(start: Start, job: str) -> str:
-    return f"bench-{job}-{start.number}"
+    return f"bench-{job}-{start.name}"
 
 
 def _peer_environment(start: Start, name: str) -> Mapping[str, str]:

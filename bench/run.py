@@ -72,10 +72,10 @@ class Measured:
     peak_megabytes: float
 
 
-def run_job(job: Job, broker: BenchKafka, given: Input, inputs: set[str], directory: Path, number: int, on_progress: Progress) -> Run:
+def run_job(job: Job, broker: BenchKafka, given: Input, inputs: set[str], directory: Path, on_progress: Progress) -> Run:
     """Run ``job`` on ``given``, from an empty start to its end, and compare its outputs. Raises JobFailed."""
     broker.sweep(inputs)
-    start = Start(broker, given, fresh_directory(directory / "state"), number)
+    start = Start(broker, given, fresh_directory(directory / "state"))
     programs = [Program(job.command(start), job.environment(start))]
     measured = measure(
         job.name, programs, job.gauge(start), broker.pid, start.state_directory, lambda share: on_progress(int(share * given.spec.events))

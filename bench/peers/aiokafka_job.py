@@ -7,10 +7,13 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from bench.peers.assignment import assignment
-from bench.peers.decision import HEADERS, State, decide
+from bench.peers.decision import HEADERS, Current, State, decide, tier_current
 
 COMMIT_SECONDS = 5.0
 """Kafka's own default for ``auto.commit.interval.ms``."""
+
+BATCH = 20_000
+"""Records worked in at once. Of a team's tiers in a batch only the newest is written."""
 
 
 async def main() -> None:
@@ -38,7 +41,8 @@ async def main() -> None:
     done, committed_at = 0, time.monotonic()
     async with consumer, producer:
         while done < told.events:
-            for records in (await consumer.getmany(timeout_ms=100, max_records=5_000)).values():
+            newest: dict[bytes, Current] = {}
+            for records in (await consumer.getmany(timeout_ms=100, max_records=BATCH)).values():
                 for record in records:
                     key = record.key
                     state, audit, current = decide(teams.get(key), record.value)
@@ -47,8 +51,10 @@ async def main() -> None:
                     if audit is not None:
                         await producer.send(told.audit_events, audit, key=key, headers=HEADERS)
                     if current is not None:
-                        await producer.send(told.tier_current, current, key=key, headers=HEADERS)
+                        newest[key] = current
                 done += len(records)
+            for key, current in newest.items():
+                await producer.send(told.tier_current, tier_current(*current), key=key, headers=HEADERS)
             if time.monotonic() - committed_at > COMMIT_SECONDS:
                 await producer.flush()
                 await consumer.commit()

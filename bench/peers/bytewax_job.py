@@ -15,7 +15,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from bench.peers.assignment import assignment
-from bench.peers.decision import HEADERS, State, decide
+from bench.peers.decision import HEADERS, State, decide, tier_current
 
 told = assignment()
 
@@ -32,7 +32,7 @@ def classify(state: State | None, value: bytes) -> tuple[State | None, list[tupl
     if audit is not None:
         outputs.append((told.audit_events, audit))
     if current is not None:
-        outputs.append((told.tier_current, current))
+        outputs.append((told.tier_current, tier_current(*current)))
     return (state if after is None else after), outputs
 
 

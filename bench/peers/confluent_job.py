@@ -6,10 +6,13 @@ import time
 from confluent_kafka import Consumer, Producer
 
 from bench.peers.assignment import assignment
-from bench.peers.decision import HEADERS, State, decide
+from bench.peers.decision import HEADERS, Current, State, decide, tier_current
 
 COMMIT_SECONDS = 5.0
 """Kafka's own default for ``auto.commit.interval.ms``."""
+
+BATCH = 20_000
+"""Records worked in at once. Of a team's tiers in a batch only the newest is written."""
 
 
 def main() -> None:
@@ -39,10 +42,18 @@ def main() -> None:
     gc.set_threshold(200_000, 50, 100)
     consumer.subscribe([told.input])
     teams: dict[bytes, State] = {}
-    produce, audit_events, tier_current = producer.produce, told.audit_events, told.tier_current
     done, committed_at = 0, time.monotonic()
+
+    def produce(topic: str, value: bytes, key: bytes) -> None:
+        try:
+            producer.produce(topic, value, key, headers=HEADERS)
+        except BufferError:
+            producer.flush()
+            producer.produce(topic, value, key, headers=HEADERS)
+
     while done < told.events:
-        for message in consumer.consume(5_000, 0.1):
+        newest: dict[bytes, Current] = {}
+        for message in consumer.consume(BATCH, 0.1):
             key, value = message.key(), message.value()
             assert key is not None
             assert value is not None
@@ -50,18 +61,12 @@ def main() -> None:
             if state is not None:
                 teams[key] = state
             if audit is not None:
-                try:
-                    produce(audit_events, audit, key, headers=HEADERS)
-                except BufferError:
-                    producer.flush()
-                    produce(audit_events, audit, key, headers=HEADERS)
+                produce(told.audit_events, audit, key)
             if current is not None:
-                try:
-                    produce(tier_current, current, key, headers=HEADERS)
-                except BufferError:
-                    producer.flush()
-                    produce(tier_current, current, key, headers=HEADERS)
+                newest[key] = current
             done += 1
+        for key, current in newest.items():
+            produce(told.tier_current, tier_current(*current), key)
         producer.poll(0)
         if time.monotonic() - committed_at > COMMIT_SECONDS:
             producer.flush()

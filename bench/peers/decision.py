@@ -61,8 +61,11 @@ class Event(msgspec.Struct, gc=False):
 
 read: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
-Outcome = tuple[State | None, bytes | None, bytes | None]
-"""The new state (None: unchanged), the audit event and the record of ``tier.current`` (None: none)."""
+Current = tuple[Event, str, str, str | None]
+"""What ``tier_current`` makes a record of ``tier.current`` of; a job that leaves out what it would overwrite need not render it."""
+
+Outcome = tuple[State | None, bytes | None, Current | None]
+"""The new state (None: unchanged), the audit event, and the current tier (None: none)."""
 
 
 def decide(state: State | None, value: bytes) -> Outcome:
@@ -78,7 +81,7 @@ def decide(state: State | None, value: bytes) -> Outcome:
         data = event.data
         new = [*old[:5], data.email, data.name, data.user_id]
         audit = _service_event(event, value, old[1], "claimed", f"Team claimed, on {old[1]}", new)
-        return new, audit, _tier_current(event, old[1], event.time, old[2]) if state is None else None
+        return new, audit, (event, old[1], event.time, old[2]) if state is None else None
     if kind in _SUMMARIES:
         return None, _service_event(event, value, None, "passed_through", _SUMMARIES[kind], old), None
     return None, None, None
@@ -95,13 +98,14 @@ def _start(old: State, event: Event) -> Outcome:
     elif plan not in seen:
         seen = {**seen, plan: event.time}
     new = [data.occurred_at, after, subscription, True, seen, email, name, user_id]
-    audit = current = None
+    audit: bytes | None = None
+    current: Current | None = None
     if after != before:
         up = _RANKS[after] > _RANKS[before]
         kind, summary = ("upgraded", "Upgraded") if up else ("downgraded", "Downgraded")
         audit = _transition(event, f"subscription.{kind}", before, after, kind, f"{summary} from {before} to {after}", new)
     if after != before or not active:
-        current = _tier_current(event, after, seen[plan], subscription)
+        current = (event, after, seen[plan], subscription)
     return new, audit, current
 
 
@@ -117,7 +121,7 @@ def _end(old: State, event: Event) -> Outcome:
         return new, None, None
     summary = "Subscription canceled, from {} to hobby" if before != "hobby" else "Subscription canceled, still on {}"
     audit = _transition(event, "subscription.canceled", before, "hobby", "canceled", summary.format(before), new)
-    return new, audit, _tier_current(event, "hobby", event.time, None)
+    return new, audit, (event, "hobby", event.time, None)
 
 
 # What is written
@@ -181,7 +185,8 @@ def _service_event(event: Event, value: bytes, tier: str | None, reason: str, su
     return _envelope(event, event.type, "schemas/audit-event/v1", body)
 
 
-def _tier_current(event: Event, tier: str, since: str, subscription: str | None) -> bytes:
+def tier_current(event: Event, tier: str, since: str, subscription: str | None) -> bytes:
+    """Return the record of ``tier.current``."""
     data = {"team_id": event.subject, "tier": tier, "since": since, "subscription_id": subscription}
     return _envelope(event, "tier.current", "schemas/tier-current/v1", data)
 

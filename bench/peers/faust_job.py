@@ -7,7 +7,7 @@ Faust's own models are slower than the decision that all peers share.
 import faust
 
 from bench.peers.assignment import assignment
-from bench.peers.decision import HEADERS, decide
+from bench.peers.decision import HEADERS, decide, tier_current
 
 told = assignment()
 
@@ -29,7 +29,7 @@ app = faust.App(
 )
 team_events = app.topic(told.input, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
 audit_events = app.topic(told.audit_events, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-tier_current = app.topic(told.tier_current, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+current_tiers = app.topic(told.tier_current, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
 teams = app.Table("teams", partitions=told.partitions)
 
 
@@ -45,7 +45,7 @@ async def classify(stream: faust.StreamT[bytes]) -> None:
         if audit is not None:
             await audit_events.send(key=event.key, value=audit, headers=headers)
         if current is not None:
-            await tier_current.send(key=event.key, value=current, headers=headers)
+            await current_tiers.send(key=event.key, value=tier_current(*current), headers=headers)
 
 
 if __name__ == "__main__":

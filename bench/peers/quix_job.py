@@ -4,7 +4,7 @@ from quixstreams import Application, State
 from quixstreams.models import Topic
 
 from bench.peers.assignment import assignment
-from bench.peers.decision import decide
+from bench.peers.decision import decide, tier_current
 
 TYPE_ENDS_BEFORE = 160
 """Bytes of an envelope within which its type stands."""
@@ -29,7 +29,7 @@ def main() -> None:
     )
     team_events = app.topic(told.input, key_deserializer="bytes", value_deserializer="bytes")
     audit_events = app.topic(told.audit_events, key_serializer="bytes", value_serializer="bytes")
-    tier_current = app.topic(told.tier_current, key_serializer="bytes", value_serializer="bytes")
+    current_tiers = app.topic(told.tier_current, key_serializer="bytes", value_serializer="bytes")
     left = told.events
 
     def classify(value: bytes, state: State) -> list[bytes]:
@@ -40,10 +40,13 @@ def main() -> None:
         left -= 1
         if not left:
             app.stop()
-        return [output for output in (audit, current) if output is not None]
+        outputs = [] if audit is None else [audit]
+        if current is not None:
+            outputs.append(tier_current(*current))
+        return outputs
 
     def target(value: bytes, _key: object, _timestamp: int, _headers: object) -> Topic:
-        return tier_current if value.find(b'"tier.current"', 0, TYPE_ENDS_BEFORE) > 0 else audit_events
+        return current_tiers if value.find(b'"tier.current"', 0, TYPE_ENDS_BEFORE) > 0 else audit_events
 
     app.dataframe(team_events).apply(classify, stateful=True, expand=True).to_topic(target)
     app.run()

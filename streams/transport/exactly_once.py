@@ -30,7 +30,7 @@ from streams.errors import StageFailed
 from streams.metrics import POSITION, count_outcomes
 from streams.processing import Batch, Record
 from streams.settings import Settings
-from streams.topics import DEAD_LETTERS, MAX_RECORD_BYTES, TIER_CURRENT
+from streams.topics import DEAD_LETTERS, MAX_RECORD_BYTES
 from streams.transport.partitioner import partition_of
 from streams.transport.transactions import Headers, Output, TransactionalWriter
 from streams.waiting import Waiting
@@ -116,8 +116,6 @@ class TransactionalWorker:
         self._restorer = restorer
         self._pool = restorer.pool
         self._dead_letters = DEAD_LETTERS.full_name(settings)
-        # Compaction would leave the newest tier of a team anyway: older ones of the same transaction are not written.
-        self._current = TIER_CURRENT.full_name(settings)
         self._failures = 0
         self._writer: TransactionalWriter | None = None
         self.table = TablePartition(partition)
@@ -146,20 +144,16 @@ class TransactionalWorker:
     async def _slice(self, batch: Batch, records: Sequence[Record], start: int) -> int:
         writer = self._writer
         assert writer is not None
-        rows, produce, current = self.table.rows, writer.produce, self._current
+        rows, produce = self.table.rows, writer.produce
         outcomes: Counter[Reason] = Counter()
         dirty: set[bytes] = set()
-        newest: dict[bytes | None, Output] = {}
         began = time.monotonic()
         end = start
         writer.begin()
         for record in records[start:]:
             step = self._step(record, rows)
             for output in step.outputs:
-                if output.topic == current:
-                    newest[output.key] = output
-                else:
-                    produce(output)
+                produce(output)
             if step.row is not None and step.key is not None:
                 rows[step.key] = step.row
                 dirty.add(step.key)
@@ -167,8 +161,6 @@ class TransactionalWorker:
             end += 1
             if not end % CLOCK_EVERY and time.monotonic() - began > SLICE_SECONDS:
                 break
-        for output in newest.values():
-            produce(output)
         for key in dirty:
             produce(Output(self._changelog, key, rows[key], (), self.table.number))
         position = self.table.positions[batch.topic].advanced(records[end - 1].offset + 1, outcomes)

@@ -47,7 +47,7 @@ class Plan:
 
 
 LONG = Plan(0, 200_000, 150.0, 60, 10, 5, 6, 6, 90.0, {"normalise": 2, "classify": 2})
-SHORT = Plan(0, 3_000, 45.0, 8, 1, 1, 2, 2, 0.0, {"classify": 2})
+SHORT = Plan(0, 2_400, 50.0, 8, 1, 1, 2, 2, 0.0, {"classify": 2})
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Report:
 
 async def run(plan: Plan, console: Console) -> Report:
     """Run ``plan`` on a stack of its own. Raises AssertionError when things do not settle."""
-    overrides: dict[str, object] = {"loops_rate_per_second": LOOPS_PER_SECOND, "loops_timeout_seconds": 2.0}
+    overrides: dict[str, object] = {"loops_rate_per_second": LOOPS_PER_SECOND, "loops_timeout_seconds": 2.0, "session_timeout_seconds": 6.0}
     began = time.monotonic()
     async with start_stack(StackOptions(plan.workers, overrides=overrides)) as stack:
         _compact_eagerly(stack.settings)

@@ -12,7 +12,7 @@ from bench.broker import INPUT
 from bench.document import PAGE, PARTS, filled
 from bench.expected import Reviewer, Tally, count_in, expectation, load_tally, read_audit, read_current
 from bench.load import PLANS, LoadEvent, LoadSpec, events
-from bench.peers.decision import State, decide
+from bench.peers.decision import State, decide, tier_current
 from bench.report import RESULTS, wrong_results
 from bench.stages import Bag
 from bench.webhooks import live_charges, webhooks
@@ -117,7 +117,7 @@ def test_classify_and_the_peers_decision_write_the_same_records(load: list[LoadE
         written = {output.topic: orjson.loads(output.value or b"") for output in step.outputs}
 
         assert (None if audit is None else orjson.loads(audit)) == written.get("audit.events")
-        assert (None if current is None else orjson.loads(current)) == written.get("tier.current")
+        assert (None if current is None else orjson.loads(tier_current(*current))) == written.get("tier.current")
         seen[step.reason.value] += 1
     assert len(seen) >= 10
 
@@ -131,7 +131,7 @@ def test_outputs_read_back_are_what_the_load_expects(load: list[LoadEvent]) -> N
         if audit is not None:
             tally.add_audit(read_audit(audit))
         if current is not None:
-            tally.add_current(read_current(current))
+            tally.add_current(read_current(tier_current(*current)))
 
     assert tally.differences(expectation(load)) == []
 

@@ -25,7 +25,13 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
-TEST_VARIABLES = {"TIERSTREAM_TEST_STACK", "TIERSTREAM_TEST_KAFKA", "TIERSTREAM_TEST_POSTGRES", "TIERSTREAM_HYPOTHESIS_PROFILE"}
+TEST_VARIABLES = {
+    "TIERSTREAM_TEST_STACK",
+    "TIERSTREAM_TEST_KAFKA",
+    "TIERSTREAM_TEST_POSTGRES",
+    "TIERSTREAM_HYPOTHESIS_PROFILE",
+    "TIERSTREAM_TEST_BENCH",
+}
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
