@@ -6,6 +6,7 @@ audit       audit.events → PostgreSQL
 forward     audit.events → Loops
 """
 
+import logging
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -163,6 +164,8 @@ def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHa
 
 class _App(faust.App):
     """Faust's app without its directories: nothing of ours is kept on the disk, and the working directory may be read-only."""
+
+    logger = logging.getLogger("faust.app")
 
     def _create_directories(self) -> None:
         """Make none."""
