@@ -19,8 +19,11 @@ from confluent_kafka import KafkaException, TopicPartition
 FIRST_FETCH_BYTES = 131_072
 """What the broker sends before any record (metadata, group membership) is far less than this; a first fetch is far more."""
 
-NEAR_THE_END = 0.9
+NEAR_THE_END = 0.95
 """From this part of the input on, tierstream's own metrics are read as well."""
+
+METRICS_SECONDS = 0.04
+"""Between two readings of them: each costs the worker some milliseconds."""
 
 
 class Gauge(Protocol):
@@ -112,11 +115,18 @@ class WorkerMetric:
         self._label = label
         self._committed = committed
         self._near = int(NEAR_THE_END * committed.goal)
+        self._seen = 0
+        self._read_at = 0.0
 
     def read(self) -> int:
         """Records that are done with."""
         committed = self._committed.read()
-        return min(committed, self.goal - 1) if committed < self._near else self.exact()
+        if committed < self._near:
+            return min(committed, self.goal - 1)
+        if time.monotonic() - self._read_at >= METRICS_SECONDS:
+            self._seen = self.exact()
+            self._read_at = time.monotonic()
+        return self._seen
 
     def exact(self) -> int:
         """Records that are done with, from the workers themselves."""

@@ -56,7 +56,7 @@ def _measure_size(spec: LoadSpec, directory: Path, console: Console) -> dict[str
         "partitions": spec.partitions,
         "events": spec.events,
         "events_per_second": round(spec.events / measured.seconds),
-        "bytes_per_team": round((full - empty) / spec.teams) if spec.teams >= FEWEST_TEAMS_FOR_MEMORY else None,
+        "bytes_per_team": round((full - empty) / recovery["recovery_rows"]) if spec.teams >= FEWEST_TEAMS_FOR_MEMORY else None,
         "resident_mb": round(full / 1e6),
         **recovery,
         **({"kafka_streams_recovery_rows_per_second": java} if java is not None else {}),

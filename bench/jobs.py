@@ -143,7 +143,7 @@ JOBS: dict[str, Job] = {
     job.name: job
     for job in (
         TIERSTREAM,
-        _python_peer("faust", "Faust, idiomatic", "worker", "-l", "error", small=True),
+        _python_peer("faust", "Faust, idiomatic", "--loop", "uvloop", "worker", "-l", "error", small=True),
         _peer(
             "quix",
             "Quix Streams",

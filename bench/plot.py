@@ -33,7 +33,7 @@ def draw_comparison(results: dict[str, Any], path: Path) -> None:
     ratios = results["ratios"]
     labels = [f"{rate:,}" + (f"  (tierstream {ratios[job]:g} x)" if job in ratios else "") for job, rate in rates]
     axes.bar_label(bars, labels, padding=4, fontsize=9)
-    axes.set_xlim(0, 1.35 * max(rate for _, rate in rates))
+    axes.set_xlim(0, 1.6 * max(rate for _, rate in rates))
     axes.set_xlabel(f"events/s, one process, {results['events']:,} events, {results['teams']:,} teams, {results['partitions']} partitions")
     _save(figure, axes, path)
 
