@@ -81,6 +81,7 @@ class Stage:
         self.sources = [topic.full_name(settings) for topic in sources]
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
         self.reached: dict[tuple[str, int], int] = {}
         """By (topic, partition): the offset after the last batch that is durable."""
@@ -132,6 +133,9 @@ class Stage:
     async def _on_assigned(self, _app: Any, /, *given: Any, signal: Any, **_: Any) -> None:
         assigned: Iterable[TP] = given[0]
         self.assign(tp.partition for tp in assigned if tp.topic == self.sources[0])
+
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        await self.processing.rest()
 
     def follow_assignment(self) -> None:
         """Follow Faust's assignment signal (stages with a table follow their store)."""

@@ -4,6 +4,7 @@ A failure is never swallowed and never acked: it ends the process (``Processing.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -63,13 +64,23 @@ class Flow(Protocol):
 class _Lane:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("batches", "held", "task", "under_way")
+    __slots__ = ("batches", "held", "idle", "task", "under_way")
 
     def __init__(self) -> None:
         self.under_way: Batch | None = None
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.batches: asyncio.Queue[Batch] = asyncio.Queue()
         self.held: set[str] = set()
         self.task: asyncio.Task[None] | None = None
+
+    def begin(self, batch: Batch) -> None:
+        self.under_way = batch
+        self.idle.clear()
+
+    def end(self) -> None:
+        self.under_way = None
+        self.idle.set()
 
 
 class Processing:
@@ -95,6 +106,8 @@ class Processing:
         self._generation = generation
         self._flow = flow
         self._lanes: dict[int, _Lane] = {}
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
         self._preparing: set[int] = set()
         self.assigned = False
         """Whether there has been an assignment; an empty one counts, for a spare worker is ready too."""
@@ -119,6 +132,7 @@ class Processing:
         """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others."""
         wanted = frozenset(partitions)
         self.assigned = True
+        self._may_begin.set()
         for number in self.partitions - wanted:
             _cancel(self._lanes.pop(number))
         for number in sorted(wanted - self.partitions):
@@ -134,6 +148,17 @@ class Processing:
         if lane.batches.qsize() >= QUEUED_BATCHES:
             lane.held.add(batch.topic)
             self._flow.hold(batch.topic, batch.partition)
+
+    async def rest(self) -> None:
+        """Begin no batch until the next ``assign``, and return when those under way are done, or after ``finish_seconds``.
+
+        For the beginning of a rebalance: a partition that moves is then not fenced in the middle of a transaction.
+        """
+        self._may_begin.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._finish_seconds):
+                for lane in list(self._lanes.values()):
+                    await lane.idle.wait()
 
     async def close(self) -> None:
         """End every task, each after the batch that it is at, or after ``finish_seconds``."""
@@ -154,10 +179,11 @@ class Processing:
                     for topic in lane.held:
                         self._flow.release(topic, number)
                     lane.held.clear()
+                await self._may_begin.wait()
                 if batch.generation == self._generation():
-                    lane.under_way = batch
+                    lane.begin(batch)
                     await _finish(worker.process(batch), self._finish_seconds)
-                    lane.under_way = None
+                    lane.end()
                     batch.ack()
         except asyncio.CancelledError:
             raise

@@ -19,8 +19,15 @@ from streams.transport.client import producer_config
 TRANSACTION_TIMEOUT_MS = 10_000
 """The broker aborts a transaction whose holder is silent for this long, so that readers are not held up behind it."""
 
+# _FATAL is what every call says after the first fatal error, and of a transactional producer that one is a fence.
 _FENCED = frozenset(
-    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_ID_MAPPING}
+    {
+        KafkaError._FENCED,
+        KafkaError._FATAL,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
 )
 
 Headers = Sequence[tuple[str, bytes | None]]
