@@ -125,7 +125,7 @@ def standing(row: Row, initial: Tier) -> Standing:
     if row.paid:
         return Standing(Tier.HOBBY, end[0] if end else 0, None)
     if row.imported is not None:
-        return Standing(TIERS[row.imported.tier], row.imported.version[0], row.imported.subscription_id or None)
+        return Standing(TIERS[row.imported.tier], row.imported.version[0], None)
     if row.claim is not None and row.claim.tier is not None:
         return Standing(TIERS[row.claim.tier], row.claim.version[0], None)
     return Standing(initial, row.claim.version[0] if row.claim else 0, None)

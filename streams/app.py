@@ -8,7 +8,6 @@ forward     audit.events → Loops
 
 import logging
 import ssl
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -198,7 +197,6 @@ def _faust_app(settings: Settings, stage: str) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
-        datadir=tempfile.gettempdir(),  # nothing is written there; Faust's default makes a directory wherever it is started
         TableManager=OwnedTables,
     )
     app.transport = BatchTransport(app.conf.broker_consumer, app)

@@ -4,9 +4,11 @@ The oracles are fed the logs that the stack itself read (``razorpay.webhooks``, 
 events arrived is judged by the same rules.
 """
 
+import asyncio
 import json
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,7 @@ from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.load import UNKNOWN_PLAN
 from tests.oracle import Outcome, SequentialOracle, final_standings
-from tests.topic_io import as_json, read_all
+from tests.topic_io import as_json, read_all, read_json, until
 
 Json = dict[str, Any]
 DELIVERED = ("sent", "already_sent")
@@ -203,7 +205,17 @@ def _compare_outcomes(findings: Findings, settings: Settings, verdicts: Sequence
         findings.wrong.append(f"normalise counted {normalised} outcomes of {webhooks} webhooks")
 
 
-async def settled(postgres: str) -> tuple[int, int]:
+async def until_settled(settings: Settings, postgres: str, seconds: float, explain: Callable[[], str] = lambda: "") -> None:
+    """Return once every stage has worked in everything; fail, with what ``explain`` says, after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    await until(lambda: worked_in(settings), f"the deciding stages at the end of their topics; {explain()}", seconds)
+    expected = len({event["id"] for event in await asyncio.to_thread(read_json, settings, "audit.events")})
+    while (state := await _written_and_open(postgres)) != (expected, 0):
+        assert time.monotonic() < deadline, f"{state[0]} of {expected} audit rows, {state[1]} mails open; {explain()}"
+        await asyncio.sleep(0.2)
+
+
+async def _written_and_open(postgres: str) -> tuple[int, int]:
     """Return how many audit rows there are, and how many mails are still open."""
     connection = await asyncpg.connect(postgres)
     try:

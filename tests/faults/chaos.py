@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.cli.verify import verify_running
-from streams.embedded.stack import Stack, StackOptions, start_stack
+from streams.embedded.stack import StackOptions, start_stack
 from streams.settings import Settings
 from streams.verify.report import Report as VerifyReport
 from tests.faults.faults import STAGES, Fault, Faults
 from tests.faults.traffic import Traffic, traffic
-from tests.topic_io import alter_topic, read_json
-from tests.verdict import Findings, compare, settled, worked_in
+from tests.topic_io import alter_topic
+from tests.verdict import Findings, compare, until_settled
 
 LOOPS_PER_SECOND = 2_000
 
@@ -97,7 +97,7 @@ async def run(plan: Plan, console: Console) -> Report:
             await _break_things(plan, faults, posting, lambda: progress.update(bar, completed=stream.accepted))
             await posting
             progress.update(bar, completed=stream.accepted, description="settling")
-            await _settle(stack, plan.settle_seconds)
+            await until_settled(stack.settings, stack.postgres, plan.settle_seconds)
         findings = await compare(stack.settings, stack.postgres, stack.loops)
         verified = await asyncio.to_thread(verify_running, stack.settings)
         return Report(plan, findings, verified, dict(faults.count), time.monotonic() - began, stream)
@@ -136,18 +136,6 @@ async def _break_things(plan: Plan, faults: Faults, posting: "asyncio.Task[None]
     async with asyncio.TaskGroup() as group:
         group.create_task(one_after_another(kills))
         group.create_task(one_after_another(outages))
-
-
-async def _settle(stack: Stack, seconds: float) -> None:
-    """Wait until every stage has worked in everything."""
-    deadline = time.monotonic() + seconds
-    while not await asyncio.to_thread(worked_in, stack.settings):
-        assert time.monotonic() < deadline, "the deciding stages do not come to the end of their topics"
-        await asyncio.sleep(0.5)
-    expected = len({event["id"] for event in await asyncio.to_thread(read_json, stack.settings, "audit.events")})
-    while (state := await settled(stack.postgres)) != (expected, 0):
-        assert time.monotonic() < deadline, f"{state[0]} of {expected} audit rows, {state[1]} mails open"
-        await asyncio.sleep(0.5)
 
 
 def _progress(console: Console) -> Progress:
