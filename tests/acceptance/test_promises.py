@@ -18,6 +18,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests import verdict
 from tests.acceptance.conftest import Running
 from tests.accounting import outcomes
 from tests.load import Life, Webhook
@@ -67,12 +68,7 @@ async def rows(up: Running, team: str, count: int, seconds: float = 30) -> list[
 
 async def worked_in(up: Running) -> None:
     """Wait until both deciding stages have worked in all that was posted."""
-
-    def done() -> bool:
-        webhooks, events = len(read_all(up.settings, "razorpay.webhooks")), len(read_all(up.settings, "team.events"))
-        return (outcomes(up.settings, "normalise").total(), outcomes(up.settings, "classify").total()) == (webhooks, events)
-
-    await until(done, f"everything worked in; {up.tail()}")
+    await until(lambda: verdict.worked_in(up.settings), f"everything worked in; {up.tail()}")
 
 
 def tier_of(up: Running, team: str) -> str | None:
