@@ -6,7 +6,7 @@ READY := $(VENV)/.tierstream-ready
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-quick lock clean
+.PHONY: help demo test check chaos bench bench-quick lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ check: $(READY) ## lint, types, layering and contracts
 	$(RUN)/mypy --strict schemas agents streams tests bench
 	$(RUN)/lint-imports --no-logo
 	$(RUN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+
+chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, keep the result in bench/results/chaos.json (ARGS="--seed N")
+	@$(RUN)/python -m tests.faults.chaos --out bench/results/chaos.json $(ARGS)
 
 bench: $(READY) ## measure tierstream beside its peers, its stages, growth and latency (ARGS="--parts jobs" runs a part)
 	@$(RUN)/python -m bench $(ARGS)

@@ -41,6 +41,7 @@ class Faults(BaseModel):
     fail_next: int = Field(default=0, ge=0, description="That many events are answered with ``status`` and not accepted.")
     status: int = Field(default=500, ge=400, le=599)
     accept_then_timeout: int = Field(default=0, ge=0, description="That many events are accepted and never answered.")
+    delay_seconds: float = Field(default=0.0, ge=0, description="Every answer is that late.")
     down: bool = Field(default=False, description="Every call gets 503 and a closed connection.")
 
 
@@ -103,6 +104,8 @@ class LoopsSink:
             return self._answer(refusal.status, {"success": False, "message": str(refusal)}, headers)
         if hang:
             await _until_gone(request)
+        if self.faults.delay_seconds:
+            await asyncio.sleep(self.faults.delay_seconds)
         return self._answer(200, content, headers)
 
     def _accept(self, request: Request, body: bytes) -> tuple[dict[str, Any], bool]:

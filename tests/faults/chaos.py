@@ -42,12 +42,13 @@ class Plan:
     database_outages: int
     loops_outages: int
     broker_pause_seconds: float
+    loops_outage_seconds: tuple[float, ...]
     workers: dict[str, int]
     settle_seconds: float = 300.0
 
 
-LONG = Plan(0, 200_000, 150.0, 60, 10, 5, 6, 6, 90.0, {"normalise": 2, "classify": 2})
-SHORT = Plan(0, 2_400, 50.0, 8, 1, 1, 2, 2, 0.0, {"classify": 2})
+LONG = Plan(0, 200_000, 150.0, 60, 10, 5, 6, 6, 90.0, (5.0, 10.0, 20.0, 30.0, 60.0, 120.0), {"normalise": 2, "classify": 2})
+SHORT = Plan(0, 2_400, 50.0, 8, 1, 1, 2, 2, 0.0, (2.0, 5.0), {"classify": 2})
 
 
 @dataclass
@@ -113,7 +114,11 @@ async def _break_things(plan: Plan, faults: Faults, posting: "asyncio.Task[None]
     """Spread the plan's faults over the time that posting takes; kills go on beside the longer outages."""
     seconds = plan.events / plan.per_second
     outages: list[Fault] = [faults.stall] * plan.stalls + [faults.restart_broker] * plan.broker_restarts
-    outages += [faults.misbehave] * plan.loops_outages + [faults.poison] * 2 + [faults.terminate] * 2 + [faults.add_and_remove_worker] * 2
+    outages += [
+        lambda number=number: faults.misbehave(plan.loops_outage_seconds[number % len(plan.loops_outage_seconds)])  # type: ignore[misc]
+        for number in range(plan.loops_outages)
+    ]
+    outages += [faults.poison] * 2 + [faults.terminate] * 2 + [faults.add_and_remove_worker] * 2
     outages += [faults.restart_postgres if number % 2 else faults.drop_audit_log for number in range(plan.database_outages)]
     if plan.broker_pause_seconds:
         outages.append(lambda: faults.pause_broker(plan.broker_pause_seconds))

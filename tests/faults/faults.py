@@ -19,6 +19,17 @@ from tests.topic_io import produce
 STAGES = ("normalise", "classify", "audit", "forward")
 TABLE_STAGES = ("normalise", "classify")
 
+# Loops down, answering too slowly, failing, refusing all but a few, accepting and then not answering, rejecting the key.
+BAD_DAYS: tuple[dict[str, object], ...] = (
+    {"down": True},
+    {"delay_seconds": 1.0},
+    {"fail_next": 10_000, "status": 500},
+    {"rate": 2},
+    {"accept_then_timeout": 5},
+    {"fail_next": 1, "status": 401},
+)
+GOOD_DAY: dict[str, object] = {"down": False, "delay_seconds": 0, "fail_next": 0, "accept_then_timeout": 0}
+
 
 class Faults:
     """The faults that a run can inject; each method does one and returns when what it broke may work again."""
@@ -27,6 +38,7 @@ class Faults:
         self._stack = stack
         self._chance = chance
         self._poison = 0
+        self._bad_days: list[dict[str, object]] = []
         self.count: Counter[str] = Counter()
 
     async def kill(self, name: str | None = None) -> None:
@@ -83,24 +95,14 @@ class Faults:
             await self._restore_audit_log()
         self.count["database_outages"] += 1
 
-    async def misbehave(self) -> None:
-        """One of Loops' bad days: down, slow, refusing too much, accepting and then not answering, rejecting the key once."""
-        fault: dict[str, object] = self._chance.choice(
-            [
-                {"down": True},
-                {"fail_next": 30, "status": 500},
-                {"rate": 2},
-                {"accept_then_timeout": 5},
-                {"fail_next": 1, "status": 401},
-            ]
-        )
+    async def misbehave(self, seconds: float) -> None:
+        """The next of Loops' bad days, for ``seconds``: each kind comes once before one comes again."""
+        if not self._bad_days:
+            self._bad_days = self._chance.sample(BAD_DAYS, k=len(BAD_DAYS))
         async with httpx.AsyncClient(base_url=self._stack.loops, trust_env=False) as loops:
-            await loops.post("/_faults", json=fault)
-            await asyncio.sleep(self._chance.uniform(2, 6))
-            await loops.post(
-                "/_faults",
-                json={"down": False, "rate": self._stack.settings.loops_rate_per_second, "fail_next": 0, "accept_then_timeout": 0},
-            )
+            await loops.post("/_faults", json=self._bad_days.pop())
+            await asyncio.sleep(seconds)
+            await loops.post("/_faults", json=GOOD_DAY | {"rate": self._stack.settings.loops_rate_per_second})
         self.count["loops_outages"] += 1
 
     async def poison(self) -> None:

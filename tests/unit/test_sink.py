@@ -1,5 +1,6 @@
 """The fake Loops enforces the documented rules."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -178,6 +179,7 @@ async def test_sink_faults_fail_the_next_events_without_accepting_them(loops: Ca
         "fail_next": 2,
         "status": 503,
         "accept_then_timeout": 0,
+        "delay_seconds": 0.0,
         "down": False,
     }
 
@@ -199,6 +201,16 @@ async def test_sink_faults_set_and_lift_the_rate(loops: Caller) -> None:
     assert [(await loops.send()).status_code for _ in range(2)] == [200, 429]
     await loops.break_it(rate=None)
     assert (await loops.send()).status_code == 200
+
+
+async def test_sink_faults_delay_every_answer_to_an_accepted_event(loops: Caller) -> None:
+    await loops.break_it(delay_seconds=0.05)
+    began = time.monotonic()
+
+    assert (await loops.send()).status_code == 200
+
+    assert time.monotonic() - began >= 0.05
+    assert len(await loops.sent()) == 1
 
 
 @pytest.mark.parametrize("faults", [{"rate": 0}, {"fail_next": -1}, {"status": 200}, {"unknown": 1}])
