@@ -5,15 +5,16 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any
 
-import orjson
+import msgspec
 
 from agents.classify import STAGE, Decision
 from agents.registers import Row, Standing
-from agents.team_events import Billing, Service, TeamEvent
+from agents.team_events import Billing, BillingFact, Service, TeamEvent, is_plain
 from schemas.audit import TIER_CURRENT
 from schemas.envelope import derived_id
 from schemas.kinds import Kind
 from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent
+from schemas.tiers import LABELS
 
 AUDIT_SCHEMA = "schemas/audit-event/v1"
 TIER_SCHEMA = "schemas/tier-current/v1"
@@ -37,128 +38,178 @@ def _date(day: int) -> str:
     return (_EPOCH + timedelta(days=day)).isoformat()
 
 
+class _Envelope(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """``schemas.envelope.Envelope`` as it is written; same fields, same meaning."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    datacontenttype: str
+    dataschema: str
+    causationid: str
+    correlationid: str
+    data: Any
+    subject: str | None = None
+
+
+class _Owner(msgspec.Struct, frozen=True, gc=False):
+    email: str
+    name: str | None
+
+
+class _Payer(msgspec.Struct, frozen=True, gc=False):
+    email: str
+
+
+class _Transition(msgspec.Struct, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
+    """``metadata`` of what a subscription did."""
+
+    before: str
+    after: str
+    reason: str
+    event_id: str
+    occurred_at: str
+    subscription_id: str
+    plan_id: str | None
+    time_source: str
+    paid_count: int
+
+
+class _Undeliverable(_Transition, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
+    """``metadata`` of a charge that came for nothing."""
+
+    amount: int | None
+    currency: str | None
+    payment_id: str | None
+
+
+class _AuditData(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """``schemas.audit.AuditData`` as it is written."""
+
+    actor: str
+    summary: str
+    metadata: Any
+    created_at: str
+    resource_type: str | None = None
+    resource_id: str | None = None
+    user_id: str | None = None
+    contact: _Owner | _Payer | None = None
+
+
+class _CurrentData(msgspec.Struct, frozen=True, gc=False):
+    """``schemas.audit.TierCurrent`` as it is written."""
+
+    team_id: str
+    tier: str
+    since: str
+    subscription_id: str | None
+
+
+_write = msgspec.json.Encoder().encode
+
+
 def envelope(
-    *, id: str, source: str, type: str, team_id: str | None, time: str, causation: str, correlation: str, schema: str, data: Json
+    *, id: str, source: str, type: str, team_id: str | None, time: str, causation: str, correlation: str, schema: str, data: object
 ) -> bytes:
-    """Return one CloudEvents envelope as JSON bytes."""
-    head: Json = {
-        "specversion": "1.0",
-        "id": id,
-        "source": source,
-        "type": type,
-        "time": time,
-        "datacontenttype": "application/json",
-        "dataschema": schema,
-        "causationid": causation,
-        "correlationid": correlation,
-        "data": data,
-    }
-    if team_id is not None:
-        head["subject"] = team_id
-    return orjson.dumps(head)
+    """Return one CloudEvents envelope as JSON bytes. ``data`` is a dict of JSON values, or a msgspec struct."""
+    return _write(_Envelope("1.0", id, source, type, time, "application/json", schema, causation, correlation, data, team_id))
 
 
 def audit_event(event: TeamEvent, decision: Decision, kind: Kind) -> bytes:
     """Return the audit event of a decision that has something to tell. The same event gives the same id and the same bytes."""
-    occurred_at = rfc3339(event.occurred_at)
+    time = rfc3339(event.occurred_at)
     body = event.body
-    metadata: Json = {
-        "from": decision.before.tier.label,
-        "to": decision.after.tier.label,
-        "reason": decision.reason.value,
-        "event_id": event.id,
-        "occurred_at": occurred_at,
-    }
-    data: Json
-    if isinstance(body, Billing):
-        fact = body.fact
-        metadata |= {
-            "event_id": fact.event_id,
-            "subscription_id": fact.subscription_id,
-            "plan_id": fact.plan_id,
-            "time_source": fact.time_source,
-            "paid_count": fact.paid_count,
-        }
-        if kind is Kind.CHARGE_UNDELIVERABLE:
-            metadata |= {"amount": fact.amount, "currency": fact.currency, "payment_id": fact.payment_id}
-        data = {"actor": "system", "resource_type": "subscription"}
+    user_id, contact = _people(decision.row, body)
+    if type(body) is Billing:
+        summary, facts = _of_billing(body.fact, decision, kind, time)
+        data = _AuditData("system", summary, facts, time, "subscription", None, user_id, contact)
     else:
         assert isinstance(body, Service)  # an import tells nothing
-        metadata = _service_metadata(body, metadata)
-        data = {"actor": "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"}
-        data |= _resource(body)
-    data["summary"] = summary(kind, decision, event)
-    data["metadata"] = metadata
-    data["created_at"] = occurred_at
-    data |= _people(decision.row, body)
-    return envelope(
-        id=derived_id(STAGE, event.source, event.id, event.team_id, kind),
-        source=SOURCE,
-        type=kind,
-        team_id=event.team_id,
-        time=occurred_at,
-        causation=event.id,
-        correlation=event.correlation_id,
-        schema=AUDIT_SCHEMA,
-        data=data,
-    )
+        actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
+        resource_type, resource_id = _resource(body)
+        summary = _service_summary(body, decision, resource_type)
+        data = _AuditData(
+            actor, summary, _service_metadata(event, body, decision, time), time, resource_type, resource_id, user_id, contact
+        )
+    return _derived(event, kind, time, AUDIT_SCHEMA, data)
 
 
 def tier_current(event: TeamEvent, after: Standing) -> bytes:
     """Return the team's current tier as a record of ``tier.current``."""
-    since = rfc3339(after.since or event.occurred_at)
-    return envelope(
-        id=derived_id(STAGE, event.source, event.id, event.team_id, TIER_CURRENT),
-        source=SOURCE,
-        type=TIER_CURRENT,
-        team_id=event.team_id,
-        time=rfc3339(event.occurred_at),
-        causation=event.id,
-        correlation=event.correlation_id,
-        schema=TIER_SCHEMA,
-        data={"team_id": event.team_id, "tier": after.tier.label, "since": since, "subscription_id": after.subscription_id},
-    )
+    time = rfc3339(event.occurred_at)
+    since = rfc3339(after.since) if after.since else time
+    data = _CurrentData(event.team_id, LABELS[after.tier], since, after.subscription_id)
+    return _derived(event, TIER_CURRENT, time, TIER_SCHEMA, data)
 
 
-def _service_metadata(body: Service, common: Json) -> Json:
-    """The kind's own fields beside the common ones, which they can not overwrite. Addresses stay out of the audit log."""
-    own = body.data.model_dump(mode="json", exclude_none=True)
+def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
+    id, team_id = event.id, event.team_id
+    new_id = derived_id(STAGE, event.source, id, team_id, type)
+    return _write(_Envelope("1.0", new_id, SOURCE, type, time, "application/json", schema, id, event.correlation_id, data, team_id))
+
+
+def _of_billing(fact: BillingFact, decision: Decision, kind: Kind, time: str) -> tuple[str, _Transition]:
+    """Return the one line that a person reads in the audit log, and the metadata."""
+    was, now = decision.before.tier, decision.after.tier
+    before, after = LABELS[was], LABELS[now]
+    reason, event_id, subscription, plan = decision.reason, fact.event_id, fact.subscription_id, fact.plan_id
+    by_tiers = _SUMMARIES.get(kind)
+    if by_tiers is None:
+        payment = (fact.amount, fact.currency, fact.payment_id)
+        told = _Undeliverable(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count, *payment)
+        return "Charge received for a subscription that has ended", told
+    summary = by_tiers[was][now] if was != now else f"Subscription canceled, still on {after}"
+    return summary, _Transition(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
+
+
+def _service_metadata(event: TeamEvent, body: Service, decision: Decision, time: str) -> Json:
+    """The kind's own fields, and the common ones, which they can not overwrite. Addresses stay out of the audit log."""
+    data = body.data
+    if is_plain(data):
+        own = {name: value for name, value in data.__dict__.items() if value is not None}
+    else:
+        own = data.model_dump(mode="json", exclude_none=True)
     own.pop("email", None)
     own.pop("name", None)
-    if not isinstance(body.data, AdminTierChanged) and body.kind is not Kind.CLAIMED:
-        common = {key: value for key, value in common.items() if key not in ("from", "to")}
+    common: Json = {"reason": decision.reason, "event_id": event.id, "occurred_at": time}
     if isinstance(body.data, AdminTierChanged):
         own["requested"] = own.pop("to")
         if "reason" in own:
             own["admin_reason"] = own.pop("reason")
+    if isinstance(body.data, AdminTierChanged) or body.kind is Kind.CLAIMED:
+        common |= {"from": LABELS[decision.before.tier], "to": LABELS[decision.after.tier]}
     return own | common
 
 
-def _resource(body: Service) -> Json:
+def _resource(body: Service) -> tuple[str | None, str | None]:
+    """The type and id of the resource that the event is about."""
     data = body.data
     if isinstance(data, NearQuotaWall):
-        return {"resource_type": data.resource_type}
+        return data.resource_type, None
     if isinstance(data, ResourceExpiryImminent):
-        return {"resource_type": data.resource_type, "resource_id": _uuid(data.resource_id)}
-    return {}
+        return data.resource_type, _uuid(data.resource_id)
+    return None, None
 
 
-def _people(row: Row, body: Billing | Service | object) -> Json:
+def _people(row: Row, body: object) -> tuple[str | None, _Owner | _Payer | None]:
     """The owner of the team, as user id and as contact: the claim's, else the import's, else the payer's address."""
-    found: Json = {}
     claim, imported = row.claim, row.imported
-    user_id = _uuid(claim.user_id if claim else None) or _uuid(imported.user_id if imported else None)
-    if user_id:
-        found["user_id"] = user_id
+    user_id = None
+    contact: _Owner | _Payer | None = None
     if claim is not None:
-        found["contact"] = {"email": claim.email, "name": claim.name}
-    elif imported is not None and imported.email:
-        found["contact"] = {"email": imported.email}
-    elif isinstance(body, Billing) and body.fact.email:
-        found["contact"] = {"email": body.fact.email}
-    return found
+        user_id, contact = _uuid(claim.user_id), _Owner(claim.email, claim.name)
+    if imported is not None:
+        user_id = user_id or _uuid(imported.user_id)
+        if contact is None and imported.email:
+            contact = _Payer(imported.email)
+    if contact is None and type(body) is Billing and body.fact.email:
+        contact = _Payer(body.fact.email)
+    return user_id, contact
 
 
+@lru_cache(maxsize=16_384)
 def _uuid(text: str | None) -> str | None:
     try:
         return str(uuid.UUID(text)) if text else None
@@ -166,30 +217,30 @@ def _uuid(text: str | None) -> str | None:
         return None
 
 
-def summary(kind: Kind, decision: Decision, event: TeamEvent) -> str:
-    """Return the one line that a person reads in the audit log."""
-    before, after = decision.before.tier.label, decision.after.tier.label
-    match kind:
-        case Kind.UPGRADED:
-            return f"Upgraded from {before} to {after}"
-        case Kind.DOWNGRADED:
-            return f"Downgraded from {before} to {after}"
-        case Kind.CANCELED:
-            return f"Subscription canceled, from {before} to {after}" if before != after else f"Subscription canceled, still on {after}"
+_SUMMARIES: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    kind: tuple(tuple(text.format(before, after) for after in LABELS) for before in LABELS)
+    for kind, text in (
+        (Kind.UPGRADED, "Upgraded from {} to {}"),
+        (Kind.DOWNGRADED, "Downgraded from {} to {}"),
+        (Kind.CANCELED, "Subscription canceled, from {} to {}"),
+    )
+}
+"""By kind, tier before, and tier after."""
+
+
+def _service_summary(body: Service, decision: Decision, resource: str | None) -> str:
+    before, after = LABELS[decision.before.tier], LABELS[decision.after.tier]
+    match body.kind:
         case Kind.CLAIMED:
             return f"Team claimed, on {after}"
         case Kind.ADMIN_TIER_CHANGED:
             return f"Tier changed by an admin, from {before} to {after}"
         case Kind.ADMIN_PROMO_ISSUED:
             return "Promotion code issued by an admin"
-        case Kind.CHARGE_UNDELIVERABLE:
-            return "Charge received for a subscription that has ended"
-        case Kind.NEAR_QUOTA_WALL | Kind.RESOURCE_EXPIRY_IMMINENT:
-            resource = (
-                event.body.data.resource_type
-                if isinstance(event.body, Service) and hasattr(event.body.data, "resource_type")
-                else "resource"
-            )
-            return f"Near the limit of {resource}" if kind is Kind.NEAR_QUOTA_WALL else f"{resource} expires soon"
+        case Kind.NEAR_QUOTA_WALL:
+            return f"Near the limit of {resource}"
+        case Kind.RESOURCE_EXPIRY_IMMINENT:
+            return f"{resource} expires soon"
         case Kind.EXPERIMENT_CONVERSION:
             return "Experiment converted"
+    raise AssertionError(f"{body.kind} is no service's kind")

@@ -4,6 +4,8 @@ The table of outcomes stands in ``docs/classification.md``; the order-free part 
 them) in ``agents.registers``.
 """
 
+from typing import Final
+
 import msgspec
 
 from agents.registers import (
@@ -62,6 +64,7 @@ def decide(row: Row, event: TeamEvent, initial: Tier, before: Standing | None = 
     return _decide_import(row, event.version, body.data, initial, before)
 
 
+_CHARGED: Final = SubscriptionEvent.CHARGED
 _WAITING: dict[SubscriptionEvent, Reason] = {
     SubscriptionEvent.AUTHENTICATED: Reason.NOT_STARTED,
     SubscriptionEvent.ACTIVATED: Reason.NOT_STARTED,
@@ -73,10 +76,10 @@ _WAITING: dict[SubscriptionEvent, Reason] = {
 
 
 def _decide_billing(row: Row, version: Version, body: Billing, initial: Tier, before: Standing) -> Decision:
-    event, fact = body.event, body.fact
-    if body.tier is not None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
-        paid = event is SubscriptionEvent.CHARGED or fact.paid_count > 0
-        merged = merge_active(row, fact.subscription_id, version, fact.plan_id or "", body.tier, paid=paid)
+    event, fact, tier = body.event, body.fact, body.tier
+    charged = event is _CHARGED
+    if tier is not None and (charged or starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes)):
+        merged = merge_active(row, fact.subscription_id, version, fact.plan_id or "", tier, charged or fact.paid_count > 0)
         after = standing(merged, initial)
         reason, kind = _tell_start(row, version, event, fact, before, after)
         return Decision(merged, reason, kind, before, after)
@@ -88,7 +91,7 @@ def _decide_billing(row: Row, version: Version, body: Billing, initial: Tier, be
         merged = merge_coming_end(row, fact.subscription_id, fact.current_end)
         return Decision(merged, _why_coming_end(row, version, fact), None, before, standing(merged, initial))
     merge = merge_halted if event is SubscriptionEvent.HALTED else merge_ended
-    merged = merge(row, fact.subscription_id, version, paid=fact.paid_count > 0)
+    merged = merge(row, fact.subscription_id, version, fact.paid_count > 0)
     after = standing(merged, initial)
     reason, kind = _tell_end(row, merged, version, fact, before, after)
     return Decision(merged, reason, kind, before, after)
@@ -100,7 +103,7 @@ def _tell_start(
     end = row.ended.get(fact.subscription_id)
     if end is not None and version > end:
         # The money came for nothing: somebody must look at it.
-        return Reason.ENDED, Kind.CHARGE_UNDELIVERABLE if event is SubscriptionEvent.CHARGED else None
+        return Reason.ENDED, Kind.CHARGE_UNDELIVERABLE if event is _CHARGED else None
     known = row.live.get(fact.subscription_id)
     if fact.adopt and end is None and not _was_seen(known):
         return Reason.ADOPTED, None

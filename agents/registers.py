@@ -7,7 +7,7 @@ idempotent, and **any order of the same facts, with any duplicates, ends in the 
 Every function takes a row and returns a row; nothing is changed in place, nothing reads a clock or a setting.
 """
 
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -85,7 +85,7 @@ EMPTY: Final = Row()
 _NO_SUBSCRIPTION: Final = Subscription()
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """What a row says of its team: the tier, since when (Unix seconds), and the subscription that governs, if one does."""
 
     tier: Tier
@@ -113,28 +113,29 @@ def standing(row: Row, initial: Tier) -> Standing:
             if since is None or first > since:
                 governing_id, governing, since = subscription_id, subscription, first
 
-    override = row.override
+    override, imported = row.override, row.imported
     if governing is not None and since is not None:
         if override is not None and override.version > since:
             return Standing(TIERS[override.tier], override.version[0], None)
-        return Standing(TIERS[_billed_tier(row.imported, governing_id, governing)], since[0], governing_id)
+        tier = governing.plan_tier if imported is None else _billed_tier(imported, governing_id, governing)
+        return Standing(TIERS[tier], since[0], governing_id)
 
     end = last_end(row)
     if override is not None and (end is None or override.version > end):
         return Standing(TIERS[override.tier], override.version[0], None)
     if row.paid:
         return Standing(Tier.HOBBY, end[0] if end else 0, None)
-    if row.imported is not None:
-        return Standing(TIERS[row.imported.tier], row.imported.version[0], None)
+    if imported is not None:
+        return Standing(TIERS[imported.tier], imported.version[0], None)
     if row.claim is not None and row.claim.tier is not None:
         return Standing(TIERS[row.claim.tier], row.claim.version[0], None)
     return Standing(initial, row.claim.version[0] if row.claim else 0, None)
 
 
-def _billed_tier(imported: Import | None, subscription_id: str | None, subscription: Subscription) -> int:
+def _billed_tier(imported: Import, subscription_id: str | None, subscription: Subscription) -> int:
     """The plan's tier, or the imported one while the subscription is on the plan that the import names: what was agreed
     before tierstream came stays, whatever the plan is called today."""
-    if imported is not None and imported.plan_id == subscription.plan_id and imported.subscription_id in ("", subscription_id):
+    if imported.plan_id == subscription.plan_id and imported.subscription_id in ("", subscription_id):
         return imported.tier
     return subscription.plan_tier
 
@@ -150,29 +151,27 @@ def has_active(row: Row) -> bool:
     return any(s.status == ACTIVE and s.plan_version is not None for s in row.live.values())
 
 
-def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, *, paid: bool) -> Row:
+def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
     """Merge "active on this plan": a charge, a paid activation, a change of plan."""
     paid = row.paid or paid
     if subscription_id in row.ended:
         return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
     old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
-    newest_status = old.status_version is None or version > old.status_version
-    newest_plan = old.plan_version is None or version > old.plan_version
-    first = old.first_seen.get(plan_id)
-    first_seen = old.first_seen if first is not None and first <= version else {**old.first_seen, plan_id: version}
-    new = Subscription(
-        ACTIVE if newest_status else old.status,
-        version if newest_status else old.status_version,
-        plan_id if newest_plan else old.plan_id,
-        int(tier) if newest_plan else old.plan_tier,
-        version if newest_plan else old.plan_version,
-        first_seen,
-        old.ends_at,
-    )
+    status, status_version = old.status, old.status_version
+    if status_version is None or version > status_version:
+        status, status_version = ACTIVE, version
+    plan, plan_tier, plan_version = old.plan_id, old.plan_tier, old.plan_version
+    if plan_version is None or version > plan_version:
+        plan, plan_tier, plan_version = plan_id, tier, version
+    first_seen = old.first_seen
+    first = first_seen.get(plan_id)
+    if first is None or first > version:
+        first_seen = {**first_seen, plan_id: version}
+    new = Subscription(status, status_version, plan, plan_tier, plan_version, first_seen, old.ends_at)
     return Row({**row.live, subscription_id: new}, row.ended, paid, row.override, row.claim, row.imported)
 
 
-def merge_halted(row: Row, subscription_id: str, version: Version, *, paid: bool) -> Row:
+def merge_halted(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
     """Merge "halted": out of force until it is charged or activated again."""
     paid = row.paid or paid
     old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
@@ -182,7 +181,7 @@ def merge_halted(row: Row, subscription_id: str, version: Version, *, paid: bool
     return msgspec.structs.replace(row, live={**row.live, subscription_id: new}, paid=paid)
 
 
-def merge_ended(row: Row, subscription_id: str, version: Version, *, paid: bool) -> Row:
+def merge_ended(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
     """Merge "ended", which absorbs: nothing brings the subscription back, whatever its time."""
     known = row.ended.get(subscription_id)
     ended = row.ended if known is not None and known >= version else {**row.ended, subscription_id: version}
@@ -215,7 +214,7 @@ def merge_import(row: Row, imported: Import) -> Row:
     """Merge an import; one that names a subscription also states that the subscription is active on its plan."""
     row = msgspec.structs.replace(row, imported=_newest(row.imported, imported))
     if imported.subscription_id:
-        return merge_active(row, imported.subscription_id, imported.version, imported.plan_id, TIERS[imported.tier], paid=True)
+        return merge_active(row, imported.subscription_id, imported.version, imported.plan_id, TIERS[imported.tier], True)
     return row
 
 

@@ -1,18 +1,18 @@
-"""The thin side of the two stages with a table: a record and the rows in, a ``Step`` for the transaction out.
+"""The thin side of the two stages with a table: a record and its key's row in, an ``Effect`` for the transaction out.
 
 Reading, deciding and rendering stand in their own modules; nothing here produces, commits or waits.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
 
+import msgspec
 from pydantic import ValidationError
 
 from agents import classify, normalise
 from agents.audit_events import AUDIT_SCHEMA, audit_event, envelope, rfc3339, tier_current
 from agents.normalise import Ignored, Normalised, Parked, Rules
-from agents.registers import EMPTY, Row, Standing, pack, unpack
-from agents.team_events import Unreadable, describe, read_team_event
+from agents.registers import EMPTY, Row, Standing, pack, standing, unpack
+from agents.team_events import TeamEvent, Unreadable, describe, read_team_event
 from schemas.envelope import HEADERS, Envelope, canonical_team_id, derived_id
 from schemas.kinds import Kind
 from schemas.razorpay import MalformedWebhook, RazorpayWebhook, parse_webhook
@@ -20,8 +20,8 @@ from schemas.reasons import Reason
 from schemas.team_events import SubscriptionFact, SubscriptionLink
 from streams.processing import Record
 from streams.settings import Settings
+from streams.steps import Effect
 from streams.topics import AUDIT_EVENTS, SUBSCRIPTION_LINKS, TEAM_EVENTS, TIER_CURRENT
-from streams.transport.exactly_once import Step
 from streams.transport.transactions import Output
 
 FACT_SCHEMA = "schemas/subscription-fact/v1"
@@ -29,14 +29,10 @@ RAZORPAY = "razorpay"
 NORMALISE_SOURCE = "tierstream/normalise"
 
 
-MAX_UNPACKED = 50_000
-"""Teams whose row is kept unpacked as well, some 1 kB each: those that were worked on last. All of them stay packed."""
+class Team(msgspec.Struct, frozen=True, gc=False):
+    """A team's row as classify decides on it: its one key, its registers, and what they say of its tier."""
 
-
-class _Unpacked(NamedTuple):
-    """A row as it was packed last; it holds for this very ``packed`` and for no other."""
-
-    packed: bytes
+    team_id: str
     row: Row
     standing: Standing
 
@@ -48,43 +44,47 @@ class ClassifyStage:
 
     def __init__(self, settings: Settings) -> None:
         self._initial = settings.initial
+        self._nobody = standing(EMPTY, self._initial)
         self._audit_events = AUDIT_EVENTS.full_name(settings)
         self._tier_current = TIER_CURRENT.full_name(settings)
-        self._unpacked: dict[bytes, _Unpacked] = {}
 
-    def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+    def effect(self, record: Record, row: Team | None) -> Effect:
         """Decide on one event of one team."""
-        packed = rows.get(record.key) if record.key is not None else None
         try:
-            event = read_team_event(record.value, record.timestamp // 1000, record.key if packed is not None else None)
+            event = read_team_event(record.value, record.timestamp // 1000, None if row is None else row.team_id)
         except Unreadable as error:
-            return Step(error.reason, error=str(error))
-        key = event.team_id.encode()
-        if record.key != key:
-            # Only the partition of its own key holds the team's row.
-            return Step(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
-        row, standing = self._unpack(key, packed)
-        decision = classify.decide(row, event, self._initial, standing)
-        outputs: list[Output] = []
-        if decision.kind is not None:
-            outputs.append(Output(self._audit_events, key, audit_event(event, decision, decision.kind), HEADERS))
-        if decision.row is row:
-            return Step(decision.reason, outputs)
-        before, after = decision.before, decision.after
-        if packed is None or before.tier != after.tier or before.subscription_id != after.subscription_id:
-            outputs.append(Output(self._tier_current, key, tier_current(event, after), HEADERS))
-        packed = pack(decision.row)
-        self._unpacked[key] = _Unpacked(packed, decision.row, after)
-        return Step(decision.reason, outputs, key, packed)
+            return Effect(error.reason, error=str(error))
+        team_id = event.team_id
+        if row is None:
+            before, known = self._nobody, EMPTY
+        else:
+            before, known = row.standing, row.row
+        if row is None or team_id != row.team_id:
+            key = team_id.encode()
+            if record.key != key:
+                # Only the partition of its own key holds the team's row.
+                return Effect(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+        decision = classify.decide(known, event, self._initial, before)
+        kind, after = decision.kind, decision.after
+        outputs = () if kind is None else (Output(self._audit_events, record.key, audit_event(event, decision, kind), HEADERS),)
+        if decision.row is known:
+            return Effect(decision.reason, outputs)
+        current = None
+        if row is None or before.tier != after.tier or before.subscription_id != after.subscription_id:
+            current = partial(self._current, record.key, event, after)
+        return Effect(decision.reason, outputs, Team(team_id, decision.row, after), current)
 
-    def _unpack(self, key: bytes, packed: bytes | None) -> tuple[Row, Standing | None]:
-        """Return the row, and its standing where that is known from the last time that it was worked on."""
-        known = self._unpacked.get(key)
-        if known is not None and known.packed is packed:
-            return known.row, known.standing
-        if len(self._unpacked) >= MAX_UNPACKED:
-            self._unpacked.clear()
-        return (EMPTY if packed is None else unpack(packed)), None
+    def _current(self, key: bytes, event: TeamEvent, after: Standing) -> Output:
+        return Output(self._tier_current, key, tier_current(event, after), HEADERS)
+
+    def pack(self, row: Team) -> bytes:
+        """Return the team's registers, packed."""
+        return pack(row.row)
+
+    def unpack(self, key: bytes, packed: bytes) -> Team:
+        """Return the team that ``pack`` made a row of."""
+        row = unpack(packed)
+        return Team(key.decode(), row, standing(row, self._initial))
 
 
 class NormaliseStage:
@@ -98,33 +98,40 @@ class NormaliseStage:
         self._team_events = TEAM_EVENTS.full_name(settings)
         self._audit_events = AUDIT_EVENTS.full_name(settings)
 
-    def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+    def effect(self, record: Record, row: bytes | None) -> Effect:
         """Normalise one webhook, or learn one link."""
-        return self._link(record) if record.topic == self._links else self._webhook(record, rows)
+        return self._link(record) if record.topic == self._links else self._webhook(record, row)
 
-    def _webhook(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+    def pack(self, row: bytes) -> bytes:
+        """Return the team id as it is."""
+        return row
+
+    def unpack(self, _key: bytes, packed: bytes) -> bytes:
+        """Return the team id as it is."""
+        return packed
+
+    def _webhook(self, record: Record, known: bytes | None) -> Effect:
         if record.value is None:
-            return Step(Reason.MALFORMED, error="The record has no value.")
+            return Effect(Reason.MALFORMED, error="The record has no value.")
         try:
             webhook = parse_webhook(record.value)
         except MalformedWebhook as error:
-            return Step(Reason.MALFORMED, error=str(error))
+            return Effect(Reason.MALFORMED, error=str(error))
         subscription = webhook.subscription.id.encode() if webhook.subscription else None
-        if subscription is not None and record.key != subscription:
-            return Step(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
-        known = rows.get(subscription) if subscription is not None else None
+        if subscription is None:
+            known = None
+        elif record.key != subscription:
+            return Effect(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
         event_id, received_at = _delivery(record)
         verdict = normalise.decide(webhook, event_id, received_at, known.decode() if known else None, self._rules)
-        step = self._written(verdict, webhook, event_id)
-        team_id = verdict.team_id
-        if subscription is not None and team_id is not None and known != team_id.encode():
-            step = step._replace(key=subscription, row=team_id.encode())
-        return step
+        team_id = verdict.team_id.encode() if verdict.team_id is not None else None
+        row = team_id if subscription is not None and team_id != known else None
+        return self._written(verdict, webhook, event_id, row)
 
-    def _written(self, verdict: normalise.Normalisation, webhook: RazorpayWebhook, event_id: str) -> Step:
+    def _written(self, verdict: normalise.Normalisation, webhook: RazorpayWebhook, event_id: str, row: bytes | None) -> Effect:
         match verdict:
             case Ignored(reason=reason):
-                return Step(reason)
+                return Effect(reason, row=row)
             case Normalised(event=event, team_id=team_id, fact=fact):
                 value = envelope(
                     id=derived_id(self.name, RAZORPAY, event_id, team_id, event),
@@ -137,10 +144,10 @@ class NormaliseStage:
                     schema=FACT_SCHEMA,
                     data=fact.model_dump(exclude_none=True),
                 )
-                return Step(Reason.NORMALISED, (Output(self._team_events, team_id.encode(), value, HEADERS),))
+                return Effect(Reason.NORMALISED, (Output(self._team_events, team_id.encode(), value, HEADERS),), row)
             case Parked(reason=reason, error=error, team_id=team_id, undeliverable=fact):
                 outputs = (self._undeliverable(fact, team_id, event_id, reason),) if fact else ()
-                return Step(reason, outputs, error=error)
+                return Effect(reason, outputs, row, error=error)
 
     def _undeliverable(self, fact: SubscriptionFact, team_id: str | None, event_id: str, reason: Reason) -> Output:
         occurred_at = rfc3339(fact.occurred_at)
@@ -167,20 +174,20 @@ class NormaliseStage:
         key = team_id or fact.subscription_id
         return Output(self._audit_events, key.encode(), value, HEADERS)
 
-    def _link(self, record: Record) -> Step:
+    def _link(self, record: Record) -> Effect:
         if record.value is None:
-            return Step(Reason.LINKED)  # a tombstone: what was learned stays, events with a note correct it
+            return Effect(Reason.LINKED)  # a tombstone: what was learned stays, events with a note correct it
         try:
             link = Envelope[SubscriptionLink].model_validate_json(record.value).data
         except ValidationError as error:
-            return Step(Reason.MALFORMED, error=describe(error))
+            return Effect(Reason.MALFORMED, error=describe(error))
         team_id = canonical_team_id(link.team_id)
         if team_id is None:
-            return Step(Reason.UNKNOWN_TEAM, error=f"The link of {link.subscription_id} names no team id (a UUID).")
+            return Effect(Reason.UNKNOWN_TEAM, error=f"The link of {link.subscription_id} names no team id (a UUID).")
         subscription = link.subscription_id.encode()
         if record.key != subscription:
-            return Step(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
-        return Step(Reason.LINKED, key=subscription, row=team_id.encode())
+            return Effect(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
+        return Effect(Reason.LINKED, row=team_id.encode())
 
 
 def _delivery(record: Record) -> tuple[str, int]:

@@ -6,6 +6,8 @@ from enum import StrEnum
 class Kind(StrEnum):
     """What an audit row says happened; also the CloudEvents ``type`` on ``audit.events`` and the event name at Loops."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and these are looked up for every event
+
     CLAIMED = "onboarding.claimed"
     UPGRADED = "subscription.upgraded"
     DOWNGRADED = "subscription.downgraded"

@@ -9,6 +9,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The outcome of one event at one stage."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and these are looked up for every event
+
     # classify: a row for the audit log
     UPGRADED = "upgraded"
     DOWNGRADED = "downgraded"

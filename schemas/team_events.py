@@ -31,6 +31,8 @@ class SubscriptionEvent(StrEnum):
     Source: Razorpay documentation, "Subscription webhooks".
     """
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and these are looked up for every event
+
     AUTHENTICATED = "subscription.authenticated"
     ACTIVATED = "subscription.activated"
     UPDATED = "subscription.updated"

@@ -23,9 +23,10 @@ from streams.errors import ConfigurationError
 from streams.metrics import count_outcomes
 from streams.processing import Batch, PartitionWorker, Processing, Record
 from streams.settings import Settings
+from streams.steps import TableStage
 from streams.tables import OwnedTable, OwnedTables
 from streams.topics import Topic, group_id
-from streams.transport.exactly_once import Restorer, TableStage, TransactionalWorker
+from streams.transport.exactly_once import Restorer, TransactionalWorker
 from streams.transport.faust_transport import BatchConsumer, BatchSchema, BatchTransport
 
 COMMIT_INTERVAL_SECONDS = 0.25

@@ -1,6 +1,6 @@
 """Deciding again: what a stage with a table made of each record, worked out from its input topics. Nothing is produced.
 
-A stage's ``step`` is pure, so its input in log order gives the same outcomes and the same outputs as it did the first time. The
+A stage's ``effect`` is pure, so its input in log order gives the same outcomes and the same outputs as it did the first time. The
 position rows in the stage's changelog hold how many of each outcome there were, which is what a replay can be checked against.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from schemas.reasons import Reason
 from streams.changelog import POSITION_PREFIX, decode_position
 from streams.processing import Record
-from streams.transport.exactly_once import Step, TableStage, fitting, rerouted
+from streams.steps import Step, TableStage, fitting, rendered, rerouted, step_of
 
 
 class Replayed(NamedTuple):
@@ -36,12 +36,12 @@ def replay(
         tables = defaultdict(dict)
     for record in records:
         rows = tables[record.partition]
-        step = _step(stage, record, rows, partitions)
-        key = record.key if step.key is None else step.key
+        decided = _step(stage, record, rows, partitions)
+        key = record.key
         before = None if key is None else rows.get(key)
-        if step.key is not None and step.row is not None:
-            rows[step.key] = step.row
-        yield Replayed(record, step, before, None if key is None else rows.get(key))
+        if decided.key is not None and decided.row is not None:
+            rows[decided.key] = decided.row
+        yield Replayed(record, decided, before, None if key is None else rows.get(key))
 
 
 def recorded_outcomes(changelog: Iterable[Record]) -> Counter[str]:
@@ -58,10 +58,10 @@ def recorded_outcomes(changelog: Iterable[Record]) -> Counter[str]:
 
 def _step(stage: TableStage, record: Record, rows: dict[bytes, bytes], partitions: int) -> Step:
     """Decide as ``TransactionalWorker`` does."""
-    elsewhere = rerouted(record, rows, partitions)
+    elsewhere = None if record.key in rows else rerouted(record, partitions)
     if elsewhere is not None:
-        return fitting(elsewhere)
+        return fitting(rendered(stage, record, elsewhere))
     try:
-        return fitting(stage.step(record, rows))
+        return fitting(step_of(stage, record, rows))
     except Exception as error:  # noqa: BLE001  # whatever it raises is the outcome, and the worker has logged it
         return Step(Reason.HANDLER_FAILED, error=f"{type(error).__name__} in {stage.name}")

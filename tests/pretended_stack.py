@@ -26,9 +26,9 @@ from streams.demo.story import Story
 from streams.gateway.ingest import accept
 from streams.processing import Record
 from streams.settings import Settings, load_plans
+from streams.steps import TableStage, step_of
 from streams.stores.audit_log import AuditRow
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
-from streams.transport.exactly_once import TableStage
 from streams.transport.partitioner import partition_of
 
 Row = tuple[bytes, bytes]
@@ -74,7 +74,7 @@ class PretendedStage:
 
     def work_in(self, record: Record) -> list[Record]:
         """Decide on ``record`` and return what was produced."""
-        step = self._stage.step(record, self._rows)
+        step = step_of(self._stage, record, self._rows)
         if step.key is not None and step.row is not None:
             self._rows[step.key] = step.row
             self._log.append(self._changelog, step.key, step.row, partition=record.partition)

@@ -3,7 +3,7 @@
 from schemas.audit import AuditData
 from schemas.envelope import Envelope
 from schemas.team_events import SubscriptionFact
-from streams.transport.exactly_once import Step
+from streams.steps import Step
 from streams.transport.transactions import Output
 
 

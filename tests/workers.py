@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from streams import topics
 from streams.app import Stage, table_stage
 from streams.settings import Settings
+from streams.steps import TableStage
 from streams.topics import Topic
 from streams.transport.client import client_config, producer_config
-from streams.transport.exactly_once import TableStage
 from streams.worker import StageFactory, run_stages
 from tests.accounting import TableStage as TableStageName
 from tests.accounting import outcomes

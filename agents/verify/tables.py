@@ -21,8 +21,8 @@ from streams.logging import mask_email
 from streams.processing import Record
 from streams.replay import replay
 from streams.settings import Settings
+from streams.steps import Step, TableStage
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT, Topic, group_id
-from streams.transport.exactly_once import Step, TableStage
 from streams.transport.partitioner import partition_of
 from streams.verify.evidence import ANYWHERE, STAGES, TOPICS, Evidence
 from streams.verify.letters import Decided

@@ -2,9 +2,8 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -17,8 +16,9 @@ from streams import topics
 from streams.errors import StageFailed
 from streams.processing import Record
 from streams.settings import Settings, load_settings
-from streams.transport.exactly_once import MAX_FAILURES_IN_A_ROW, MAX_OUTPUT_BYTES, Step
+from streams.steps import MAX_OUTPUT_BYTES, Effect
 from streams.transport.partitioner import partition_of
+from streams.transport.slices import MAX_FAILURES_IN_A_ROW
 from tests.accounting import outcomes, positions
 from tests.topic_io import Json, as_json, read_all
 from tests.webhooks import AT, body
@@ -60,10 +60,12 @@ class FailsOn:
         self._classify = ClassifyStage(settings)
         self._mark = mark
 
-    def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+        self.pack, self.unpack = self._classify.pack, self._classify.unpack
+
+    def effect(self, record: Record, row: Any) -> Effect:
         if self._mark in (record.value or b""):
             raise ZeroDivisionError("owner@example.com")
-        return self._classify.step(record, rows)
+        return self._classify.effect(record, row)
 
 
 def fresh(bootstrap_servers: str) -> Settings:

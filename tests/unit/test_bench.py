@@ -21,6 +21,7 @@ from schemas.tiers import parse_tier
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.processing import Record
 from streams.settings import load_plans, load_settings
+from streams.steps import step_of
 from streams.topics import RAZORPAY_WEBHOOKS
 
 SPEC = LoadSpec(events=4_000, teams=40)
@@ -75,7 +76,9 @@ def test_facts_of_the_load_are_what_normalise_makes_of_its_webhooks(load: list[L
     for webhook, event in webhooks(load[:1_000]):
         headers = (("razorpay-event-id", webhook.event_id.encode()), ("received-at", str(webhook.received_at).encode()))
 
-        (output,) = stage.step(record(RAZORPAY_WEBHOOKS.name, webhook.subscription, webhook.body, webhook.received_at, headers), {}).outputs
+        (output,) = step_of(
+            stage, record(RAZORPAY_WEBHOOKS.name, webhook.subscription, webhook.body, webhook.received_at, headers), {}
+        ).outputs
 
         assert output.key == event.team.encode()
         assert output.value == event.value
@@ -107,7 +110,7 @@ def test_classify_and_the_peers_decision_write_the_same_records(load: list[LoadE
     teams: dict[str, State] = {}
     seen: Counter[str] = Counter()
     for event in load:
-        step = stage.step(record(INPUT, event.team, event.value, event.timestamp), rows)
+        step = step_of(stage, record(INPUT, event.team, event.value, event.timestamp), rows)
         if step.key is not None and step.row is not None:
             rows[step.key] = step.row
         state, audit, current = decide(teams.get(event.team), event.value)

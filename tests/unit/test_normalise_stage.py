@@ -15,7 +15,7 @@ from schemas.reasons import Reason
 from schemas.tiers import Tier
 from streams.processing import Record
 from streams.settings import Settings
-from streams.transport.exactly_once import Step
+from streams.steps import Step, step_of
 from streams.transport.transactions import Output
 from tests.steps import audit_in, fact_in, only, value_of
 from tests.webhooks import AT, EVENT_ID, RECEIVED_AT, SUBSCRIPTION, TEAM, body, delivery, record
@@ -27,7 +27,7 @@ NORMALISE = NormaliseStage(SETTINGS, Rules({"plan_pro": Tier.PRO}))
 
 
 def normalise(document: Any, rows: Rows | None = None, **where: Any) -> Step:
-    return NORMALISE.step(delivery(document, **where), rows or {})
+    return step_of(NORMALISE, delivery(document, **where), rows or {})
 
 
 # Normalise, where a fact follows
@@ -38,7 +38,7 @@ def test_normalise_a_charge_becomes_one_fact_keyed_by_its_team() -> None:
 
     output = only(step)
     assert (step.reason, step.error) == (Reason.NORMALISED, None)
-    assert output[:2] == ("x.team.events", TEAM.encode())
+    assert (output.topic, output.key) == ("x.team.events", TEAM.encode())
     assert (output.headers, output.partition) == (HEADERS, -1)
     event = fact_in(step)
     assert (event.type, event.subject, event.source) == ("subscription.charged", TEAM, "tierstream/normalise")
@@ -115,7 +115,7 @@ def test_normalise_another_source_event_gives_another_id(other: dict[str, Any]) 
 def test_normalise_a_record_without_the_gateways_headers_is_named_by_its_place() -> None:
     landed = record(orjson.dumps(body(created_at=None)), SUBSCRIPTION.encode(), topic="x.razorpay.webhooks", partition=2, offset=17)
 
-    event = fact_in(NORMALISE.step(landed, {}))
+    event = fact_in(step_of(NORMALISE, landed, {}))
 
     assert event.correlationid == "x.razorpay.webhooks-2-17"
     assert (event.data.occurred_at, event.data.time_source) == (RECEIVED_AT, "receipt")
@@ -125,7 +125,7 @@ def test_normalise_a_record_without_the_gateways_headers_is_named_by_its_place()
 def test_normalise_a_receipt_that_is_no_number_falls_back_to_the_records_time(received_at: bytes) -> None:
     headers = (("razorpay-event-id", EVENT_ID.encode()), ("received-at", received_at))
     landed = record(orjson.dumps(body(created_at=None)), SUBSCRIPTION.encode(), headers=headers)
-    assert fact_in(NORMALISE.step(landed, {})).data.occurred_at == RECEIVED_AT
+    assert fact_in(step_of(NORMALISE, landed, {})).data.occurred_at == RECEIVED_AT
 
 
 # What normalise can not place
@@ -138,7 +138,7 @@ def test_normalise_a_charge_of_nobody_is_a_dead_letter_and_an_undeliverable_char
     assert step.error is not None
     assert step.row is None
     output = only(step)
-    assert output[:2] == ("x.audit.events", SUBSCRIPTION.encode())
+    assert (output.topic, output.key) == ("x.audit.events", SUBSCRIPTION.encode())
     event = audit_in(output)
     assert (event.type, event.subject) == (Kind.CHARGE_UNDELIVERABLE, None)
     assert b'"subject"' not in value_of(output)
@@ -163,7 +163,7 @@ def test_normalise_a_charge_on_an_unknown_plan_is_an_undeliverable_charge_of_its
     step = normalise(body(subscription={"plan_id": "plan_x"}))
 
     output = only(step)
-    assert output[:2] == ("x.audit.events", TEAM.encode())
+    assert (output.topic, output.key) == ("x.audit.events", TEAM.encode())
     assert audit_in(output).subject == TEAM
     assert audit_in(output).data.summary == "Charge received for an unknown plan"
 
@@ -176,7 +176,7 @@ def test_normalise_an_undeliverable_charge_has_an_id_of_its_own() -> None:
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[1,2,3]", b"42", b"\xff\xfe", b"null"])
 def test_normalise_what_is_no_json_object_is_malformed(value: bytes | None) -> None:
-    step = NORMALISE.step(record(value, b"key"), {})
+    step = step_of(NORMALISE, record(value, b"key"), {})
     assert (step.reason, step.outputs) == (Reason.MALFORMED, ())
     assert step.error
 
@@ -184,7 +184,7 @@ def test_normalise_what_is_no_json_object_is_malformed(value: bytes | None) -> N
 def test_normalise_on_another_key_sends_the_delivery_to_its_own() -> None:
     landed = delivery(body(), key=b"sub_another", partition=1)
 
-    step = NORMALISE.step(landed, {})
+    step = step_of(NORMALISE, landed, {})
 
     assert step == Step(Reason.REROUTED, (Output(landed.topic, SUBSCRIPTION.encode(), landed.value, landed.headers),))
 
@@ -199,20 +199,20 @@ def link(subscription: str = SUBSCRIPTION, team: str = TEAM, *, key: bytes | Non
 
 
 def test_normalise_a_link_becomes_a_row() -> None:
-    assert NORMALISE.step(link(team=TEAM.upper()), {}) == Step(Reason.LINKED, key=SUBSCRIPTION.encode(), row=TEAM.encode())
+    assert step_of(NORMALISE, link(team=TEAM.upper()), {}) == Step(Reason.LINKED, key=SUBSCRIPTION.encode(), row=TEAM.encode())
 
 
 def test_normalise_a_link_replaces_the_row() -> None:
-    assert NORMALISE.step(link(), {SUBSCRIPTION.encode(): OTHER_TEAM.encode()}).row == TEAM.encode()
+    assert step_of(NORMALISE, link(), {SUBSCRIPTION.encode(): OTHER_TEAM.encode()}).row == TEAM.encode()
 
 
 def test_normalise_the_tombstone_of_a_link_changes_nothing() -> None:
-    step = NORMALISE.step(record(None, SUBSCRIPTION.encode(), topic="x.subscription.links"), {SUBSCRIPTION.encode(): TEAM.encode()})
+    step = step_of(NORMALISE, record(None, SUBSCRIPTION.encode(), topic="x.subscription.links"), {SUBSCRIPTION.encode(): TEAM.encode()})
     assert step == Step(Reason.LINKED)
 
 
 def test_normalise_a_link_to_no_team_id_is_a_dead_letter() -> None:
-    step = NORMALISE.step(link(team="team-42"), {})
+    step = step_of(NORMALISE, link(team="team-42"), {})
     assert step.reason is Reason.UNKNOWN_TEAM
     assert step.error is not None
     assert "team-42" not in step.error
@@ -223,7 +223,7 @@ def test_normalise_a_link_to_no_team_id_is_a_dead_letter() -> None:
     [pytest.param({"data": {}}, id="no data"), pytest.param({"id": ""}, id="no id"), pytest.param({"time": "soon"}, id="no time")],
 )
 def test_normalise_a_link_that_is_no_envelope_of_one_is_malformed(changed: dict[str, Any]) -> None:
-    step = NORMALISE.step(link(**changed), {})
+    step = step_of(NORMALISE, link(**changed), {})
     assert (step.reason, step.row) == (Reason.MALFORMED, None)
 
 
@@ -231,11 +231,11 @@ def test_normalise_a_link_that_is_no_envelope_of_one_is_malformed(changed: dict[
 def test_normalise_a_link_on_another_key_is_sent_to_its_subscriptions(key: bytes | None) -> None:
     """Its row would stand on a partition where no webhook of the subscription ever comes."""
     landed = link(key=key)
-    step = NORMALISE.step(landed, {})
+    step = step_of(NORMALISE, landed, {})
     assert step == Step(Reason.REROUTED, (Output("x.subscription.links", SUBSCRIPTION.encode(), landed.value, landed.headers),))
 
 
 def test_normalise_changes_neither_the_record_nor_the_rows() -> None:
     rows: dict[bytes, bytes] = {}
-    NORMALISE.step(delivery(body()), rows)
+    step_of(NORMALISE, delivery(body()), rows)
     assert rows == {}

@@ -1,7 +1,6 @@
 """Deciding again: what a replay makes of a log, and what the position rows say was counted."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import pytest
 
@@ -9,7 +8,7 @@ from schemas.reasons import Reason
 from streams.changelog import Position, encode_position, position_key
 from streams.processing import Record
 from streams.replay import Replayed, recorded_outcomes, replay
-from streams.transport.exactly_once import MAX_OUTPUT_BYTES, Step
+from streams.steps import MAX_OUTPUT_BYTES, Effect
 from streams.transport.partitioner import partition_of
 from streams.transport.transactions import Output
 from tests.pretended_stack import record
@@ -22,12 +21,18 @@ class Appending:
 
     name = "appending"
 
-    def step(self, record: Record, rows: Mapping[bytes, bytes]) -> Step:
+    def effect(self, record: Record, row: bytes | None) -> Effect:
         key, value = record.key or b"", record.value or b""
         if value == b"poison":
             raise ValueError("no")
         size = MAX_OUTPUT_BYTES + 1 if value == b"large" else 1
-        return Step(Reason.UPGRADED, (Output("out", key, b"x" * size),), key, rows.get(key, b"") + value)
+        return Effect(Reason.UPGRADED, (Output("out", key, b"x" * size),), (row or b"") + value)
+
+    def pack(self, row: bytes) -> bytes:
+        return row
+
+    def unpack(self, _key: bytes, packed: bytes) -> bytes:
+        return packed
 
 
 def said(key: bytes, value: bytes, partition: int | None = None) -> Record:

@@ -15,7 +15,7 @@ from schemas.kinds import Kind
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from streams.processing import Record
 from streams.settings import Settings
-from streams.transport.exactly_once import Step
+from streams.steps import Step, step_of
 from streams.transport.transactions import Output
 from tests import factories
 from tests.factories import billing, claim, imported, override, service
@@ -28,7 +28,7 @@ Rows = Mapping[bytes, bytes]
 
 
 def classify(event: factories.Event, rows: Rows | None = None, **where: Any) -> Step:
-    return CLASSIFY.step(team_event(event, **where), rows or {})
+    return step_of(CLASSIFY, team_event(event, **where), rows or {})
 
 
 def team_event(event: factories.Event, *, key: bytes | None = TEAM.encode(), **where: Any) -> Record:
@@ -40,8 +40,8 @@ def test_classify_a_first_charge_tells_the_transition_and_the_tier_and_keeps_the
 
     audit, tier = step.outputs
     assert step.reason is Reason.UPGRADED
-    assert audit[:2] == ("x.audit.events", TEAM.encode())
-    assert tier[:2] == ("x.tier.current", TEAM.encode())
+    assert (audit.topic, audit.key) == ("x.audit.events", TEAM.encode())
+    assert (tier.topic, tier.key) == ("x.tier.current", TEAM.encode())
     assert audit.headers == tier.headers == HEADERS
     event = audit_in(audit)
     assert (event.type, event.subject) == (Kind.UPGRADED, TEAM)
@@ -131,14 +131,14 @@ def test_classify_two_sources_and_two_teams_with_one_event_id_get_ids_of_their_o
 def test_classify_on_another_key_sends_the_event_to_its_teams() -> None:
     event = team_event(billing("charged"), key=b"sub_A", partition=2)
 
-    step = CLASSIFY.step(event, {})
+    step = step_of(CLASSIFY, event, {})
 
     assert step == Step(Reason.REROUTED, (Output("x.team.events", TEAM.encode(), event.value, event.headers),))
 
 
 def test_classify_a_team_id_in_another_spelling_is_sent_to_the_key_of_the_one_form() -> None:
     event = team_event(billing("charged", team=TEAM.upper()), key=TEAM.upper().encode())
-    assert only(CLASSIFY.step(event, {})).key == TEAM.encode()
+    assert only(step_of(CLASSIFY, event, {})).key == TEAM.encode()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_classify_a_team_id_in_another_spelling_is_sent_to_the_key_of_the_one_fo
 def test_classify_poison_is_a_dead_letter_with_a_sentence(value: bytes | None, reason: Reason) -> None:
     poison = record(value, TEAM.encode(), topic="x.team.events", timestamp=factories.RECEIVED_AT * 1000)
 
-    step = CLASSIFY.step(poison, {})
+    step = step_of(CLASSIFY, poison, {})
 
     assert (step.reason, step.outputs, step.row) == (reason, (), None)
     assert step.reason in DEAD_LETTER_REASONS
@@ -169,11 +169,11 @@ def test_classify_poison_is_a_dead_letter_with_a_sentence(value: bytes | None, r
 
 @pytest.mark.parametrize("initial", ["free", "anonymous"])
 def test_classify_starts_a_team_on_the_initial_tier(initial: str) -> None:
-    step = ClassifyStage(Settings(initial_tier=initial)).step(team_event(billing("charged")), {})
+    step = step_of(ClassifyStage(Settings(initial_tier=initial)), team_event(billing("charged")), {})
     assert audit_in(step.outputs[0]).data.metadata["from"] == initial
 
 
 def test_classify_changes_neither_the_record_nor_the_rows() -> None:
     rows: dict[bytes, bytes] = {}
-    CLASSIFY.step(team_event(billing("charged")), rows)
+    step_of(CLASSIFY, team_event(billing("charged")), rows)
     assert rows == {}

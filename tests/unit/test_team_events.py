@@ -89,10 +89,10 @@ def test_read_team_id_in_another_spelling_is_the_one_key(subject: str) -> None:
 def test_read_known_team_spares_a_check_and_changes_no_answer(event: Event, subject: str | None) -> None:
     value = orjson.dumps({**event, "subject": subject})
 
-    assert outcome(value, TEAM.encode()) == outcome(value, None)
+    assert outcome(value, TEAM) == outcome(value, None)
 
 
-def outcome(value: bytes, known_team: bytes | None) -> TeamEvent | Reason:
+def outcome(value: bytes, known_team: str | None) -> TeamEvent | Reason:
     try:
         return read_team_event(value, RECEIVED_AT, known_team)
     except Unreadable as error:

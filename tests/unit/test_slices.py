@@ -1,0 +1,151 @@
+"""A slice: what it produces, compared with the same records decided one by one."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import orjson
+import pytest
+
+from agents.normalise import Rules
+from agents.registers import unpack
+from agents.stages import ClassifyStage, NormaliseStage
+from schemas.reasons import Reason
+from schemas.tiers import Tier
+from streams.changelog import TablePartition
+from streams.processing import Record
+from streams.replay import replay
+from streams.settings import Settings
+from streams.steps import MAX_OUTPUT_BYTES, TableStage
+from streams.transport.slices import SMALL_BYTES, Slices
+from streams.transport.transactions import Headers
+from tests import factories
+from tests.factories import Event, billing, claim, override, service
+from tests.webhooks import EVENT_ID, SUBSCRIPTION, TEAM, body, record
+
+SETTINGS = Settings(topic_prefix="x.", partitions=1)
+CHANGELOG = "x.changelog"
+Produced = tuple[str, bytes | None, bytes | None]
+
+
+class Log:
+    """Stands for the open transaction."""
+
+    def __init__(self) -> None:
+        self.produced: list[Produced] = []
+
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, _headers: Headers = (), _partition: int = -1) -> None:
+        self.produced.append((topic, key, value))
+
+    def of(self, topic: str) -> list[Produced]:
+        return [produced for produced in self.produced if produced[0] == topic]
+
+
+def filled(
+    stage: TableStage, records: Sequence[Record], table: TablePartition | None = None
+) -> tuple[Log, TablePartition, Counter[Reason]]:
+    """Fill slices until all of ``records`` are in."""
+    log, table, outcomes = Log(), table or TablePartition(0), Counter[Reason]()
+    slices, end = Slices(SETTINGS, stage, CHANGELOG, table), 0
+    while end < len(records):
+        end, some = slices.fill(records, end, log.produce)
+        outcomes += some
+    return log, table, outcomes
+
+
+def team_event(event: Event, offset: int = 0) -> Record:
+    key = str(event["subject"]).encode()
+    return record(orjson.dumps(event), key, topic="x.team.events", timestamp=factories.RECEIVED_AT * 1000, offset=offset)
+
+
+def mixed(seed: int, count: int) -> Iterator[Event]:
+    chance = random.Random(seed)
+    teams = [f"00000000-0000-4000-8000-{number:012}" for number in range(7)]
+    for at in range(count):
+        team, sub = chance.choice(teams), chance.choice("AB")
+        plan = chance.choice(("plan_pro", "plan_growth", "plan_hobby"))
+        yield chance.choice(
+            (
+                billing("charged", at=at, team=team, subscription=f"sub_{sub}", plan=plan, paid_count=at),
+                billing("charged", at=chance.randrange(at + 1), team=team, subscription=f"sub_{sub}", plan=plan),
+                billing("cancelled", at=at, team=team, subscription=f"sub_{sub}"),
+                billing("pending", at=at, team=team, subscription=f"sub_{sub}"),
+                claim(at, team=team),
+                override(at, chance.choice(("pro", "free")), team=team),
+                service("near_quota_wall", at, team=team, resource_type="disk", used=9, limit=10.5),
+                billing("charged", at=at, team=team, plan="plan_of_nobody"),
+            )
+        )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slice_leaves_what_the_records_one_by_one_leave_but_for_current_tiers_that_are_overwritten_in_it(seed: int) -> None:
+    stage = ClassifyStage(SETTINGS)
+    records = [team_event(event, offset) for offset, event in enumerate(mixed(seed, 400))]
+    rows: dict[int, dict[bytes, bytes]] = defaultdict(dict)
+    expected: list[Produced] = []
+    for again in replay(stage, records, 1, rows):
+        expected += [(output.topic, output.key, output.value) for output in again.step.outputs]
+
+    log, table, outcomes = filled(stage, records)
+
+    assert log.of("x.audit.events") == [produced for produced in expected if produced[0] == "x.audit.events"]
+    assert table.rows == rows[0]
+    newest = {key: value for topic, key, value in expected if topic == "x.tier.current"}
+    assert {key: value for _, key, value in log.of("x.tier.current")} == newest
+    assert len(log.of("x.tier.current")) == len(newest)
+    assert sorted(log.of(CHANGELOG), key=lambda produced: produced[1] or b"") == [(CHANGELOG, *row) for row in sorted(rows[0].items())]
+    assert len(log.of("x.dead.letters")) == outcomes[Reason.UNKNOWN_PLAN] > 0
+    assert sum(outcomes.values()) == 400
+
+
+def test_slice_writes_the_current_tier_and_the_row_of_a_team_once_and_the_newest() -> None:
+    events = [team_event(billing("charged", at=at, plan=plan, paid_count=at)) for at, plan in ((1, "plan_pro"), (2, "plan_growth"))]
+
+    log, table, _ = filled(ClassifyStage(SETTINGS), events)
+
+    ((_, _, current),) = log.of("x.tier.current")
+    assert orjson.loads(current or b"")["data"]["tier"] == "growth"
+    assert [orjson.loads(value or b"")["data"]["metadata"]["to"] for _, _, value in log.of("x.audit.events")] == ["pro", "growth"]
+    assert log.of(CHANGELOG) == [(CHANGELOG, TEAM.encode(), table.rows[TEAM.encode()])]
+
+
+def test_slice_goes_on_from_the_rows_that_a_restore_put_in_the_place_of_others() -> None:
+    table = TablePartition(0)
+    slices, log = Slices(SETTINGS, ClassifyStage(SETTINGS), CHANGELOG, table), Log()
+    slices.fill([team_event(billing("charged", at=9))], 0, log.produce)
+    table.rows.clear()
+
+    slices.forget()
+    _, outcomes = slices.fill([team_event(billing("charged", at=9))], 0, log.produce)
+
+    assert outcomes == {Reason.UPGRADED: 1}, "and no duplicate of what the table no longer holds"
+
+
+def test_slice_keeps_the_row_of_a_record_that_is_parked() -> None:
+    stage = NormaliseStage(SETTINGS, Rules({"plan_pro": Tier.PRO}, "team_id", None))
+    document = body()
+    document["payload"]["subscription"]["entity"]["plan_id"] = "plan_of_nobody"
+    headers = (("razorpay-event-id", EVENT_ID.encode()),)
+    webhook = record(orjson.dumps(document), SUBSCRIPTION.encode(), topic="x.razorpay.webhooks", headers=headers)
+
+    log, table, outcomes = filled(stage, [webhook])
+
+    assert outcomes == {Reason.UNKNOWN_PLAN: 1}
+    assert table.rows == {SUBSCRIPTION.encode(): TEAM.encode()}
+    assert [topic for topic, _, _ in log.produced] == ["x.audit.events", "x.dead.letters", CHANGELOG]
+
+
+def test_slice_a_row_that_grows_too_large_within_it_parks_the_record_that_it_can_not_hold() -> None:
+    """No record is large by itself, and nothing is packed before the slice ends: what a key has grown by is counted."""
+    name = "x" * 400
+    claims = [team_event(claim(0, name=name, user_id="u"))]
+    long_ids = [f"sub_{number}_{'y' * (SMALL_BYTES // 2)}" for number in range(150)]
+    growing = [team_event(billing("charged", at=at, subscription=id)) for at, id in enumerate(long_ids)]
+
+    log, table, outcomes = filled(ClassifyStage(SETTINGS), claims + growing)
+
+    assert outcomes[Reason.TOO_LARGE] > 0
+    assert len(table.rows[TEAM.encode()]) <= MAX_OUTPUT_BYTES
+    assert len(unpack(table.rows[TEAM.encode()]).live) == len(growing) - outcomes[Reason.TOO_LARGE]
+    assert len(log.of("x.dead.letters")) == outcomes[Reason.TOO_LARGE]
