@@ -6,7 +6,7 @@ READY := $(VENV)/.tierstream-ready
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos bench bench-quick lock clean
+.PHONY: help demo test check chaos outages bench bench-quick lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ check: $(READY) ## lint, types, layering and contracts
 
 chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, keep the result in bench/results/chaos.json (ARGS="--seed N")
 	@$(RUN)/python -m tests.faults.chaos --out bench/results/chaos.json $(ARGS)
+
+outages: $(READY) ## PostgreSQL, Loops and Kafka away for a minute each: measure what a service notices, in 10 minutes (ARGS="--seconds 10")
+	@$(RUN)/python -m tests.faults.outages --out bench/results/outages.json $(ARGS)
 
 bench: $(READY) ## measure tierstream beside its peers, its stages, growth and latency (ARGS="--parts jobs" runs a part)
 	@$(RUN)/python -m bench $(ARGS)

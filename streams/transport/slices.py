@@ -1,7 +1,7 @@
 """One slice of an input partition: what follows from its records, produced into the open transaction.
 
 The hot path: what is done once a record is done in ``Slices.fill`` and in the stage's ``effect``, and nowhere else
-(``docs/adr/0009-hot-path.md``).
+(``docs/adr/0007-hot-path.md``).
 """
 
 import time

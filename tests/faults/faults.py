@@ -28,6 +28,9 @@ BAD_DAYS: tuple[dict[str, object], ...] = (
     {"accept_then_timeout": 5},
     {"fail_next": 1, "status": 401},
 )
+START_SECONDS = 120.0
+"""How long a process that died may take until there is another."""
+
 GOOD_DAY: dict[str, object] = {"down": False, "delay_seconds": 0, "fail_next": 0, "accept_then_timeout": 0}
 
 
@@ -44,43 +47,44 @@ class Faults:
     async def kill(self, name: str | None = None) -> None:
         """SIGKILL a process of a stage, or the gateway."""
         name = name or self._chance.choice((*STAGES, *TABLE_STAGES, "gateway"))
-        self._signal(name, signal.SIGKILL)
+        await self._signal(name, signal.SIGKILL)
         self.count["kills"] += 1
         self.count[f"kills of {name}"] += 1
 
     async def terminate(self) -> None:
         """SIGTERM a process of a stage in the middle of its work."""
-        self._signal(self._chance.choice(STAGES), signal.SIGTERM)
+        await self._signal(self._chance.choice(STAGES), signal.SIGTERM)
         self.count["terminations"] += 1
 
     async def stall(self, name: str | None = None, seconds: float | None = None) -> None:
         """SIGSTOP a worker for longer than its session, so that another one takes over; then let it wake up and go on."""
-        name = name or self._chance.choice(TABLE_STAGES)
-        pid = self._pid(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(seconds or self._stack.settings.session_timeout_seconds + 4)
+        pid = await self._signal(name or self._chance.choice(TABLE_STAGES), signal.SIGSTOP)
+        await asyncio.sleep(seconds or self._stack.settings.session_timeout_seconds + 4)
+        try:
             os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:  # it was killed while it stood still: that is no stalled worker that wakes up
+            await self.stall(name, seconds)
+        else:
             self.count["stalls"] += 1
 
     async def restart_broker(self) -> None:
         """SIGKILL Kafka; it comes back on its port, with its data."""
-        self._signal("kafka", signal.SIGKILL)
+        await self._signal("kafka", signal.SIGKILL)
         self.count["broker_restarts"] += 1
 
     async def pause_broker(self, seconds: float) -> None:
         """Stop Kafka from answering for ``seconds``."""
-        pid = self._pid("kafka")
-        os.kill(pid, signal.SIGSTOP)
+        pid = await self._signal("kafka", signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # killed by a fault beside this one
+                os.kill(pid, signal.SIGCONT)
         self.count["broker_pauses"] += 1
 
     async def restart_postgres(self) -> None:
         """SIGKILL PostgreSQL; it comes back on its port, with its data."""
-        self._signal("postgres", signal.SIGKILL)
+        await self._signal("postgres", signal.SIGKILL)
         self.count["database_outages"] += 1
 
     async def drop_audit_log(self) -> None:
@@ -124,12 +128,17 @@ class Faults:
         await program.stop()
         self.count["workers_added"] += 1
 
-    def _pid(self, name: str) -> int:
-        return self._chance.choice(self._stack.supervisor.pids[name])
-
-    def _signal(self, name: str, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just died of something else
-            os.kill(self._pid(name), number)
+    async def _signal(self, name: str, number: signal.Signals) -> int:
+        """Send the signal to a process of ``name`` that is there, and return its pid; one that has just died is started again soon."""
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                pid = self._chance.choice(self._stack.supervisor.pids[name])
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    await asyncio.sleep(0.1)
+                else:
+                    return pid
 
     async def _restore_audit_log(self) -> None:
         while True:

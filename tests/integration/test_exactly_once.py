@@ -1,5 +1,6 @@
-"""The classify worker on a real broker: killed in mid-load, it loses, doubles and invents nothing."""
+"""The classify worker on a real broker: killed or stopped in mid-load, it loses, doubles and invents nothing."""
 
+import asyncio
 import os
 import random
 import signal
@@ -73,27 +74,39 @@ def worker(settings: Settings, *stages: str, instance: str = "0", log: Path) -> 
         process.wait()
 
 
-async def test_classify_killed_in_mid_load_loses_doubles_and_invents_nothing(kafka_settings: Settings, tmp_path: Path) -> None:
+async def interrupted_twice(settings: Settings, log: Path, number: signal.Signals) -> list[int]:
+    """Send a signal to classify in the middle of a load, twice, and compare what it leaves with the oracle. Returns its exit statuses."""
     records = load(events=6_000, teams=40, seed=7)
-    log = tmp_path / "worker.log"
-    produce(kafka_settings, "team.events", records[:3_000])
-
-    for part in (records[3_000:4_500], records[4_500:]):
-        with worker(kafka_settings, "classify", log=log) as process:
-            before = outcomes(kafka_settings, "classify").total()
-            await until(partial(more_than, kafka_settings, before), f"progress; {log.read_text()[-2_000:]}")
-            produce(kafka_settings, "team.events", part)
-            process.send_signal(signal.SIGKILL)
-    with worker(kafka_settings, "classify", log=log):
+    statuses = []
+    for first, part in ((records[:2_000], records[2_000:3_500]), (records[3_500:5_000], records[5_000:])):
+        produce(settings, "team.events", first)
+        with worker(settings, "classify", log=log) as process:
+            before = outcomes(settings, "classify").total()
+            await until(partial(more_than, settings, before), f"progress; {log.read_text()[-2_000:]}")
+            produce(settings, "team.events", part)
+            process.send_signal(number)
+            statuses.append(await asyncio.to_thread(process.wait, 30))
+    with worker(settings, "classify", log=log):
         await until(
-            lambda: sum(outcomes(kafka_settings, "classify").values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}"
+            lambda: sum(outcomes(settings, "classify").values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}"
         )
 
-    events = read_json(kafka_settings, "audit.events")
+    events = read_json(settings, "audit.events")
     told = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in events]
     ids = [event["id"] for event in events]
     assert by_team(told) == by_team(expected(records))
     assert len(set(ids)) == len(ids)
-    assert sum(outcomes(kafka_settings, "classify").values()) == len(records)
-    final = {event["subject"]: event["data"]["tier"] for event in read_json(kafka_settings, "tier.current")}
+    assert sum(outcomes(settings, "classify").values()) == len(records)
+    final = {event["subject"]: event["data"]["tier"] for event in read_json(settings, "tier.current")}
     assert final == {key.decode(): orjson.loads(value)["data"]["tier"] for key, value in records}
+    return statuses
+
+
+async def test_classify_killed_in_mid_load_loses_doubles_and_invents_nothing(kafka_settings: Settings, tmp_path: Path) -> None:
+    assert await interrupted_twice(kafka_settings, tmp_path / "worker.log", signal.SIGKILL) == [-signal.SIGKILL] * 2
+
+
+async def test_classify_terminated_in_mid_load_ends_in_order_and_loses_doubles_and_invents_nothing(
+    kafka_settings: Settings, tmp_path: Path
+) -> None:
+    assert await interrupted_twice(kafka_settings, tmp_path / "worker.log", signal.SIGTERM) == [0, 0]

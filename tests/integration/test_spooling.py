@@ -92,10 +92,8 @@ async def timed(gateway: RunningGateway, numbers: range) -> float:
 async def test_gateway_killed_with_webhooks_in_its_spool_sends_all_of_them_after_its_restart(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:
-    async with gateway_process(kafka_settings, tmp_path, NOWHERE) as url, httpx.AsyncClient(timeout=20) as http:
-        for number in range(40):
-            headers = {"X-Razorpay-Signature": sign_razorpay(webhook(number), b"demo-secret"), "X-Razorpay-Event-Id": f"Rp{number}"}
-            assert (await http.post(f"{url}/webhooks/razorpay", content=webhook(number), headers=headers)).status_code == 200
+    async with gateway_process(kafka_settings, tmp_path, NOWHERE) as (url, _), httpx.AsyncClient(base_url=url, timeout=20) as http:
+        assert [(await posted(http, number)).status_code for number in range(40)] == [200] * 40
 
     async with gateway_process(kafka_settings, tmp_path, kafka_settings.kafka_bootstrap_servers):
         await until(lambda: sum(map(len, numbers_by_key(kafka_settings).values())) >= 40, "all webhooks have arrived", seconds=30)
@@ -103,9 +101,14 @@ async def test_gateway_killed_with_webhooks_in_its_spool_sends_all_of_them_after
     assert numbers_by_key(kafka_settings) == in_order(40)
 
 
+async def posted(http: httpx.AsyncClient, number: int) -> httpx.Response:
+    headers = {"X-Razorpay-Signature": sign_razorpay(webhook(number), b"demo-secret"), "X-Razorpay-Event-Id": f"Rp{number}"}
+    return await http.post("/webhooks/razorpay", content=webhook(number), headers=headers)
+
+
 @contextlib.asynccontextmanager
-async def gateway_process(settings: Settings, spool: Path, servers: str) -> AsyncIterator[str]:
-    """A gateway in a process of its own, which ends by SIGKILL; gives its URL."""
+async def gateway_process(settings: Settings, spool: Path, servers: str) -> AsyncIterator[tuple[str, int]]:
+    """A gateway in a process of its own, which ends by SIGKILL; gives its URL and its number."""
     port = free_port()
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": servers,
@@ -122,7 +125,7 @@ async def gateway_process(settings: Settings, spool: Path, servers: str) -> Asyn
     url = f"http://127.0.0.1:{port}"
     try:
         await until(lambda: answers(url), "the gateway listens", seconds=30)
-        yield url
+        yield url, process.pid
     finally:
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()

@@ -1,0 +1,343 @@
+"""What a service and a sender of webhooks notice while PostgreSQL, Loops and Kafka are away, one after the other.
+
+``make outages`` takes ten minutes and writes ``bench/results/outages.json``; the short form is part of ``make test``.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+from streams.embedded.kafka import EmbeddedKafka
+from streams.embedded.postgres import EmbeddedPostgres
+from streams.embedded.process import free_port
+from streams.embedded.program import Program
+from streams.embedded.stack import StackOptions, start_stack
+from streams.publisher import Publisher, Stats
+from streams.settings import Settings
+from tests.faults.sender import ANSWERS_SECONDS, Answered
+from tests.faults.windows import Sort, Window, broken_promises, ratios, table
+from tests.publishing_service import publish
+from tests.topic_io import read_all, read_json, until
+from tests.verdict import header
+
+SOURCE = "outages"
+SENDER_SECONDS = ANSWERS_SECONDS + 5
+LATEST = 10
+BACK_SECONDS = 120.0
+CLOSE_SECONDS = 30.0
+LOOPS_PER_SECOND = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long each service is away, how long all is well between, and how much is published and posted meanwhile."""
+
+    seconds: float = 60.0
+    normal_seconds: float = 60.0
+    publish_per_second: float = 200.0
+    post_per_second: float = 50.0
+
+    @property
+    def back_seconds(self) -> float:
+        """The least time after an outage that is measured apart, for what waited is worked in then."""
+        return self.seconds / 6
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Something that is away from the one call until the other."""
+
+    name: str
+    begin: Callable[[], Awaitable[None]]
+    end: Callable[[], Awaitable[None]]
+    kafka: bool = False
+
+
+Server = EmbeddedKafka | EmbeddedPostgres | Program
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What the stack needs, under no supervisor that would bring it back at once."""
+
+    kafka: EmbeddedKafka
+    postgres: EmbeddedPostgres
+    loops: Program
+    loops_port: int
+
+    def outages(self) -> list[Outage]:
+        """Each server killed and kept down; Kafka stopped too, when its connections stay and nothing is answered."""
+        return [
+            Outage("PostgreSQL killed", lambda: _kill(self.postgres), self.postgres.start),
+            Outage("Loops killed", lambda: _kill(self.loops), self.loops.start),
+            Outage("Kafka killed", lambda: _kill(self.kafka), self.kafka.start, kafka=True),
+            Outage("Kafka paused", lambda: _signal(self.kafka, signal.SIGSTOP), lambda: _signal(self.kafka, signal.SIGCONT), kafka=True),
+        ]
+
+
+async def _kill(server: Server) -> None:
+    server.kill()
+    await server.wait()
+
+
+async def _signal(server: Server, number: signal.Signals) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, number)
+
+
+@dataclass(frozen=True)
+class Landed:
+    """How many ids were taken, how many of them are not on their topic, and how many are there more than once.
+
+    A webhook may be: a producer that does not hear from Kafka sends again, in a new epoch. It has its event id, and counts once.
+    """
+
+    count: int
+    lacking: int
+    repeated: int
+
+    @classmethod
+    def compare(cls, taken: Sequence[str | None], topic: Counter[str]) -> Self:
+        """What became of the ids that were ``taken``; None is one that was not, and should have been."""
+        ids = set(taken)
+        return cls(
+            len(taken),
+            len(taken) - len(ids - {None}) + sum(name not in topic for name in ids if name),
+            sum(topic[name or ""] > 1 for name in ids),
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run measured, and what of it breaks a promise."""
+
+    plan: Plan
+    windows: list[Window]
+    published: Landed
+    accepted: Landed
+    left: int
+    spool_is_empty: bool
+
+    @property
+    def broken(self) -> list[str]:
+        """A sentence for each promise that was not kept."""
+        found = list(broken_promises(self.windows))
+        if self.left or not self.spool_is_empty:
+            found.append(f"{self.left} events are left, and the spool is {'empty' if self.spool_is_empty else 'not empty'}")
+        if self.published.lacking or self.published.repeated:
+            found.append(
+                f"{self.published.lacking} events of {self.published.count} are not on their topic, {self.published.repeated} twice"
+            )
+        if self.accepted.lacking:
+            found.append(f"{self.accepted.lacking} webhooks of {self.accepted.count} that were answered 200 are not on their topic")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The results file."""
+        return {
+            "command": f"python -m tests.faults.outages --seconds {self.plan.seconds:g}",
+            "seconds": self.plan.seconds,
+            "publish_per_second": self.plan.publish_per_second,
+            "post_per_second": self.plan.post_per_second,
+            "cpus": os.cpu_count(),
+            "published": asdict(self.published),
+            "accepted": asdict(self.accepted),
+            "broken": self.broken,
+            "windows": [window.as_json(ratio) for window, ratio in zip(self.windows, ratios(self.windows), strict=True)],
+        }
+
+
+@dataclass
+class Load:
+    """Publishes from asyncio and from a thread, a half each, and posts webhooks; what it sees goes to the present window."""
+
+    plan: Plan
+    publisher: Publisher
+    gateway: str
+    windows: list[Window] = field(default_factory=lambda: [Window("start", Sort.BACK)])
+    published: list[str | None] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
+    _latest: deque[Answered] = field(default_factory=lambda: deque(maxlen=LATEST))
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Publish and post while the block runs; at its end all requests have been answered."""
+        arguments = ("-m", "tests.faults.sender", self.gateway.rpartition(":")[2], str(self.plan.post_per_second))
+        sender = Program("sender", (sys.executable, *arguments), sink=self._take, stop_seconds=SENDER_SECONDS)
+        thread = threading.Thread(target=self._publish_from_thread, name="publishes", daemon=True)
+        await sender.start()
+        thread.start()
+        publishing = asyncio.create_task(self._publish_from_loop())
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            await sender.stop()
+            await asyncio.to_thread(thread.join)
+            await publishing
+
+    @contextmanager
+    def window(self, name: str, sort: Sort, *, kafka: bool = False) -> Iterator[Window]:
+        """What happens in the block is measured as one window; a request is of the window in which it is sent."""
+        window, before = Window(name, sort, kafka, time.monotonic()), self.publisher.stats()
+        self.windows.append(window)
+        yield window
+        window.seconds, after = time.monotonic() - window.began, self.publisher.stats()
+        window.counted = Stats(**{count.name: getattr(after, count.name) - getattr(before, count.name) for count in fields(Stats)})
+
+    def is_well(self) -> bool:
+        """Whether hardly an event waits any more, and the latest webhooks of this window were accepted."""
+        began = self.windows[-1].began
+        answered = sum(one.status == 200 and one.sent_at > began for one in self._latest)
+        return answered == LATEST and self.publisher.stats().pending < self.plan.publish_per_second
+
+    def publish(self) -> None:
+        """Publish one event and note how long the call took."""
+        window = self.windows[-1]
+        before = time.perf_counter()
+        event_id = publish(self.publisher, len(self.published))
+        window.publish.append(time.perf_counter() - before)
+        self.published.append(event_id)
+
+    def _publish_from_thread(self) -> None:
+        for wait in self._turns(self.plan.publish_per_second / 2):
+            if self._stopping.wait(wait):
+                return
+            self.publish()
+
+    async def _publish_from_loop(self) -> None:
+        for wait in self._turns(self.plan.publish_per_second / 2):
+            await asyncio.sleep(wait)
+            if self._stopping.is_set():
+                return
+            self.publish()
+
+    def _take(self, line: str) -> None:
+        """Put what the sender says of one request where it belongs."""
+        answered = Answered.parse(line)
+        self._latest.append(answered)
+        window = self._window_at(answered.sent_at + answered.took)
+        if window.sort is not Sort.OUTAGE:  # a request that an outage overtakes is the outage's
+            window = self._window_at(answered.sent_at)
+        window.answers.append((answered.status, answered.took))
+        if answered.status == 200:
+            self.accepted.append(answered.event_id)
+
+    def _window_at(self, moment: float) -> Window:
+        return next((window for window in reversed(self.windows) if window.began <= moment), self.windows[0])
+
+    def _turns(self, per_second: float) -> Iterator[float]:
+        """How long to wait for each turn, in seconds; turns that were missed are made up for at once."""
+        began, turn = time.monotonic(), 0
+        while True:
+            turn += 1
+            yield max(0.0, began + turn / per_second - time.monotonic())
+
+
+@asynccontextmanager
+async def _servers(directory: Path) -> AsyncIterator[Servers]:
+    port = free_port()
+    arguments = ("-m", "streams.cli", "loops-sink", "--port", str(port), "--rate", str(LOOPS_PER_SECOND))
+    servers = Servers(
+        EmbeddedKafka(directory / "kafka"),
+        EmbeddedPostgres(directory / "postgres", durable=False),
+        Program("loops", (sys.executable, *arguments)),
+        port,
+    )
+    async with AsyncExitStack() as stack:
+        for server in (servers.kafka, servers.postgres, servers.loops):
+            stack.push_async_callback(server.stop)
+        await asyncio.gather(servers.kafka.start(), servers.postgres.start(), servers.loops.start())
+        yield servers
+
+
+def _overrides(servers: Servers) -> dict[str, object]:
+    return {
+        "kafka_bootstrap_servers": servers.kafka.bootstrap_servers,
+        "partitions": 8,
+        "replication_factor": 1,
+        "postgres_dsn": servers.postgres.dsn,
+        "loops_base_url": f"http://127.0.0.1:{servers.loops_port}",
+        "loops_api_key": "demo-loops",
+        "loops_rate_per_second": LOOPS_PER_SECOND,
+    }
+
+
+async def run(plan: Plan, tell: Callable[[str], None]) -> Report:
+    """Run ``plan`` on a stack of its own. Raises AssertionError when all is not well again in time after an outage."""
+    with tempfile.TemporaryDirectory(prefix="tierstream-outages-", ignore_cleanup_errors=True) as directory:
+        spool = Path(directory) / "spool"
+        async with (
+            _servers(Path(directory)) as servers,
+            start_stack(StackOptions({}, overrides=_overrides(servers))) as stack,
+            Publisher(source=SOURCE, spool=spool, settings=stack.settings) as publisher,
+        ):
+            load = Load(plan, publisher, stack.gateway)
+            async with load.running():
+                await until(load.is_well, "events and webhooks are taken")
+                await _measure(plan, servers.outages(), load, tell)
+            left = await publisher.aclose(CLOSE_SECONDS)
+            published, accepted = await asyncio.to_thread(_landed, stack.settings, load)
+            return Report(plan, load.windows[1:], published, accepted, left, not any(spool.glob("*.spool")))
+
+
+async def _measure(plan: Plan, outages: Sequence[Outage], load: Load, tell: Callable[[str], None]) -> None:
+    for outage in outages:
+        with load.window("normal", Sort.NORMAL):
+            tell("normal")
+            await asyncio.sleep(plan.normal_seconds)
+        with load.window(outage.name, Sort.OUTAGE, kafka=outage.kafka):
+            tell(outage.name)
+            await outage.begin()
+            await asyncio.sleep(plan.seconds)
+        with load.window(f"{outage.name.split()[0]} back", Sort.BACK, kafka=outage.kafka):
+            await outage.end()
+            await asyncio.sleep(plan.back_seconds)
+            await until(load.is_well, f"all is well again after: {outage.name}", BACK_SECONDS)
+    with load.window("normal", Sort.NORMAL):
+        tell("normal")
+        await asyncio.sleep(plan.normal_seconds)
+
+
+def _landed(settings: Settings, load: Load) -> tuple[Landed, Landed]:
+    events = Counter(str(event["id"]) for event in read_json(settings, "team.events") if event["source"] == SOURCE)
+    webhooks = Counter(header(message, "razorpay-event-id") for message in read_all(settings, "razorpay.webhooks"))
+    return Landed.compare(load.published, events), Landed.compare(load.accepted, webhooks)
+
+
+def main() -> int:
+    """The command line of ``make outages``."""
+    parser = argparse.ArgumentParser(description="Measure what a service and a sender of webhooks notice of outages.")
+    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="how long each window is")
+    parser.add_argument("--out", type=Path, help="write the result to this JSON file")
+    arguments = parser.parse_args()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+    report = asyncio.run(run(Plan(arguments.seconds, arguments.seconds), console.print))
+    console.print(table(report.windows))
+    landed = f"{report.published.count} events published, {report.accepted.count} webhooks accepted"
+    console.print(f"{landed}, of which {report.accepted.repeated} stand on their topic twice", style="bold")
+    for sentence in report.broken or ["every promise was kept, and all of it is on its topic"]:
+        console.print(sentence, style="red" if report.broken else "green")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 1 if report.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
