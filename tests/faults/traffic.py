@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import aiohttp
+import orjson
 
 from tests.load import Life, lives
 
@@ -24,9 +25,8 @@ class Post:
     """One request. Sent again, with the same id, until it is accepted."""
 
     path: str
-    body: bytes | None
+    body: bytes
     headers: dict[str, str]
-    json: Any = None
 
 
 @dataclass
@@ -44,9 +44,9 @@ class Traffic:
         """Return once every post has been accepted."""
         queue = deque(self.posts)
         began = time.monotonic()
-        async with httpx.AsyncClient(
-            base_url=self.gateway, timeout=10, trust_env=False, limits=httpx.Limits(max_connections=POSTS_AT_ONCE)
-        ) as client:
+        # Many times cheaper than httpx: what the sender takes, the stages and the broker do not get.
+        connections, timeout = aiohttp.TCPConnector(limit=POSTS_AT_ONCE), aiohttp.ClientTimeout(total=10)
+        async with aiohttp.ClientSession(self.gateway, connector=connections, timeout=timeout) as client:
 
             async def post_all() -> None:
                 while queue:
@@ -59,19 +59,20 @@ class Traffic:
                 for _ in range(POSTS_AT_ONCE):
                     group.create_task(post_all())
 
-    async def _until_accepted(self, client: httpx.AsyncClient, post: Post) -> None:
+    async def _until_accepted(self, client: aiohttp.ClientSession, post: Post) -> None:
         while True:
             began = time.monotonic()
             try:
-                answer = await client.post(post.path, content=post.body, json=post.json, headers=post.headers)
-            except httpx.TransportError:
+                async with client.post(post.path, data=post.body, headers=post.headers) as answer:
+                    text = await answer.text()
+            except (aiohttp.ClientError, TimeoutError):
                 pass  # the gateway was killed in the middle: like any sender, try again
             else:
                 self.latencies.append(time.monotonic() - began)
-                if answer.status_code in (200, 202):
+                if answer.status in (200, 202):
                     self.accepted += 1
                     return
-                assert answer.status_code == 503, f"{answer.status_code} {answer.text}"
+                assert answer.status == 503, f"{answer.status} {text}"
             self.retries += 1
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -120,4 +121,4 @@ def _service(life: Life, number: int, chance: random.Random) -> Post:
         )
     )
     event = {"kind": kind, "team_id": life.team, "id": f"{kind}-{number}", "occurred_at": at, "data": data}
-    return Post("/v1/events", None, TOKEN, event)
+    return Post("/v1/events", orjson.dumps(event), TOKEN | {"content-type": "application/json"})
