@@ -110,8 +110,8 @@ def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[t
     return mails
 
 
-async def compare(settings: Settings, postgres: str, loops: str) -> Findings:
-    """Compare all that is there now; call it once everything has settled."""
+async def compare(settings: Settings, postgres: str, loops: str, refuses: Callable[[str], bool] = lambda address: False) -> Findings:
+    """Compare all that is there now; call it once everything has settled. ``refuses`` says whether Loops refuses an address."""
     events, webhooks = read_all(settings, "team.events"), read_all(settings, "razorpay.webhooks")
     verdicts = judged(events)
     findings = Findings(events=len(events))
@@ -130,8 +130,8 @@ async def compare(settings: Settings, postgres: str, loops: str) -> Findings:
 
     _compare_rows(findings, verdicts, unplaced(webhooks), rows)
     mails = expected_mails(verdicts)
-    _compare_mails(findings, mails, sent)
-    _compare_ledger(findings, mails, ledger)
+    _compare_mails(findings, mails, sent, refuses)
+    _compare_ledger(findings, mails, ledger, refuses)
     _compare_tiers(findings, settings, events)
     _compare_outcomes(findings, settings, verdicts, len(webhooks))
     return findings
@@ -157,7 +157,9 @@ def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], 
             findings.wrong.append(f"audit row {key} says {content} instead of {want}")
 
 
-def _compare_mails(findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], sent: Sequence[Json]) -> None:
+def _compare_mails(
+    findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], sent: Sequence[Json], refuses: Callable[[str], bool]
+) -> None:
     teams = {audit_id: team for team, of_team in mails.items() for audit_id, _, _ in of_team}
     accepted: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
     seen: Counter[str] = Counter()
@@ -170,14 +172,21 @@ def _compare_mails(findings: Findings, mails: dict[str, list[tuple[str, str | No
             accepted[teams[key]].append((key, mail["email"], mail["eventName"]))
     findings.duplicate_mails += [f"mail {key}" for key, count in seen.items() if count > 1]
     for team, of_team in mails.items():
-        wanted = [mail for mail in of_team if mail[1]]
+        wanted = [mail for mail in of_team if mail[1] and not refuses(mail[1])]
         findings.missing += [f"mail {mail[0]} ({mail[2]})" for mail in wanted if mail[0] not in seen]
         if accepted[team] != wanted and {mail[0] for mail in wanted} == {mail[0] for mail in accepted[team]}:
             findings.wrong.append(f"mails of team {team}: {accepted[team]} instead of {wanted}")
 
 
-def _compare_ledger(findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], ledger: dict[str, str]) -> None:
-    wanted = {audit_id: DELIVERED if address else ("no_recipient",) for of_team in mails.values() for audit_id, address, _ in of_team}
+def _compare_ledger(
+    findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], ledger: dict[str, str], refuses: Callable[[str], bool]
+) -> None:
+    def allowed_for(address: str | None) -> tuple[str, ...]:
+        if not address:
+            return ("no_recipient",)
+        return ("refused",) if refuses(address) else DELIVERED
+
+    wanted = {audit_id: allowed_for(address) for of_team in mails.values() for audit_id, address, _ in of_team}
     for audit_id, allowed in wanted.items():
         if ledger.get(audit_id) not in allowed:
             findings.wrong.append(f"ledger row {audit_id} says {ledger.get(audit_id)} instead of one of {allowed}")

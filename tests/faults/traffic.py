@@ -100,6 +100,11 @@ def _webhook(body: bytes, headers: dict[str, str]) -> Post:
     return Post("/webhooks/razorpay", body, headers)
 
 
+def service_post(event: dict[str, Any]) -> Post:
+    """Return the request with which a service sends ``event``."""
+    return Post("/v1/events", orjson.dumps(event), TOKEN | {"content-type": "application/json"})
+
+
 def _moment_of(found: list[Life]) -> Any:
     order = {webhook.event_id: number for life in found for number, webhook in enumerate(life.webhooks)}
     return lambda post: order[post.headers["x-razorpay-event-id"]]
@@ -121,4 +126,4 @@ def _service(life: Life, number: int, chance: random.Random) -> Post:
         )
     )
     event = {"kind": kind, "team_id": life.team, "id": f"{kind}-{number}", "occurred_at": at, "data": data}
-    return Post("/v1/events", orjson.dumps(event), TOKEN | {"content-type": "application/json"})
+    return service_post(event)
