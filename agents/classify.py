@@ -65,6 +65,8 @@ def decide(row: Row, event: TeamEvent, initial: Tier, before: Standing | None = 
 
 
 _CHARGED: Final = SubscriptionEvent.CHARGED
+_UPGRADED: Final = (Reason.UPGRADED, Kind.UPGRADED)
+_DOWNGRADED: Final = (Reason.DOWNGRADED, Kind.DOWNGRADED)
 _WAITING: dict[SubscriptionEvent, Reason] = {
     SubscriptionEvent.AUTHENTICATED: Reason.NOT_STARTED,
     SubscriptionEvent.ACTIVATED: Reason.NOT_STARTED,
@@ -160,9 +162,7 @@ def _why_coming_end(row: Row, version: Version, fact: BillingFact) -> Reason:
 
 
 def _by_sign(before: Standing, after: Standing) -> tuple[Reason, Kind]:
-    if after.tier > before.tier:
-        return Reason.UPGRADED, Kind.UPGRADED
-    return Reason.DOWNGRADED, Kind.DOWNGRADED
+    return _UPGRADED if after.tier > before.tier else _DOWNGRADED
 
 
 def _decide_service(row: Row, version: Version, body: Service, initial: Tier, before: Standing) -> Decision:

@@ -156,13 +156,12 @@ def read_team_event(value: bytes | None, received_at: int, known_team: str | Non
     tier = _TIERS.get(fact.tier)
     if tier is None and fact.tier is not None:
         return _read_any(value, received_at, known_team)
-    team_id = _team_of(billing.subject, known_team)
+    subject = billing.subject
+    team_id = subject if subject is not None and subject == known_team else _team_of(subject)
     return _billing_event(billing, event, fact, tier, team_id, received_at)
 
 
-def _team_of(subject: str | None, known_team: str | None) -> str:
-    if subject is not None and subject == known_team:
-        return subject
+def _team_of(subject: str | None) -> str:
     team_id = canonical_team_id(subject)
     if team_id is None:
         raise Unreadable(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
@@ -189,7 +188,8 @@ def _read_any(value: bytes, received_at: int, known_team: str | None) -> TeamEve
         raise Unreadable(Reason.MALFORMED, f"The value is no CloudEvents envelope: {error}.") from error
     if not 1 <= len(head.id) <= 100 or not head.source:
         raise Unreadable(Reason.MALFORMED, "The envelope needs an id of 1 to 100 characters and a source.")
-    team_id = _team_of(head.subject, known_team)
+    subject = head.subject
+    team_id = subject if subject is not None and subject == known_team else _team_of(subject)
     correlation_id = head.correlationid or head.id
 
     event = _BILLING.get(head.type)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -42,6 +42,8 @@ MAX_HOT_ROWS = 50_000
 MAX_KEPT_KEY_BYTES = 1_024
 """A dead letter whose record is too large keeps a key of at most this."""
 
+_REROUTED: Final = Reason.REROUTED  # an enum's member is looked up through a Python function: once, not for each record
+
 log = structlog.get_logger(__name__)
 
 Produce = Callable[..., None]
@@ -74,7 +76,7 @@ class Slices:
         changed row, once. Returns the index after the last record, and how many ended how.
         Raises StageFailed when the stage raises on too many records in a row.
         """
-        rows, hot, effect_of = self._table.rows, self._hot, self._stage.effect
+        rows, hot, large, effect_of = self._table.rows, self._hot, self._large, self._stage.effect
         if len(hot) > self._max_hot:
             hot.clear()
         outcomes: dict[Reason, int] = {}
@@ -93,7 +95,7 @@ class Slices:
             except Exception as error:  # noqa: BLE001  # it is counted, told, and the record kept as a dead letter
                 effect = self._failed(record, error)
             size = 0 if record.value is None else len(record.value)
-            if size > SMALL_BYTES or effect.error is not None or effect.reason is Reason.REROUTED or key in self._large:
+            if size > SMALL_BYTES or effect.error is not None or effect.reason is _REROUTED or key in large:
                 effect = self._fitting(record, effect)
             for output in effect.outputs:
                 produce(output.topic, output.key, output.value, output.headers, output.partition)
@@ -101,7 +103,7 @@ class Slices:
                 hot[key] = effect.row
                 grown[key] = size = grown.get(key, 0) + size
                 if size > SMALL_BYTES:
-                    self._large.add(key)
+                    large.add(key)
             if effect.current is not None:
                 currents[key] = effect.current
             reason = effect.reason
@@ -116,7 +118,7 @@ class Slices:
         for key in grown:
             packed = rows[key] = self._stage.pack(hot[key])
             if len(packed) > SMALL_BYTES:
-                self._large.add(key)
+                large.add(key)
             produce(self._changelog, key, packed, NO_HEADERS, self._table.number)
         return end, Counter(outcomes)
 
