@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
+import structlog
+
 from agents import audit, forward
 from agents.normalise import Rules
 from agents.stages import ClassifyStage, NormaliseStage
 from streams import topics
 from streams.app import Stage, handler_stage, table_stage
 from streams.dead_letters import KafkaDeadLetters
+from streams.errors import LoopsUnavailable
 from streams.loops.client import LoopsClient
 from streams.loops.rate_limit import RateLimiter
 from streams.settings import Settings, load_plans
@@ -20,6 +23,8 @@ from streams.stores.pool import PostgresPool
 from streams.transport.producer import AcknowledgedProducer
 from streams.waiting import Waiting
 from streams.worker import StageFactory
+
+_log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 2.0
 """How long a stop waits for dead letters under way; whoever waits for them has not acked their batch."""
@@ -82,6 +87,8 @@ def _forward(settings: Settings) -> StageFactory:
         loops = LoopsClient(settings.loops_base_url, key, timeout_seconds=settings.loops_timeout_seconds)
         limiter = RateLimiter(settings.loops_rate_per_second)
         async with _postgres(settings, forward.STAGE) as pool, _dead_letters(settings, forward.STAGE) as dead_letters, _opened(loops):
+            if sending:
+                await _check_key(loops)
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             forwarder = forward.Forwarder(PostgresLedger(pool), loops, limiter, dead_letters, policy, waiting)
             stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
@@ -89,6 +96,14 @@ def _forward(settings: Settings) -> StageFactory:
             yield stage
 
     return build
+
+
+async def _check_key(loops: LoopsClient) -> None:
+    """Find a wrong key at the start, and not at the first mail. Raises LoopsKeyRejected. Loops may be away: then mails wait for it."""
+    try:
+        await loops.check_key()
+    except LoopsUnavailable as error:
+        _log.warning("loops_key_unchecked", error=str(error))
 
 
 @contextlib.asynccontextmanager

@@ -9,12 +9,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 
 from agents.forward import Forwarder, Policy
+from agents.wiring import stage_factory
 from schemas.kinds import Kind
 from schemas.reasons import Reason
 from streams.errors import LoopsKeyRejected
 from streams.loops.rate_limit import RateLimiter
+from streams.settings import Settings
 from streams.stores.ledger import PostgresLedger
 from streams.stores.migrate import migrate
 from streams.waiting import Backoff, Waiting
@@ -156,6 +159,25 @@ async def test_forwarder_wrong_key_stops_at_once_and_the_right_one_sends_later(s
 
     async with stage.forwarder() as forwarder:
         assert await forwarder.handle(batch) == Counter({Reason.SENT: 40})
+
+
+async def test_stage_with_a_wrong_key_does_not_start(stage: Stage, kafka_settings: Settings) -> None:
+    settings = kafka_settings.model_copy(update=addresses(stage, api_key="wrong"))
+
+    with pytest.raises(LoopsKeyRejected, match="TIERSTREAM_LOOPS_API_KEY"):
+        async with stage_factory(settings, "forward")():
+            pass
+
+
+async def test_stage_starts_while_loops_is_away(stage: Stage, kafka_settings: Settings) -> None:
+    stage.sink.break_it(down=True)
+
+    async with stage_factory(kafka_settings.model_copy(update=addresses(stage, api_key="wrong")), "forward")() as built:
+        assert built.name == "forward"
+
+
+def addresses(stage: Stage, api_key: str) -> dict[str, object]:
+    return {"postgres_dsn": SecretStr(stage.dsn), "loops_base_url": stage.sink.url, "loops_api_key": SecretStr(api_key)}
 
 
 async def test_forwarder_killed_between_call_and_outcome_sends_no_second_mail(stage: Stage) -> None:

@@ -19,6 +19,8 @@ from streams.gateway.signatures import verify_razorpay
 from streams.reference import PARTS, filled, settings_table, topology_diagram
 from streams.settings import CONFIG_VARIABLE, PREFIX, Settings
 from streams.topics import TOPICS
+from tests.faults.document import PAGE, RESULTS
+from tests.faults.document import filled as faults_filled
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -52,6 +54,21 @@ def shell_block(text: str, containing: str) -> str:
 
 
 # What is generated
+
+
+def test_guarantees_tell_the_results_of_the_fault_runs() -> None:
+    assert faults_filled(text_of(PAGE)) == text_of(PAGE), "run: python -m tests.faults.document"
+
+
+def test_committed_chaos_runs_broke_enough_and_left_no_difference() -> None:
+    results = json.loads((RESULTS / "chaos.json").read_text())
+    assert len({run["seed"] for run in results["runs"]}) >= 3
+    for run in (results, *results["runs"]):
+        assert run["events"] >= 200_000
+        assert run["kills"] >= 60
+        assert run["stalls"] >= 10
+        assert min(run[name] for name in ("broker_restarts", "database_outages", "loops_outages")) >= 5
+        assert [run[name] for name in ("missing", "wrong", "duplicate_rows", "duplicate_mails", "verify_clean")] == [0, 0, 0, 0, True]
 
 
 @each_document
