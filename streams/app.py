@@ -98,8 +98,8 @@ class Stage:
         """By (topic, partition): the offset after the last batch that is durable."""
         self.close: Callable[[], None] = lambda: None
         """Lets go of what the stage holds beside its app."""
-        self.progress: Callable[[], int] = lambda: 0
-        """Counts whatever gets done inside of a batch."""
+        self.progress: Callable[[int], int] = lambda _number: 0
+        """Counts whatever gets done inside of a partition's batches. It may count that of other partitions too, but for tables."""
         self.restored_records: Callable[[], int] = lambda: 0
         """Counts the records that restores have read."""
 
@@ -169,7 +169,7 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
         OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
     )
     built.close = partial(pool.shutdown, wait=False, cancel_futures=True)
-    built.progress = lambda: restorer.slices
+    built.progress = lambda number: restorer.slices[number]
     built.restored_records = lambda: restorer.records
     return built
 
@@ -177,7 +177,7 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
 def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHandler) -> Stage:
     """Return the app of a stage without a table."""
     built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
-    built.progress = lambda: handler.progress
+    built.progress = lambda _number: handler.progress
     built.follow_assignment()
     return built
 

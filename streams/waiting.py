@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,12 +18,17 @@ Sleep = Callable[[float], Awaitable[object]]
 _PROBE_AFTER = 3
 """Failures in a row, of any callers, after which a service counts as away. One request that fails by itself stays below."""
 
-_AWAY: set[tuple[str, str]] = set()
+_AWAY: dict[tuple[str, str], float] = {}
+"""(stage, service) → when the first of the failures came that no answer has followed, on the monotonic clock."""
 
 
-def services_away(stage: str) -> list[str]:
-    """Return the services that ``stage`` waits for now, in this process."""
-    return sorted(service for waiting, service in _AWAY if waiting == stage)
+def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
+    """Return the services that have not answered ``stage``, in this process, for so long; by default those that it waits for at all.
+
+    A service that answers now and then is away for no longer than a moment, however often one of its callers fails.
+    """
+    latest = time.monotonic() - for_seconds
+    return sorted(service for (waiting, service), since in _AWAY.items() if waiting == stage and since <= latest)
 
 
 _log = structlog.get_logger(__name__)
@@ -116,7 +122,7 @@ class Waiting:
 
     def _failed(self, error: Unavailable) -> None:
         self._failures += 1
-        _AWAY.add((self._stage, self._service))
+        _AWAY.setdefault((self._stage, self._service), time.monotonic())
         if self._failures == 1:
             WAITING.labels(self._stage, self._service).set(1)
             _log.warning("waiting", stage=self._stage, service=self._service, error=str(error))
@@ -124,6 +130,6 @@ class Waiting:
     def _answered(self) -> None:
         if self._failures:
             self._failures = 0
-            _AWAY.discard((self._stage, self._service))
+            _AWAY.pop((self._stage, self._service), None)
             WAITING.labels(self._stage, self._service).set(0)
             _log.info("available_again", stage=self._stage, service=self._service)

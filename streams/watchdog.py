@@ -22,6 +22,10 @@ from streams.waiting import services_away
 LOOK_SECONDS = 5.0
 """How often the ends of the logs are asked for."""
 
+OUTAGE = 1 / 6
+"""A service that has answered nobody for this part of ``stall_seconds`` is away. One that answers some is not, and whoever gets no
+answer meanwhile stalls."""
+
 TopicPartition = tuple[str, int]
 
 
@@ -37,7 +41,7 @@ class Snapshot:
     rebalancing: bool
     restoring: Mapping[int, int]  # partition → records read so far
     working: frozenset[TopicPartition]  # a batch is under way or waits
-    progress: int  # counts whatever gets done inside of batches
+    progress: Mapping[int, int]  # partition → counts whatever gets done inside of its batches
     reached: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
     waiting_for: str | None = None  # a service that is known to be away, which is no stall but an outage
@@ -86,7 +90,7 @@ class Watchdog:
             reached, end = seen.reached.get(partition, 0), seen.ends.get(partition)
             if partition in seen.working:
                 sentence = f"{topic}, partition {number}, does not get past offset {reached}"
-                found.append((("work", partition), (reached, seen.progress), sentence))
+                found.append((("work", partition), (reached, seen.progress.get(number, 0)), sentence))
             elif end is not None and end > reached and number not in seen.restoring:
                 found.append(
                     (
@@ -119,13 +123,13 @@ class Watch:
 
     def _snapshot(self) -> Snapshot:
         stage, processing = self._stage, self._stage.processing
-        away = services_away(stage.name)
+        away = services_away(stage.name, stage.settings.stall_seconds * OUTAGE)
         return Snapshot(
             processing.assigned,
             bool(stage.app.rebalancing),
             dict.fromkeys(processing.preparing, stage.restored_records()),
             processing.working,
-            stage.progress(),
+            {number: stage.progress(number) for _, number in processing.working},
             {**self._positions, **{partition: stage.reached.get(partition, 0) for partition in processing.working}},
             self._ends,
             away[0] if away else None,

@@ -15,6 +15,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -83,7 +84,7 @@ class TransactionalWorker:
         writer.produce(self._changelog, position_key(batch.topic), encode_position(position), partition=self.table.number)
         await self._until_answered(writer.commit, CALL_SECONDS)
         self.table.positions[batch.topic] = position
-        self._restorer.slices += 1
+        self._restorer.slices[self.table.number] += 1
         count_outcomes(self._stage.name, outcomes)
         POSITION.labels(self._stage.name, batch.topic, batch.partition).set(position.next_offset)
         return end
@@ -108,8 +109,8 @@ class Restorer:
         self.kafka = Waiting(stage, "kafka")
         self.records = 0
         """Records read by all restores so far."""
-        self.slices = 0
-        """Transactions committed so far, of all partitions."""
+        self.slices: Counter[int] = Counter()
+        """Transactions committed so far, by partition."""
         self.pool = pool
 
     async def restore(self, table: TablePartition) -> None:

@@ -107,8 +107,11 @@ def _translated(error: KafkaException, action: str) -> Exception:
     cause = error.args[0]
     if not isinstance(cause, KafkaError):
         return StageFailed(f"Kafka: could not {action}: {error}.")
-    if cause.code() in _FENCED:
+    if cause.fatal() or cause.code() in _FENCED:
         return Fenced(f"Another worker has taken over (could not {action}); this one stops and starts again.")
+    if cause.txn_requires_abort():
+        # Whatever its code says, a time-out too: this transaction can only be aborted, and its commit would be refused for ever.
+        return StageFailed(f"Kafka has given a transaction up (could not {action}: {cause.str()}); this worker starts again from the log.")
     if cause.retriable() or cause.code() == KafkaError._TIMED_OUT:
         return KafkaUnavailable(f"Kafka does not answer (could not {action}).")
     return StageFailed(f"Kafka: could not {action} ({cause.str()}); this worker stops and starts again from what is committed.")

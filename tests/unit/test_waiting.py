@@ -7,7 +7,8 @@ import structlog
 from prometheus_client import REGISTRY
 
 from streams.errors import KafkaUnavailable, LoopsKeyRejected, RowRejected
-from streams.waiting import Backoff, Waiting
+from streams.waiting import Backoff, Waiting, services_away
+from tests.processes import eventually
 from tests.stage_doubles import Sleeps
 
 
@@ -115,3 +116,17 @@ async def test_waiting_outage_is_logged_once_and_shown_in_the_metric() -> None:
     assert seen == [1.0] * 7
     assert REGISTRY.get_sample_value("tierstream_waiting", {"stage": "test", "service": "e"}) == 0.0
     assert [log["event"] for log in logs] == ["waiting", "available_again"]
+
+
+async def test_waiting_service_that_answers_now_and_then_is_away_for_no_longer_than_a_moment() -> None:
+    sleeps = Sleeps()
+    waiting = Waiting("flapping", "kafka", backoff=Backoff(1.0, 8.0), sleep=sleeps)
+
+    failing = asyncio.create_task(waiting.until_available(Service(failures=10**9).call))
+    async with asyncio.timeout(10):
+        await eventually(lambda: services_away("flapping", for_seconds=0.05) == ["kafka"])
+        for _ in range(20):
+            await waiting.until_available(Service().call)
+            assert services_away("flapping", for_seconds=0.05) == []
+    failing.cancel()
+    await asyncio.gather(failing, return_exceptions=True)

@@ -7,7 +7,7 @@ import pytest
 from streams.watchdog import Snapshot, Watchdog
 
 PARTITION = ("team.events", 3)
-RESTING = Snapshot(True, False, {}, frozenset(), 0, {PARTITION: 10}, {PARTITION: 10})
+RESTING = Snapshot(True, False, {}, frozenset(), {}, {PARTITION: 10}, {PARTITION: 10})
 
 
 def judged(*moments: tuple[float, Snapshot]) -> list[str | None]:
@@ -53,6 +53,19 @@ def test_judge_what_does_not_move_for_the_time_is_named(seen: Snapshot, words: s
 )
 def test_judge_a_stage_that_rests_or_moves_is_left_alone(first: Snapshot, second: Snapshot) -> None:
     assert judged((0.0, first), (60.0, second), (61.0, second)) == [None, None, None]
+
+
+def test_judge_a_partition_that_stands_still_is_found_while_others_of_its_stage_go_on() -> None:
+    def seen(done: int) -> Snapshot:
+        return at(
+            working=frozenset({PARTITION, ("team.events", 4)}), progress={3: 7, 4: done}, reached={PARTITION: 10, ("team.events", 4): done}
+        )
+
+    verdict = judged(*((float(second), seen(second)) for second in range(61)))[-1]
+
+    assert verdict is not None
+    assert "team.events, partition 3, does not get past offset 10" in verdict
+    assert judged((0.0, seen(0)), (60.0, at(working=frozenset({PARTITION}), progress={3: 8})))[1] is None
 
 
 def test_judge_an_outage_that_is_known_is_no_stall_and_time_begins_anew_after_it() -> None:
