@@ -168,6 +168,10 @@ class BatchConsumer(driver.Consumer):
                 raise
         return self._at_committed and self._goes_on(generation)
 
+    async def verify_all_partitions_active(self) -> None:
+        """Do nothing: ``streams.watchdog`` looks whether a partition gets on. Faust's own look only logs, and fails where a partition
+        that was just assigned has no position yet, which ends the app."""
+
     def hold(self, topic: str, partition: int) -> None:
         """Fetch no more of this partition until ``release``."""
         self.on_buffer_full(TP(topic, partition))

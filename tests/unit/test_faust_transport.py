@@ -51,6 +51,9 @@ class Log:
             self.while_fetching.pop()()
         return {tp: records for tp, records in found.items() if records}
 
+    def verify_event_path(self, _now: float, tp: TP) -> None:
+        raise AssertionError(f"{tp} has no position yet")
+
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         self.commits.append(dict(offsets))
         self.offsets.update(offsets)
@@ -105,6 +108,10 @@ async def test_a_generation_reads_each_partition_from_its_committed_offset() -> 
 
     assert spans(await fetch(consumer)) == {0: (40, 49), 1: (0, 9)}
     assert spans(await fetch(consumer)) == {0: (50, 59), 1: (10, 19)}
+
+
+async def test_a_partition_that_has_no_position_yet_does_not_end_the_app() -> None:
+    await consuming(Log({FIRST: 40})).verify_all_partitions_active()
 
 
 @pytest.mark.parametrize("committed", [None, 0, 40])
