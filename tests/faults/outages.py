@@ -323,11 +323,13 @@ def _landed(settings: Settings, load: Load) -> tuple[Landed, Landed]:
 def main() -> int:
     """The command line of ``make outages``."""
     parser = argparse.ArgumentParser(description="Measure what a service and a sender of webhooks notice of outages.")
-    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="how long each window is")
+    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="how long each service is away")
+    parser.add_argument("--normal-seconds", type=float, help="how long all is well between; as long when not given")
     parser.add_argument("--out", type=Path, help="write the result to this JSON file")
     arguments = parser.parse_args()
+    plan = Plan(arguments.seconds, arguments.normal_seconds or arguments.seconds)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
-    report = asyncio.run(run(Plan(arguments.seconds, arguments.seconds), console.print))
+    report = asyncio.run(run(plan, console.print))
     console.print(table(report.windows))
     landed = f"{report.published.count} events published, {report.accepted.count} webhooks accepted"
     console.print(f"{landed}, of which {report.accepted.repeated} stand on their topic twice", style="bold")
