@@ -145,9 +145,18 @@ def tier_current(event: TeamEvent, after: Standing) -> bytes:
 
 
 def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
-    id, team_id = event.id, event.team_id
-    new_id = derived_id(STAGE, event.source, id, team_id, type)
-    return _write(_Envelope("1.0", new_id, SOURCE, type, time, "application/json", schema, id, event.correlation_id, data, team_id))
+    """Return the envelope of something that follows from ``event``."""
+    return envelope(
+        id=derived_id(STAGE, event.source, event.id, event.team_id, type),
+        source=SOURCE,
+        type=type,
+        team_id=event.team_id,
+        time=time,
+        causation=event.id,
+        correlation=event.correlation_id,
+        schema=schema,
+        data=data,
+    )
 
 
 def _of_billing(fact: BillingFact, decision: Decision, kind: Kind, time: str) -> tuple[str, _Transition]:

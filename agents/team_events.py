@@ -156,12 +156,13 @@ def read_team_event(value: bytes | None, received_at: int, known_team: str | Non
     tier = _TIERS.get(fact.tier)
     if tier is None and fact.tier is not None:
         return _read_any(value, received_at, known_team)
-    subject = billing.subject
-    team_id = subject if subject is not None and subject == known_team else _team_of(subject)
+    team_id = _team_of(billing.subject, known_team)
     return _billing_event(billing, event, fact, tier, team_id, received_at)
 
 
-def _team_of(subject: str | None) -> str:
+def _team_of(subject: str | None, known_team: str | None) -> str:
+    if subject is not None and subject == known_team:
+        return subject
     team_id = canonical_team_id(subject)
     if team_id is None:
         raise Unreadable(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
@@ -172,8 +173,7 @@ def _billing_event(
     head: "_BillingEnvelope | _Head", event: SubscriptionEvent, fact: BillingFact, tier: Tier | None, team_id: str, received_at: int
 ) -> TeamEvent:
     seconds = fact.occurred_at
-    if seconds > received_at:
-        _check_time(seconds, received_at)
+    _check_time(seconds, received_at)
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
         raise Unreadable(Reason.UNKNOWN_PLAN, f"{event.value} needs the tier of its plan, and the fact has none.")
     version = (seconds, EVENT_RANK[event], fact.paid_count, fact.event_id)
@@ -188,8 +188,7 @@ def _read_any(value: bytes, received_at: int, known_team: str | None) -> TeamEve
         raise Unreadable(Reason.MALFORMED, f"The value is no CloudEvents envelope: {error}.") from error
     if not 1 <= len(head.id) <= 100 or not head.source:
         raise Unreadable(Reason.MALFORMED, "The envelope needs an id of 1 to 100 characters and a source.")
-    subject = head.subject
-    team_id = subject if subject is not None and subject == known_team else _team_of(subject)
+    team_id = _team_of(head.subject, known_team)
     correlation_id = head.correlationid or head.id
 
     event = _BILLING.get(head.type)

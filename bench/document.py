@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ TITLES = {
 Results = dict[str, Any]
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; all columns but the first are aligned to the right."""
     ruled = ("---", *("---:" for _ in head[1:]))
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ruled, *rows))
 
@@ -56,7 +57,7 @@ def _jobs(results: Results) -> str:
         right = "correct" if all(run["correct"] for run in runs) else "**wrong**"
         ratio = f"{results['ratios'][job]:g} x" if job in results["ratios"] else ""
         rows.append((TITLES.get(job, job), f"{rate:,}", ratio, f"{cpu:.1f}", f"{max(run['peak_mb'] for run in runs):,}", right))
-    table = _table(("job", "events/s", "tierstream is", "CPU s for a million", "peak MB", "outputs"), rows)
+    table = markdown_table(("job", "events/s", "tierstream is", "CPU s for a million", "peak MB", "outputs"), rows)
     absent = {**results.get("skipped", {}), **results.get("failed", {})}
     notes = [f"{TITLES.get(job, job)}: not measured ({why.splitlines()[0]})." for job, why in absent.items()]
     return "\n\n".join([table, *_plot("comparison.png", "The rates as bars"), *notes])
@@ -106,7 +107,7 @@ def _stages(results: Results) -> str:
             _percent(two["ratio"]),
         ),
     ]
-    return _table(("stage", "measured", "limit", "part of it"), rows)
+    return markdown_table(("stage", "measured", "limit", "part of it"), rows)
 
 
 def _percent(part: float) -> str:
@@ -132,7 +133,7 @@ def _growth(results: Results) -> str:
     head = ("teams", "partitions", "events/s", "bytes a team", "changelog rows read", "rows/s of cold recovery", "outputs")
     java = [row["kafka_streams_recovery_rows_per_second"] for row in growth if "kafka_streams_recovery_rows_per_second" in row]
     beside = [f"Kafka Streams restores the largest of them, its local state lost, at {java[0]:,} rows/s."] if java else []
-    return "\n\n".join([_table(head, rows), *_plot("growth.png", "Rate, memory and recovery over the number of teams"), *beside])
+    return "\n\n".join([markdown_table(head, rows), *_plot("growth.png", "Rate, memory and recovery over the number of teams"), *beside])
 
 
 def _latency(results: Results) -> str:
@@ -143,7 +144,7 @@ def _latency(results: Results) -> str:
         (title, f"{latency[f'{name}_p50_ms']:g} ms", f"{latency[f'{name}_p99_ms']:g} ms")
         for name, title in (("row", "webhook's 200 → audit row committed"), ("loops", "webhook's 200 → received by Loops"))
     ]
-    return _table((f"{latency['rate']} events/s, {latency['events']:,} events", "p50", "p99"), rows)
+    return markdown_table((f"{latency['rate']} events/s, {latency['events']:,} events", "p50", "p99"), rows)
 
 
 PARTS: dict[str, Callable[[Results], str]] = {

@@ -78,6 +78,10 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0)
         await asyncio.sleep(0.05)
 
 
+COMPACTED_AT_ONCE = {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.0001", "max.compaction.lag.ms": "50", "delete.retention.ms": "1"}
+"""For ``alter_topic``: a segment is compacted as soon as the next has begun."""
+
+
 def alter_topic(settings: Settings, topic: str, properties: dict[str, str]) -> None:
     """Change a topic's configuration on the broker."""
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in properties.items()]

@@ -5,11 +5,13 @@ where page and results differ.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from bench.document import markdown_table
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -28,11 +30,6 @@ _BROKEN = (
 _FOUND = (("missing", "missing"), ("wrong", "wrong"), ("rows twice", "duplicate_rows"), ("mails twice", "duplicate_mails"))
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
-
-
 def _chaos(results: Results) -> str:
     columns = (("events", "events"), ("audit rows", "rows"), ("mails", "mails"), *_BROKEN, *_FOUND)
     rows = [
@@ -43,7 +40,7 @@ def _chaos(results: Results) -> str:
         ]
         for run in results["runs"]
     ]
-    return _table(["seed", *(title for title, _ in columns), "`verify`"], rows)
+    return markdown_table(["seed", *(title for title, _ in columns), "`verify`"], rows)
 
 
 def _outages(results: Results) -> str:
@@ -68,7 +65,7 @@ def _outages(results: Results) -> str:
         f"of {accepted['count']:,} accepted webhooks {accepted['lacking']} and {accepted['repeated']}. "
         f"{results['cpus']} shared cores, with the broker and the senders on them."
     )
-    return f"{_table(head, rows)}\n\n{landed}"
+    return f"{markdown_table(head, rows)}\n\n{landed}"
 
 
 PARTS: dict[str, Callable[[Results], str]] = {"chaos": _chaos, "outages": _outages}

@@ -149,7 +149,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The results file."""
         return {
-            "command": f"python -m tests.faults.outages --seconds {self.plan.seconds:g}",
+            "command": f"python -m tests.faults.outages --seconds {self.plan.seconds:g} --normal-seconds {self.plan.normal_seconds:g}",
             "seconds": self.plan.seconds,
             "publish_per_second": self.plan.publish_per_second,
             "post_per_second": self.plan.post_per_second,

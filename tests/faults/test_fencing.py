@@ -13,12 +13,11 @@ from tests.accounting import CHANGELOGS
 from tests.conftest import PARTITIONS
 from tests.faults.crash_points import stopping
 from tests.faults.flow import CALM_SECONDS, Crashing, charges, flow, judged, land, named_in, work
-from tests.topic_io import alter_topic, read_all, until
+from tests.topic_io import COMPACTED_AT_ONCE, alter_topic, read_all, until
 from tests.verdict import Findings, worked_in
 from tests.workers import land as transaction
 
 CHANGELOG = CHANGELOGS["classify"]
-COMPACTED_AT_ONCE = {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.0001", "max.compaction.lag.ms": "50", "delete.retention.ms": "1"}
 PARTITION = 0
 TEAMS = [
     team

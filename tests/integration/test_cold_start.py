@@ -5,10 +5,9 @@ from collections import Counter
 from streams.settings import Settings
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
 from tests.integration.test_verify import post, verified, working
-from tests.topic_io import alter_topic, read_all, until
+from tests.topic_io import COMPACTED_AT_ONCE, alter_topic, read_all, until
 
 CHANGELOGS = (NORMALISE_CHANGELOG.name, CLASSIFY_CHANGELOG.name)
-AT_ONCE = {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.0001", "delete.retention.ms": "1", "max.compaction.lag.ms": "50"}
 
 
 def copies(settings: Settings) -> list[int]:
@@ -18,7 +17,7 @@ def copies(settings: Settings) -> list[int]:
 
 async def test_cold_start_rebuilds_every_table_from_its_compacted_changelog_and_verify_is_clean(stage_settings: Settings) -> None:
     for name in CHANGELOGS:
-        alter_topic(stage_settings, name, AT_ONCE)
+        alter_topic(stage_settings, name, COMPACTED_AT_ONCE)
     async with working(stage_settings) as (settings, run):
         for seed in (21, 22, 23):
             await post(settings, run, seed)
