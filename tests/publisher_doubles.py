@@ -1,14 +1,25 @@
-"""A Kafka that is only a list, at the seam where delivery meets librdkafka."""
+"""A Kafka that is only a list, at the seam where delivery meets librdkafka; and a publisher on it."""
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from confluent_kafka import KafkaError, KafkaException
 
+from streams.publisher import Limits, Publisher
 from streams.publisher.transport import OnDelivery, is_too_large
+from streams.settings import Settings
 from streams.transport.producer import Record
+
+TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
+QUOTA = {"resource_type": "seats", "used": 9, "limit": 10}
+NOW = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
+SETTINGS = Settings(kafka_bootstrap_servers="kafka:9092", topic_prefix="t.")
+FAST = Limits(spill_after_seconds=0.02)
 
 
 class FakeKafka:
@@ -77,3 +88,29 @@ class FakeProducer:
         waiting, self._waiting = self._waiting, deque()
         for _, on_delivery in waiting:
             on_delivery(KafkaError(KafkaError._PURGE_QUEUE), None)
+
+
+@contextmanager
+def publishing(kafka: FakeKafka, **changes: Any) -> Iterator[Publisher]:
+    options = {"source": "billing", "settings": SETTINGS, "new_transport": kafka, "limits": FAST, "fsync": False, "clock": lambda: NOW}
+    publisher = Publisher(**{**options, **changes})
+    try:
+        yield publisher
+    finally:
+        publisher.close(0)
+
+
+def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+
+
+def publish(publisher: Publisher, *numbers: int) -> list[str | None]:
+    return [publisher.publish("near_quota_wall", TEAM, {**QUOTA, "used": number}) for number in numbers]
+
+
+def balanced(publisher: Publisher) -> bool:
+    stats = publisher.stats()
+    return stats.published + stats.recovered == stats.sent + stats.dropped + stats.invalid + stats.pending

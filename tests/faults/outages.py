@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -25,20 +24,20 @@ from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.postgres import EmbeddedPostgres
 from streams.embedded.process import free_port
 from streams.embedded.program import Program
-from streams.embedded.stack import StackOptions, start_stack
-from streams.publisher import Publisher, Stats
+from streams.embedded.stack import StackOptions, environment_of, start_stack
+from streams.publisher import Stats
 from streams.settings import Settings
 from tests.faults.sender import ANSWERS_SECONDS, Answered
+from tests.faults.service import CLOSE_SECONDS, SOURCE
+from tests.faults.service import Report as ServiceReport
 from tests.faults.windows import Sort, Window, broken_promises, ratios, table
-from tests.publishing_service import publish
 from tests.topic_io import read_all, read_json, until
 from tests.verdict import header
 
-SOURCE = "outages"
 SENDER_SECONDS = ANSWERS_SECONDS + 5
 LATEST = 10
 BACK_SECONDS = 120.0
-CLOSE_SECONDS = 30.0
+SERVICE_SECONDS = CLOSE_SECONDS + 10
 LOOPS_PER_SECOND = 500
 
 
@@ -129,15 +128,16 @@ class Report:
     windows: list[Window]
     published: Landed
     accepted: Landed
-    left: int
+    left: int | None
     spool_is_empty: bool
 
     @property
     def broken(self) -> list[str]:
         """A sentence for each promise that was not kept."""
         found = list(broken_promises(self.windows))
-        if self.left or not self.spool_is_empty:
-            found.append(f"{self.left} events are left, and the spool is {'empty' if self.spool_is_empty else 'not empty'}")
+        if self.left != 0 or not self.spool_is_empty:
+            left = "nobody knows how many" if self.left is None else self.left
+            found.append(f"{left} events are left, and the spool is {'empty' if self.spool_is_empty else 'not empty'}")
         if self.published.lacking or self.published.repeated:
             found.append(
                 f"{self.published.lacking} events of {self.published.count} are not on their topic, {self.published.repeated} twice"
@@ -163,71 +163,63 @@ class Report:
 
 @dataclass
 class Load:
-    """Publishes from asyncio and from a thread, a half each, and posts webhooks; what it sees goes to the present window."""
+    """A service that publishes and a sender of webhooks; what they tell goes to the window in which it happened."""
 
     plan: Plan
-    publisher: Publisher
+    settings: Settings
     gateway: str
+    spool: Path
+    tell: Callable[[str], None]
     windows: list[Window] = field(default_factory=lambda: [Window("start", Sort.BACK)])
     published: list[str | None] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
+    left: int | None = None
+    """How many events the service had not delivered at its end."""
+    _stats: Stats = field(default_factory=Stats)
     _latest: deque[Answered] = field(default_factory=lambda: deque(maxlen=LATEST))
-    _stopping: threading.Event = field(default_factory=threading.Event)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Publish and post while the block runs; at its end all requests have been answered."""
-        arguments = ("-m", "tests.faults.sender", self.gateway.rpartition(":")[2], str(self.plan.post_per_second))
-        sender = Program("sender", (sys.executable, *arguments), sink=self._take, stop_seconds=SENDER_SECONDS)
-        thread = threading.Thread(target=self._publish_from_thread, name="publishes", daemon=True)
+        """Publish and post while the block runs; at its end all requests have been answered, and the publisher is closed."""
+        post = ("-m", "tests.faults.sender", self.gateway.rpartition(":")[2], str(self.plan.post_per_second))
+        publish = ("-m", "tests.faults.service", str(self.spool), str(self.plan.publish_per_second))
+        environment = environment_of(self.settings)
+        sender = Program("sender", (sys.executable, *post), sink=self._take_answer, stop_seconds=SENDER_SECONDS)
+        service = Program("service", (sys.executable, *publish), env=environment, sink=self._take_calls, stop_seconds=SERVICE_SECONDS)
+        await service.start()
         await sender.start()
-        thread.start()
-        publishing = asyncio.create_task(self._publish_from_loop())
         try:
             yield
         finally:
-            self._stopping.set()
-            await sender.stop()
-            await asyncio.to_thread(thread.join)
-            await publishing
+            await asyncio.gather(sender.stop(), service.stop())
 
     @contextmanager
     def window(self, name: str, sort: Sort, *, kafka: bool = False) -> Iterator[Window]:
         """What happens in the block is measured as one window; a request is of the window in which it is sent."""
-        window, before = Window(name, sort, kafka, time.monotonic()), self.publisher.stats()
+        window, before = Window(name, sort, kafka, time.monotonic()), self._stats
         self.windows.append(window)
         yield window
-        window.seconds, after = time.monotonic() - window.began, self.publisher.stats()
+        window.seconds, after = time.monotonic() - window.began, self._stats
         window.counted = Stats(**{count.name: getattr(after, count.name) - getattr(before, count.name) for count in fields(Stats)})
 
     def is_well(self) -> bool:
         """Whether hardly an event waits any more, and the latest webhooks of this window were accepted."""
         began = self.windows[-1].began
         answered = sum(one.status == 200 and one.sent_at > began for one in self._latest)
-        return answered == LATEST and self.publisher.stats().pending < self.plan.publish_per_second
+        return answered == LATEST and self._stats.sent > 0 and self._stats.pending < self.plan.publish_per_second
 
-    def publish(self) -> None:
-        """Publish one event and note how long the call took."""
-        window = self.windows[-1]
-        before = time.perf_counter()
-        event_id = publish(self.publisher, len(self.published))
-        window.publish.append(time.perf_counter() - before)
-        self.published.append(event_id)
+    def _take_calls(self, line: str) -> None:
+        """Put what the service says of its calls where it belongs."""
+        report = ServiceReport.parse(line)
+        if report is None:
+            self.tell(line)
+            return
+        self._stats, self.left = report.stats, report.left
+        for call in report.calls:
+            self._window_at(call.at).publish.append(call.took)
+            self.published.append(call.event_id)
 
-    def _publish_from_thread(self) -> None:
-        for wait in self._turns(self.plan.publish_per_second / 2):
-            if self._stopping.wait(wait):
-                return
-            self.publish()
-
-    async def _publish_from_loop(self) -> None:
-        for wait in self._turns(self.plan.publish_per_second / 2):
-            await asyncio.sleep(wait)
-            if self._stopping.is_set():
-                return
-            self.publish()
-
-    def _take(self, line: str) -> None:
+    def _take_answer(self, line: str) -> None:
         """Put what the sender says of one request where it belongs."""
         answered = Answered.parse(line)
         self._latest.append(answered)
@@ -240,13 +232,6 @@ class Load:
 
     def _window_at(self, moment: float) -> Window:
         return next((window for window in reversed(self.windows) if window.began <= moment), self.windows[0])
-
-    def _turns(self, per_second: float) -> Iterator[float]:
-        """How long to wait for each turn, in seconds; turns that were missed are made up for at once."""
-        began, turn = time.monotonic(), 0
-        while True:
-            turn += 1
-            yield max(0.0, began + turn / per_second - time.monotonic())
 
 
 @asynccontextmanager
@@ -285,15 +270,13 @@ async def run(plan: Plan, tell: Callable[[str], None]) -> Report:
         async with (
             _servers(Path(directory)) as servers,
             start_stack(StackOptions({}, overrides=_overrides(servers))) as stack,
-            Publisher(source=SOURCE, spool=spool, settings=stack.settings) as publisher,
         ):
-            load = Load(plan, publisher, stack.gateway)
+            load = Load(plan, stack.settings, stack.gateway, spool, tell)
             async with load.running():
                 await until(load.is_well, "events and webhooks are taken")
                 await _measure(plan, servers.outages(), load, tell)
-            left = await publisher.aclose(CLOSE_SECONDS)
             published, accepted = await asyncio.to_thread(_landed, stack.settings, load)
-            return Report(plan, load.windows[1:], published, accepted, left, not any(spool.glob("*.spool")))
+            return Report(plan, load.windows[1:], published, accepted, load.left, not any(spool.glob("*.spool")))
 
 
 async def _measure(plan: Plan, outages: Sequence[Outage], load: Load, tell: Callable[[str], None]) -> None:

@@ -5,6 +5,8 @@ from rich.console import Console
 from streams.publisher import Stats
 from tests.faults.outages import Plan, run
 from tests.faults.sender import Answered
+from tests.faults.service import Call
+from tests.faults.service import Report as ServiceReport
 from tests.faults.windows import ANSWER_SECONDS, Sort, Window, broken_promises, quantile, ratios, table
 
 SHORT = Plan(seconds=3.0, normal_seconds=1.0)
@@ -82,3 +84,10 @@ def test_what_the_sender_prints_is_read_as_it_was() -> None:
     answered = Answered(12.5, 0.25, 503, "Rp1")
 
     assert Answered.parse(answered.line()) == answered
+
+
+def test_what_the_service_prints_is_read_as_it_was_and_a_line_of_its_log_is_none() -> None:
+    report = ServiceReport([Call(12.5, 0.0001, "a"), Call(12.6, 0.0002, None)], Stats(published=2, sent=1, dropped=1), left=0)
+
+    assert ServiceReport.parse(report.line()) == report
+    assert ServiceReport.parse("Kafka does not acknowledge") is None

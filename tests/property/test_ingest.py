@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,7 +51,9 @@ def check(body: bytes) -> None:
             envelope = Envelope[Data].model_validate_json(record.value)
             assert (envelope.id, envelope.subject) == (event_id, (record.key or b"").decode())
             assert canonical_team_id(envelope.subject) == envelope.subject
-            SERVICE_DATA[next(kind for kind in SERVICE_KINDS if kind == envelope.type)].model_validate_json(envelope.data.model_dump_json())
+            contract = SERVICE_DATA[next(kind for kind in SERVICE_KINDS if kind == envelope.type)]
+            stored = Envelope[contract].model_validate_json(record.value)  # type: ignore[valid-type]
+            assert orjson.dumps(stored.model_dump(mode="json", exclude_unset=True)) == record.value
         return
     assert faults
     assert all(fault.problem for fault in faults)

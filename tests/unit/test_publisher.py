@@ -1,16 +1,9 @@
 """Publishing with a Kafka that is only a list: what is told to the caller, what waits, and what is lost, to the record."""
 
 import asyncio
-import errno
-import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,46 +14,13 @@ from confluent_kafka import KafkaError
 from streams.errors import ConfigurationError
 from streams.gateway.ingest import accept
 from streams.publisher import Limits, Publisher
-from streams.publisher.spool import Spool, open_private
 from streams.settings import Settings
-from tests.publisher_doubles import FakeKafka
-
-TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
-QUOTA = {"resource_type": "seats", "used": 9, "limit": 10}
-NOW = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
-SETTINGS = Settings(kafka_bootstrap_servers="kafka:9092", topic_prefix="t.")
-FAST = Limits(spill_after_seconds=0.02)
+from tests.publisher_doubles import NOW, QUOTA, SETTINGS, TEAM, FakeKafka, balanced, eventually, publish, publishing
 
 
 @pytest.fixture
 def kafka() -> FakeKafka:
     return FakeKafka()
-
-
-@contextmanager
-def publishing(kafka: FakeKafka, **changes: Any) -> Iterator[Publisher]:
-    options = {"source": "billing", "settings": SETTINGS, "new_transport": kafka, "limits": FAST, "fsync": False, "clock": lambda: NOW}
-    publisher = Publisher(**{**options, **changes})
-    try:
-        yield publisher
-    finally:
-        publisher.close(0)
-
-
-def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
-
-
-def publish(publisher: Publisher, *numbers: int) -> list[str | None]:
-    return [publisher.publish("near_quota_wall", TEAM, {**QUOTA, "used": number}) for number in numbers]
-
-
-def balanced(publisher: Publisher) -> bool:
-    stats = publisher.stats()
-    return stats.published + stats.recovered == stats.sent + stats.dropped + stats.invalid + stats.pending
 
 
 def test_event_is_the_envelope_that_the_gateway_makes_of_it_but_for_its_source(kafka: FakeKafka) -> None:
@@ -201,131 +161,6 @@ def test_buffer_is_limited_in_bytes_too(kafka: FakeKafka) -> None:
             publisher.publish("near_quota_wall", TEAM, {**QUOTA, "note": "x" * 10_000})
 
         assert 18 <= publisher.stats().dropped <= 21
-
-
-def test_kafka_away_events_go_to_the_spool_and_are_sent_in_order_before_anything_newer(kafka: FakeKafka, tmp_path: Path) -> None:
-    kafka.away = True
-    limits = Limits(buffer_records=200, window_records=10, spill_after_seconds=0.02)
-    with publishing(kafka, spool=tmp_path, limits=limits) as publisher:
-        for number in range(1_000):
-            publish(publisher, number)
-            if number % 100 == 99:
-                eventually(lambda wanted=number: publisher.stats().spooled == wanted + 1)  # type: ignore[misc]
-        assert (publisher.stats().pending, publisher.stats().dropped) == (1_000, 0)
-
-        kafka.away = False
-        publish(publisher, *range(1_000, 1_100))
-
-        assert publisher.close(10) == 0
-        assert (publisher.stats().sent, publisher.stats().pending) == (1_100, 0)
-    assert kafka.used == list(range(1_100))
-    assert list(tmp_path.glob("*.spool")) == []
-
-
-def test_what_close_can_not_deliver_is_in_the_spool_and_sent_first_by_the_next(kafka: FakeKafka, tmp_path: Path) -> None:
-    kafka.away = True
-    with publishing(kafka, spool=tmp_path, limits=Limits(spill_after_seconds=60)) as publisher:
-        first = publish(publisher, *range(100))
-        assert publisher.close(0) == 100
-        assert publisher.stats().dropped == 0
-        assert publish(publisher, 100) == [None]
-        assert publisher.stats().dropped == 1
-
-    kafka.away = False
-    with publishing(kafka, spool=tmp_path) as publisher:
-        publish(publisher, 200)
-        assert publisher.close(10) == 0
-        assert (publisher.stats().recovered, publisher.stats().sent) == (100, 101)
-        assert balanced(publisher)
-    assert kafka.used == [*range(100), 200]
-    assert [record["id"] for record in kafka.records[:100]] == first
-
-
-def test_what_close_can_neither_deliver_nor_spool_is_dropped_and_counted(kafka: FakeKafka) -> None:
-    kafka.away = True
-    with publishing(kafka) as publisher:
-        publish(publisher, *range(10))
-        assert publisher.close(0.05) == 10
-        assert publisher.close(0.05) == 10
-        assert (publisher.stats().dropped, publisher.stats().pending) == (10, 0)
-
-
-def test_spool_at_its_limit_memory_fills_and_then_the_rest_is_dropped_exactly(kafka: FakeKafka, tmp_path: Path) -> None:
-    kafka.away = True
-    limits = Limits(buffer_records=50, window_records=10, spill_after_seconds=0.0)
-    with publishing(kafka, spool=tmp_path, spool_max_bytes=20_000, limits=limits) as publisher:
-        for number in range(300):
-            publish(publisher, number)
-            eventually(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
-        stats = publisher.stats()
-        assert 30 < stats.spooled < 60
-        assert stats.dropped == 300 - stats.spooled - 50
-        assert balanced(publisher)
-
-        kafka.away = False
-        kept = 300 - stats.dropped
-        eventually(lambda: publisher.stats().sent == kept)
-    assert kafka.used == list(range(kept))
-
-
-def test_disk_full_is_told_once_memory_goes_on_and_the_disk_is_used_again_once_it_has_room(
-    kafka: FakeKafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    kafka.away = full = True
-
-    def opener(path: str, flags: int) -> int:
-        if full and path.endswith(".spool"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return open_private(path, flags)
-
-    limits = Limits(buffer_records=20, window_records=10, spill_after_seconds=0.0)
-    with publishing(kafka, spool=tmp_path, opener=opener, limits=limits) as publisher:
-        for number in range(50):
-            publish(publisher, number)
-            eventually(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
-        eventually(lambda: len(publisher._delivery._window.entries) == 10)  # type: ignore[union-attr]
-        publish(publisher, *range(50, 60))
-        assert publisher.stats().spooled == 0
-        assert publisher.stats().pending == 30
-        assert publisher.stats().dropped == 30
-
-        full = False
-        eventually(lambda: publisher.stats().spooled == 30)
-        kafka.away = False
-        eventually(lambda: publisher.stats().sent == 30)
-    assert kafka.used == sorted(kafka.used)
-    assert caplog.text.count("No space left on device") == 1
-
-
-def test_spool_that_can_not_be_opened_costs_no_event(kafka: FakeKafka, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with publishing(kafka, spool=tmp_path / "file" / "spool") as publisher:
-        publish(publisher, 1)
-        assert publisher.close(5) == 0
-    assert kafka.used == [1]
-
-
-def test_second_publisher_on_a_spool_uses_memory_and_each_delivers_its_own(kafka: FakeKafka, tmp_path: Path) -> None:
-    kafka.away = True
-    with publishing(kafka, spool=tmp_path) as first, publishing(kafka, spool=tmp_path) as second:
-        eventually(lambda: first._delivery is not None and (first._delivery._spool or second._delivery._spool))  # type: ignore[union-attr]
-        publish(first, *range(10))
-        publish(second, *range(10, 20))
-        eventually(lambda: first.stats().spooled + second.stats().spooled == 10)
-        kafka.away = False
-        eventually(lambda: len(kafka.records) == 20)
-    assert sorted(kafka.used) == list(range(20))
-
-
-def test_record_in_the_spool_that_is_none_of_ours_is_dropped_and_counted(kafka: FakeKafka, tmp_path: Path) -> None:
-    spool = Spool(tmp_path, max_bytes=10_000)
-    spool.append([b"no record"])
-    spool.abandon()
-
-    with publishing(kafka, spool=tmp_path) as publisher:
-        publish(publisher, 1)
-        assert publisher.close(5) == 0
-        assert (publisher.stats().recovered, publisher.stats().dropped, publisher.stats().sent) == (1, 1, 1)
 
 
 def test_record_that_kafka_refuses_is_sent_again_before_those_behind_it(kafka: FakeKafka) -> None:
