@@ -7,11 +7,13 @@ imports filled. What tier? The plan file. Both are resolved here, once, and stan
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 
+import msgspec
+
 from agents.team_events import starts
 from schemas.envelope import canonical_team_id
-from schemas.razorpay import RazorpayWebhook
+from schemas.razorpay import RazorpayWebhook, TimeSource
 from schemas.reasons import Reason
-from schemas.team_events import MAX_CLOCK_SKEW_SECONDS, SubscriptionEvent, SubscriptionFact
+from schemas.team_events import MAX_CLOCK_SKEW_SECONDS, SubscriptionEvent
 from schemas.tiers import Tier
 
 STAGE = "normalise"
@@ -32,13 +34,33 @@ class Rules:
         return int(datetime.combine(day, time(), UTC).timestamp()) if day else 0
 
 
+class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """``schemas.team_events.SubscriptionFact`` as it is written; same fields, same meaning."""
+
+    event_id: str
+    subscription_id: str
+    occurred_at: int
+    time_source: TimeSource
+    plan_id: str | None = None
+    tier: str | None = None
+    paid_count: int
+    status: str | None = None
+    has_scheduled_changes: bool
+    current_end: int | None = None
+    email: str | None = None
+    amount: int | None = None
+    currency: str | None = None
+    payment_id: str | None = None
+    adopt: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Normalised:
     """A fact for ``team.events``."""
 
     event: SubscriptionEvent
     team_id: str
-    fact: SubscriptionFact
+    fact: Fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +78,7 @@ class Parked:
     reason: Reason
     error: str
     team_id: str | None = None
-    undeliverable: SubscriptionFact | None = None
+    undeliverable: Fact | None = None
 
 
 Normalisation = Normalised | Ignored | Parked
@@ -90,7 +112,7 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     payment = webhook.payment
     plan_id = subscription.plan_id
     tier = rules.plans.get(plan_id) if plan_id else None
-    fact = SubscriptionFact(
+    fact = Fact(
         event_id=event_id,
         subscription_id=subscription.id,
         occurred_at=occurred_at,

@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from agents import classify, normalise
 from agents.audit_events import AUDIT_SCHEMA, audit_event, envelope, rfc3339, tier_current
-from agents.normalise import Ignored, Normalised, Parked, Rules
+from agents.normalise import Fact, Ignored, Normalised, Parked, Rules
 from agents.registers import EMPTY, Row, Standing, pack, standing, unpack
 from agents.team_events import TeamEvent, Unreadable, describe, read_team_event
 from schemas.envelope import HEADERS, Envelope, canonical_team_id, derived_id
 from schemas.kinds import Kind
 from schemas.razorpay import MalformedWebhook, RazorpayWebhook, parse_webhook
 from schemas.reasons import Reason
-from schemas.team_events import SubscriptionFact, SubscriptionLink
+from schemas.team_events import SubscriptionLink
 from streams.processing import Record
 from streams.settings import Settings
 from streams.steps import Effect
@@ -142,16 +142,17 @@ class NormaliseStage:
                     causation=event_id,
                     correlation=event_id,
                     schema=FACT_SCHEMA,
-                    data=fact.model_dump(exclude_none=True),
+                    data=fact,
                 )
                 return Effect(Reason.NORMALISED, (Output(self._team_events, team_id.encode(), value, HEADERS),), row)
             case Parked(reason=reason, error=error, team_id=team_id, undeliverable=fact):
                 outputs = (self._undeliverable(fact, team_id, event_id, reason),) if fact else ()
                 return Effect(reason, outputs, row, error=error)
 
-    def _undeliverable(self, fact: SubscriptionFact, team_id: str | None, event_id: str, reason: Reason) -> Output:
+    def _undeliverable(self, fact: Fact, team_id: str | None, event_id: str, reason: Reason) -> Output:
         occurred_at = rfc3339(fact.occurred_at)
-        metadata = fact.model_dump(include={"subscription_id", "plan_id", "time_source", "paid_count", "amount", "currency", "payment_id"})
+        named = ("subscription_id", "plan_id", "time_source", "paid_count", "amount", "currency", "payment_id")
+        metadata = {name: getattr(fact, name) for name in named}
         metadata |= {"reason": reason.value, "event_id": event_id, "occurred_at": occurred_at, "from": None, "to": None}
         wanted = "team" if reason is Reason.UNKNOWN_TEAM else "plan"
         value = envelope(

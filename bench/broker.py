@@ -31,7 +31,8 @@ OUTPUTS = (topics.AUDIT_EVENTS.name, topics.TIER_CURRENT.name)
 STAGES = ("normalise", "classify", "audit", "forward")
 HEAP_MEGABYTES = 1024
 KEPT = {"retention.ms": "-1", "segment.ms": str(10 * 365 * topics.DAY_MS)}
-"""Some engines give their outputs the times of their inputs, which are past: nothing may be deleted or compacted for that."""
+"""The loads' times are past, and some engines give their outputs the times of their inputs: nothing may be deleted or compacted for
+that."""
 
 LOAD_FORMAT = 2
 """Goes up when the same spec gives other bytes than before, or the file of what they lead to another form."""
@@ -115,7 +116,7 @@ class BenchKafka:
         present = self.admin.list_topics(timeout=10).topics
         self._delete([name for name in present if name not in inputs and not name.startswith("__")])
         self.forget_groups()
-        for topic in (topics.AUDIT_EVENTS, topics.TIER_CURRENT):
+        for topic in (topics.RAZORPAY_WEBHOOKS, topics.AUDIT_EVENTS, topics.TIER_CURRENT):
             if topic.name not in inputs:
                 self._create(topic.name, topic.config(self.settings) | KEPT)
         topics.apply(self.settings)

@@ -8,13 +8,11 @@ Times are Unix seconds. A field that can not be read as what it should be counts
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from msgspec import Meta
 
 from schemas.team_events import MAX_SECONDS
 
@@ -148,63 +146,46 @@ def _notes(value: object) -> dict[str, str]:
     return {name: text for name, text in texts if text is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class _Else:
-    """Annotation: what does not have the field's type at once is given to ``coerce``, which always has an answer."""
-
-    coerce: Callable[[object], object]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        fallback = core_schema.no_info_plain_validator_function(self.coerce, json_schema_input_schema=core_schema.any_schema())
-        return core_schema.union_schema([handler(source), fallback], mode="left_to_right")
+_Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)] | None
+_Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)] | None
+_Moment = Annotated[int, Meta(ge=0, le=MAX_SECONDS)] | None
 
 
-_Text = Annotated[Annotated[str, Field(strict=True, pattern=r"^[!-~](?:[ -~]{0,998}[!-~])?$")] | None, _Else(_text)]
-_Count = Annotated[Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)] | None, _Else(_count)]
-_Moment = Annotated[Annotated[int, Field(strict=True, ge=0, le=MAX_SECONDS)] | None, _Else(_moment)]
-_Flag = Annotated[Annotated[bool, Field(strict=True)], _Else(_flag)]
-_Notes = Annotated[dict[str, str], BeforeValidator(_notes)]
-
-
-class _Entity(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Subscription(_Entity):
+class Subscription(msgspec.Struct, frozen=True, gc=False):
     """A subscription as it was when the event was made. Source: Razorpay API, "Subscription entity".
 
     ``paid_count`` counts billing cycles paid so far; ``current_start`` and ``current_end`` bound the one that runs.
     """
 
-    id: str
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARACTERS)]
     plan_id: _Text = None
     status: _Text = None
     customer_id: _Text = None
     customer_email: _Text = None
     paid_count: _Count = None
     total_count: _Count = None
-    has_scheduled_changes: _Flag = False
+    has_scheduled_changes: bool = False
     created_at: _Moment = None
     current_start: _Moment = None
     current_end: _Moment = None
     ended_at: _Moment = None
-    notes: _Notes = {}
+    notes: dict[str, str] = {}
 
 
-class Payment(_Entity):
+class Payment(msgspec.Struct, frozen=True, gc=False):
     """A payment. ``amount`` is in minor units of ``currency`` (paise). Source: Razorpay API, "Payment entity"."""
 
     id: _Text = None
     amount: _Count = None
     currency: _Text = None
     status: _Text = None
-    captured: _Flag = False
+    captured: bool = False
     email: _Text = None
     created_at: _Moment = None
-    notes: _Notes = {}
+    notes: dict[str, str] = {}
 
 
-class RazorpayWebhook(_Entity):
+class RazorpayWebhook(msgspec.Struct, frozen=True, gc=False):
     """One delivery. ``event`` is None when the body names none; ``created_at`` when neither body nor payload has one.
 
     ``entity_times`` are the times in the payload's entities that say when something happened, read only where
@@ -297,13 +278,77 @@ def parse_webhook(body: bytes) -> RazorpayWebhook:
     created_at = _moment(document.get("created_at"))
     if created_at is None:
         created_at = _moment(payload.get("created_at"))
+    plain = body.isascii() and b"\\" not in body
     return RazorpayWebhook(
         event=_event_name(document.get("event")),
         created_at=created_at,
-        subscription=Subscription.model_validate({**subscription, "id": subscription_id}) if subscription_id else None,
-        payment=Payment.model_validate(payment) if payment else None,
+        subscription=_subscription(subscription_id, subscription, plain) if subscription_id else None,
+        payment=_payment(payment, plain) if payment else None,
         entity_times=_entity_times(payload) if created_at is None else (),
     )
+
+
+def _subscription(id: str, entity: JsonObject, plain: bool) -> Subscription:
+    """Read a subscription. ``plain`` says that each text of the body is printable ASCII, so that only its ends need a look."""
+    if plain:
+        if not entity.get("notes"):
+            entity["notes"] = {}  # Razorpay writes none as a list
+        try:
+            usual = msgspec.convert(entity, Subscription)
+        except msgspec.ValidationError:
+            pass  # the usual form in one go, any other field by field
+        else:
+            if usual.id == id and _are_trim(usual.plan_id, usual.status, usual.customer_id, usual.customer_email, *usual.notes.values()):
+                return usual
+    get = entity.get
+    return Subscription(
+        id,
+        _text(get("plan_id")),
+        _text(get("status")),
+        _text(get("customer_id")),
+        _text(get("customer_email")),
+        _count(get("paid_count")),
+        _count(get("total_count")),
+        _flag(get("has_scheduled_changes")),
+        _moment(get("created_at")),
+        _moment(get("current_start")),
+        _moment(get("current_end")),
+        _moment(get("ended_at")),
+        _notes(get("notes")),
+    )
+
+
+def _payment(entity: JsonObject, plain: bool) -> Payment:
+    if plain:
+        if not entity.get("notes"):
+            entity["notes"] = {}
+        entity["captured"] = _flag(entity.get("captured"))  # mostly "1"
+        try:
+            usual = msgspec.convert(entity, Payment)
+        except msgspec.ValidationError:
+            pass
+        else:
+            if _are_trim(usual.id, usual.currency, usual.status, usual.email, *usual.notes.values()):
+                return usual
+    get = entity.get
+    return Payment(
+        _text(get("id")),
+        _count(get("amount")),
+        _text(get("currency")),
+        _text(get("status")),
+        _flag(get("captured")),
+        _text(get("email")),
+        _moment(get("created_at")),
+        _notes(get("notes")),
+    )
+
+
+def _are_trim(*texts: str | None) -> bool:
+    """Whether each of these has neither blanks around it nor anything else that ``_text`` would change."""
+    for text in texts:
+        if text is not None and (not text or len(text) > MAX_TEXT_CHARACTERS or text[0] == " " or text[-1] == " "):
+            return False
+    return True
 
 
 def _json_type(value: object) -> str:

@@ -5,6 +5,8 @@ A failure is never swallowed and never acked: it ends the process (``Processing.
 
 import asyncio
 import contextlib
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -17,7 +19,22 @@ from streams.errors import StageFailed, TierstreamError
 Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 
 QUEUED_BATCHES = 2
-"""From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch."""
+"""From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch, or as many small ones
+as make one."""
+
+BATCH_RECORDS = 1_000
+"""A waiting batch of fewer records takes in what is fetched after it: a transaction, or a statement, costs the same for one record
+as for many."""
+
+BATCH_BYTES = 1_048_576
+"""The same in bytes of values, so that large records do not wait in memory by the thousand."""
+
+PACE = 4.0
+"""A partition's next batch begins no sooner after the last one began than so many times what that took, up to ``PACE_SECONDS``. So
+what a batch costs beside its records takes a quarter of the time at most; a machine that is slow, or busy, makes larger batches by
+itself, and a lone event waits for nothing."""
+
+PACE_SECONDS = 0.05
 
 FINISH_SECONDS = 3.0
 """How long a batch under way may take to its end when its partition is given up. Less than a stop's grace: a batch of mails, or
@@ -36,6 +53,20 @@ class Batch:
     generation: int
     records: Sequence[Record]
     ack: Callable[[], Any]
+
+    @property
+    def value_bytes(self) -> int:
+        """The size of all values together."""
+        return sum(len(record.value or b"") for record in self.records)
+
+    def continues(self, other: "Batch") -> bool:
+        """Whether this is what the same generation read of the same partition after ``other``, and nothing of it again."""
+        same = (self.topic, self.partition, self.generation) == (other.topic, other.partition, other.generation)
+        return same and self.records[0].offset > other.records[-1].offset
+
+    def joined(self, later: "Batch") -> "Batch":
+        """Both as one, which is done when all of it is durable: the later one's ack covers this one's records."""
+        return Batch(self.topic, self.partition, self.generation, [*self.records, *later.records], later.ack)
 
 
 class PartitionWorker(Protocol):
@@ -64,15 +95,44 @@ class Flow(Protocol):
 class _Lane:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("batches", "held", "idle", "task", "under_way")
+    __slots__ = ("_last_bytes", "_waits", "batches", "full", "held", "idle", "may_begin_at", "task", "under_way")
 
     def __init__(self) -> None:
         self.under_way: Batch | None = None
         self.idle = asyncio.Event()
         self.idle.set()
-        self.batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self.batches: deque[Batch] = deque()
         self.held: set[str] = set()
+        self.full = asyncio.Event()
+        self._waits = asyncio.Event()
+        self._last_bytes = 0
+        self.may_begin_at = 0.0
         self.task: asyncio.Task[None] | None = None
+
+    def put(self, batch: Batch, batch_records: int) -> None:
+        """Queue a batch, or make it part of the last one that waits."""
+        last = self.batches[-1] if self.batches else None
+        small = last is not None and len(last.records) < batch_records and self._last_bytes < BATCH_BYTES
+        if last is not None and small and batch.continues(last):
+            self.batches[-1] = last.joined(batch)
+            self._last_bytes += batch.value_bytes
+        else:
+            self.batches.append(batch)
+            self._last_bytes = batch.value_bytes
+            self._waits.set()
+
+    async def get(self) -> Batch:
+        """Return the next batch, once there is one and its time has come, or the lane is full."""
+        await self._waits.wait()
+        pause = self.may_begin_at - time.monotonic()
+        if pause > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self.full.wait()
+        batch = self.batches.popleft()
+        if not self.batches:
+            self._waits.clear()
+        return batch
 
     def begin(self, batch: Batch) -> None:
         self.under_way = batch
@@ -99,9 +159,20 @@ class Processing:
         flow: Flow,
         *,
         finish_seconds: float = FINISH_SECONDS,
+        batch_records: int = BATCH_RECORDS,
+        pace: float = PACE,
+        pace_seconds: float = PACE_SECONDS,
     ) -> None:
-        """``generation`` is asked for the group's present generation; ``finish_seconds`` is what a batch under way gets to end."""
+        """``generation`` is asked for the group's present generation; ``finish_seconds`` is what a batch under way gets to end.
+
+        A batch that waits with fewer than ``batch_records`` takes in what follows it (1: none does). A batch begins at least
+        ``pace`` times as long after the one before as that one took, but for no longer than ``pace_seconds``, and a full lane waits
+        for nothing (0: none waits).
+        """
         self._finish_seconds = finish_seconds
+        self._batch_records = batch_records
+        self._pace = pace
+        self._pace_seconds = pace_seconds
         self._new_worker = new_worker
         self._generation = generation
         self._flow = flow
@@ -144,9 +215,10 @@ class Processing:
         lane = self._lanes.get(batch.partition)
         if lane is None:
             return
-        lane.batches.put_nowait(batch)
-        if lane.batches.qsize() >= QUEUED_BATCHES:
+        lane.put(batch, self._batch_records)
+        if len(lane.batches) >= QUEUED_BATCHES:
             lane.held.add(batch.topic)
+            lane.full.set()
             self._flow.hold(batch.topic, batch.partition)
 
     async def rest(self) -> None:
@@ -174,15 +246,18 @@ class Processing:
             await worker.prepare()
             self._preparing.discard(number)
             while True:
-                batch = await lane.batches.get()
-                if lane.held and lane.batches.qsize() < QUEUED_BATCHES:
+                batch = await lane.get()
+                if lane.held and len(lane.batches) < QUEUED_BATCHES:
                     for topic in lane.held:
                         self._flow.release(topic, number)
                     lane.held.clear()
+                    lane.full.clear()
                 await self._may_begin.wait()
                 if batch.generation == self._generation():
                     lane.begin(batch)
+                    began = time.monotonic()
                     await _finish(worker.process(batch), self._finish_seconds)
+                    lane.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
                     lane.end()
                     batch.ack()
         except asyncio.CancelledError:

@@ -3,10 +3,11 @@
 from datetime import date
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
-from agents.normalise import Ignored, Normalisation, Normalised, Parked, Rules, decide
+from agents.normalise import Fact, Ignored, Normalisation, Normalised, Parked, Rules, decide
 from schemas.razorpay import parse_webhook
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import SubscriptionEvent, SubscriptionFact
@@ -21,7 +22,7 @@ def verdict(document: dict[str, Any], linked_team: str | None = None, rules: Rul
     return decide(parse_webhook(orjson.dumps(document)), EVENT_ID, RECEIVED_AT, linked_team, rules)
 
 
-def fact_of(document: dict[str, Any], linked_team: str | None = None, rules: Rules = RULES) -> SubscriptionFact:
+def fact_of(document: dict[str, Any], linked_team: str | None = None, rules: Rules = RULES) -> Fact:
     found = verdict(document, linked_team, rules)
     assert isinstance(found, Normalised)
     return found.fact
@@ -38,7 +39,7 @@ def test_decide_a_charge_states_team_tier_and_payment() -> None:
     assert found == Normalised(
         SubscriptionEvent.CHARGED,
         TEAM,
-        SubscriptionFact(
+        Fact(
             event_id=EVENT_ID,
             subscription_id=SUBSCRIPTION,
             occurred_at=AT,
@@ -53,6 +54,7 @@ def test_decide_a_charge_states_team_tier_and_payment() -> None:
             amount=49_900,
             currency="INR",
             payment_id="pay_1",
+            adopt=False,
         ),
     )
 
@@ -267,3 +269,17 @@ def test_decide_parks_only_for_reasons_that_make_a_dead_letter() -> None:
         verdict(body(subscription=UNKNOWN_PLAN)),
     ]
     assert all(isinstance(found, Parked) and found.reason in DEAD_LETTER_REASONS for found in parked)
+
+
+# The fact as it is written
+
+
+def test_fact_has_the_fields_of_the_contract() -> None:
+    assert [field.name for field in msgspec.structs.fields(Fact)] == list(SubscriptionFact.model_fields)
+
+
+@pytest.mark.parametrize("payment", [None, {"id": "pay_1", "amount": 0, "currency": "INR", "email": "payer@example.com"}])
+def test_fact_is_written_as_the_contract_writes_it(payment: dict[str, Any] | None) -> None:
+    written = msgspec.json.encode(fact_of(body(payment=payment)))
+
+    assert orjson.dumps(SubscriptionFact.model_validate_json(written).model_dump(exclude_none=True)) == written

@@ -1,108 +1,14 @@
 """One task for each partition: order, independence, acks only for finished work, failures, rebalances."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import pytest
 
 from streams.errors import Fenced, StageFailed
-from streams.processing import FINISH_SECONDS, QUEUED_BATCHES, Batch, Processing
+from streams.processing import QUEUED_BATCHES, Processing
 from tests.processes import eventually
-
-TOPIC = "team.events"
-
-
-async def settle() -> None:
-    """Let everything run that can."""
-    for _ in range(200):
-        await asyncio.sleep(0)
-
-
-@dataclass
-class Gate:
-    """A place where work stops until it is let through."""
-
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def pass_through(self) -> None:
-        self.reached.set()
-        await self.opened.wait()
-
-
-@dataclass
-class ScriptedWorker:
-    """Notes what it is asked for. ``gates`` holds a batch (by its number) back, ``failures`` makes it fail."""
-
-    script: "Script"
-    number: int
-    prepared: bool = False
-    closed: bool = False
-
-    async def prepare(self) -> None:
-        if self.number in self.script.preparations:
-            await self.script.preparations[self.number].pass_through()
-        if self.number in self.script.preparation_failures:
-            raise self.script.preparation_failures[self.number]
-        self.prepared = True
-
-    async def process(self, batch: Batch) -> None:
-        assert self.prepared
-        assert not self.closed
-        number: int = batch.records[0]  # a batch's number stands for its records
-        self.script.begun.append(number)
-        if number in self.script.gates:
-            await self.script.gates[number].pass_through()
-        if number in self.script.failures:
-            raise self.script.failures[number]
-        self.script.finished.append(number)
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-@dataclass
-class Script:
-    """What the workers of one test do and did, and the flow that they hold and release."""
-
-    gates: dict[int, Gate] = field(default_factory=dict)
-    failures: dict[int, Exception] = field(default_factory=dict)
-    preparations: dict[int, Gate] = field(default_factory=dict)
-    preparation_failures: dict[int, Exception] = field(default_factory=dict)
-    begun: list[int] = field(default_factory=list)
-    finished: list[int] = field(default_factory=list)
-    acked: list[int] = field(default_factory=list)
-    workers: list[ScriptedWorker] = field(default_factory=list)
-    held: set[tuple[str, int]] = field(default_factory=set)
-    generation: int = 1
-
-    def worker(self, number: int) -> ScriptedWorker:
-        self.workers.append(ScriptedWorker(self, number))
-        return self.workers[-1]
-
-    def hold(self, topic: str, partition: int) -> None:
-        self.held.add((topic, partition))
-
-    def release(self, topic: str, partition: int) -> None:
-        self.held.discard((topic, partition))
-
-    def batch(self, number: int, partition: int = 0, topic: str = TOPIC) -> Batch:
-        records: list[int] = [number]
-        return Batch(topic, partition, self.generation, records, lambda: self.acked.append(number))
-
-
-@asynccontextmanager
-async def running(script: Script, *partitions: int, finish_seconds: float = FINISH_SECONDS) -> AsyncIterator[Processing]:
-    work = Processing(script.worker, lambda: script.generation, script, finish_seconds=finish_seconds)
-    work.assign(partitions)
-    try:
-        yield work
-    finally:
-        for gate in (*script.gates.values(), *script.preparations.values()):
-            gate.opened.set()
-        await work.close()
+from tests.processing_doubles import TOPIC, Gate, Script, running, settle
 
 
 async def test_batches_of_a_partition_are_worked_in_and_acked_in_order() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.unit.test_processing import Gate, Script, running, settle
+from tests.processing_doubles import Gate, Script, running, settle
 
 
 async def test_rest_begins_no_batch_until_the_next_assignment() -> None:
