@@ -40,7 +40,7 @@ MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
 """Off, in effect: aiokafka gives a member that did not poll in time up for good. Progress is watched by ourselves."""
 
 FETCH_BYTES = 1_048_576
-"""Most of one partition that one fetch brings: some 4,000 events. Four or five fetches of each partition may be in memory."""
+"""Most of one partition that one fetch brings: some 4,000 events. Up to seven fetches of each partition may be in memory."""
 
 TABLE_FETCH_BYTES = 16 * 1_048_576
 """The same for all partitions of a stage with a table together, up to twice ``FETCH_BYTES`` for one: the more of a team's events meet

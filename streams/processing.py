@@ -30,9 +30,8 @@ BATCH_BYTES = 1_048_576
 """The same in bytes of values, so that large records do not wait in memory by the thousand."""
 
 PACE = 4.0
-"""A partition's next batch begins no sooner after the last one began than so many times what that took, up to ``PACE_SECONDS``. So
-what a batch costs beside its records takes a quarter of the time at most; a machine that is slow, or busy, makes larger batches by
-itself, and a lone event waits for nothing."""
+"""A partition's next batch begins no sooner after the last one began than so many times what that took, up to ``PACE_SECONDS``. So a
+slow machine, or a busy one, makes larger batches by itself; a lone event waits for nothing, nor does one behind a long batch."""
 
 PACE_SECONDS = 0.05
 
