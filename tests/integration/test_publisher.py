@@ -113,7 +113,8 @@ async def service(settings: Settings, spool: Path, servers: str, **arguments: An
             yield process
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with its children
+            with contextlib.suppress(ProcessLookupError):  # it may have ended, and asyncio not have noticed yet
+                os.killpg(process.pid, signal.SIGKILL)  # with its children
         await process.wait()
 
 
