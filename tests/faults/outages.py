@@ -186,9 +186,9 @@ class Load:
         environment = environment_of(self.settings)
         sender = Program("sender", (sys.executable, *post), sink=self._take_answer, stop_seconds=SENDER_SECONDS)
         service = Program("service", (sys.executable, *publish), env=environment, sink=self._take_calls, stop_seconds=SERVICE_SECONDS)
-        await service.start()
-        await sender.start()
         try:
+            await service.start()
+            await sender.start()
             yield
         finally:
             await asyncio.gather(sender.stop(), service.stop())

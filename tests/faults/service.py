@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -54,8 +55,8 @@ class Service:
         self._publisher = publisher
         self._turn_seconds = 2 / per_second
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._count = 0
+        self._numbers = count(1)
+        self._lock = threading.Lock()  # or a call that is noted while a report is made would be in none
         self._calls: list[Call] = []
 
     async def run(self) -> None:
@@ -82,15 +83,15 @@ class Service:
             self._publish()
 
     def _publish(self) -> None:
-        with self._lock:
-            self._count += 1
-            number = self._count
-        at, before = time.monotonic(), time.perf_counter()
+        number, at, before = next(self._numbers), time.monotonic(), time.perf_counter()
         event_id = publish(self._publisher, number)
-        self._calls.append(Call(at, time.perf_counter() - before, event_id))
+        call = Call(at, time.perf_counter() - before, event_id)
+        with self._lock:
+            self._calls.append(call)
 
     def _tell(self, left: int | None = None) -> None:
-        calls, self._calls = self._calls, []
+        with self._lock:
+            calls, self._calls = self._calls, []
         sys.stdout.write(Report(calls, self._publisher.stats(), left).line())
         sys.stdout.flush()
 
