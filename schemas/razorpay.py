@@ -8,7 +8,7 @@ Times are Unix seconds. A field that can not be read as what it should be counts
 
 import json
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import orjson
@@ -185,6 +185,9 @@ class Payment(msgspec.Struct, frozen=True, gc=False):
     notes: dict[str, str] = {}
 
 
+_EntityT = TypeVar("_EntityT", Subscription, Payment)
+
+
 class RazorpayWebhook(msgspec.Struct, frozen=True, gc=False):
     """One delivery. ``event`` is None when the body names none; ``created_at`` when neither body nor payload has one.
 
@@ -290,16 +293,13 @@ def parse_webhook(body: bytes) -> RazorpayWebhook:
 
 def _subscription(id: str, entity: JsonObject, plain: bool) -> Subscription:
     """Read a subscription. ``plain`` says that each text of the body is printable ASCII, so that only its ends need a look."""
-    if plain:
-        if not entity.get("notes"):
-            entity["notes"] = {}  # Razorpay writes none as a list
-        try:
-            usual = msgspec.convert(entity, Subscription)
-        except msgspec.ValidationError:
-            pass  # the usual form in one go, any other field by field
-        else:
-            if usual.id == id and _are_trim(usual.plan_id, usual.status, usual.customer_id, usual.customer_email, *usual.notes.values()):
-                return usual
+    usual = _converted(entity, Subscription) if plain else None
+    if (
+        usual is not None
+        and usual.id == id
+        and _are_trim(usual.plan_id, usual.status, usual.customer_id, usual.customer_email, *usual.notes.values())
+    ):
+        return usual
     get = entity.get
     return Subscription(
         id,
@@ -319,17 +319,10 @@ def _subscription(id: str, entity: JsonObject, plain: bool) -> Subscription:
 
 
 def _payment(entity: JsonObject, plain: bool) -> Payment:
-    if plain:
-        if not entity.get("notes"):
-            entity["notes"] = {}
-        entity["captured"] = _flag(entity.get("captured"))  # mostly "1"
-        try:
-            usual = msgspec.convert(entity, Payment)
-        except msgspec.ValidationError:
-            pass
-        else:
-            if _are_trim(usual.id, usual.currency, usual.status, usual.email, *usual.notes.values()):
-                return usual
+    entity["captured"] = _flag(entity.get("captured"))  # mostly "1"
+    usual = _converted(entity, Payment) if plain else None
+    if usual is not None and _are_trim(usual.id, usual.currency, usual.status, usual.email, *usual.notes.values()):
+        return usual
     get = entity.get
     return Payment(
         _text(get("id")),
@@ -341,6 +334,16 @@ def _payment(entity: JsonObject, plain: bool) -> Payment:
         _moment(get("created_at")),
         _notes(get("notes")),
     )
+
+
+def _converted(entity: JsonObject, form: type[_EntityT]) -> _EntityT | None:
+    """Read an entity in its usual form in one go; None when it is to be read field by field."""
+    if not entity.get("notes"):
+        entity["notes"] = {}  # Razorpay writes none as a list
+    try:
+        return msgspec.convert(entity, form)
+    except msgspec.ValidationError:
+        return None
 
 
 def _are_trim(*texts: str | None) -> bool:
