@@ -26,7 +26,7 @@ async def test_with_each_service_away_nothing_is_dropped_every_request_is_answer
     assert sum(window.counted.dropped for window in report.windows) == 0
     assert all(len(window.publish) > 100 and len(window.answers) > 50 for window in away)
     assert max(took for window in report.windows for took in window.answer_seconds) < ANSWER_SECONDS
-    assert all(window.statuses["200"] > 0.9 * len(window.answers) for window in away[:2])  # the rest: a busy machine's slow broker
+    assert all(window.statuses.keys() == {"200"} for window in away[:2])
     assert windows["Kafka killed"].statuses["503"] > 50
     assert all(window.counted.spooled > 100 for window in away[2:])
     assert (report.left, report.spool_is_empty) == (0, True)
