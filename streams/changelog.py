@@ -19,11 +19,15 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.reasons import Reason
 from streams.errors import KafkaUnavailable, PositionError
+from streams.log_reader import committed_reader
 from streams.settings import Settings
 from streams.transport.client import client_config
 
 POSITION_PREFIX = b"\x00position:"
 """Key of a position row: this, then the name of the input topic. No key of a row starts with a NUL byte."""
+
+_CONSUME_RECORDS = 1_000
+"""Records taken at a time. Few: each holds on to the whole of what it was fetched with, and memory once taken is hardly given back."""
 
 _CONSUME_SECONDS = 0.02
 """``consume`` waits this long for its whole number of records, also when all that is left to come is a partition's end."""
@@ -89,19 +93,7 @@ def restore(
     naming topic, partition and offset, when nothing arrives for ``timeout_seconds``.
     """
     wanted = {partition.number: partition for partition in partitions}
-    consumer = kafka.Consumer(
-        {
-            **client_config(settings),
-            "group.id": f"{changelog}-restore",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50,
-            "queued.max.messages.kbytes": 65_536,
-        },
-        logger=_librdkafka,
-    )
+    consumer = committed_reader(settings, f"{changelog}-restore")
     read = 0
     next_offsets = dict.fromkeys(wanted, 0)
     last_progress = time.monotonic()
@@ -110,7 +102,7 @@ def restore(
         consumer.list_topics(changelog, timeout=timeout_seconds)
         consumer.assign([TopicPartition(changelog, number, kafka.OFFSET_BEGINNING) for number in wanted])
         while wanted:
-            messages = consumer.consume(10_000, _CONSUME_SECONDS)
+            messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
             on_read(len(messages))
             for message in messages:
                 error = message.error()

@@ -18,6 +18,13 @@ _AT_ONCE = 1_000
 _READER = "log-reader"
 """librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
 
+_READ_AHEAD = {
+    "queued.min.messages": 10_000,
+    "queued.max.messages.kbytes": 4_096,  # of each partition; what was fetched ahead takes memory that is hardly given back
+    # librdkafka asks for more only so long after its queue was full: with its default of a second, reading a log is mostly waiting.
+    "fetch.queue.backoff.ms": 2,
+}
+
 _librdkafka = logging.getLogger("librdkafka")
 
 
@@ -116,6 +123,7 @@ def committed_reader(
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": end_wait_ms,
+            **_READ_AHEAD,
         },
         logger=_librdkafka,
     )

@@ -26,6 +26,7 @@ def main() -> None:
             "enable.auto.commit": False,
             "fetch.message.max.bytes": 2_097_152,
             "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 2,
         }
     )
     producer = Producer(
