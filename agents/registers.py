@@ -32,9 +32,15 @@ class Subscription(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_
     status_version: Version | None = None
     plan_id: str = ""
     plan_tier: int = 0
-    plan_version: Version | None = None
+    plan_version: Version | None = None  # only while it is not active: when it is, the status' version is the plan's too
     first_seen: dict[str, Version] = {}  # plan id → the first version that had it
     ends_at: int = 0  # Unix seconds; completed, but paid up to then
+
+    @property
+    def newest_on_plan(self) -> Version | None:
+        """The version of the newest fact that said the plan. One that says "active" says the plan as well, so that nothing newer than
+        the status' version ever does."""
+        return self.status_version if self.status == ACTIVE else self.plan_version
 
     @property
     def in_force_since(self) -> Version:
@@ -108,7 +114,7 @@ def standing(row: Row, initial: Tier) -> Standing:
     governing: Subscription | None = None
     since: Version | None = None
     for subscription_id, subscription in row.live.items():
-        if subscription.status == ACTIVE and subscription.plan_version is not None:
+        if subscription.status == ACTIVE:
             first = subscription.first_seen[subscription.plan_id]
             if since is None or first > since:
                 governing_id, governing, since = subscription_id, subscription, first
@@ -148,7 +154,7 @@ def last_end(row: Row) -> Version | None:
 
 def has_active(row: Row) -> bool:
     """Whether any subscription is active on a known plan."""
-    return any(s.status == ACTIVE and s.plan_version is not None for s in row.live.values())
+    return any(s.status == ACTIVE for s in row.live.values())
 
 
 def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
@@ -157,17 +163,18 @@ def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str,
     if subscription_id in row.ended:
         return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
     old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
-    status, status_version = old.status, old.status_version
-    if status_version is None or version > status_version:
-        status, status_version = ACTIVE, version
-    plan, plan_tier, plan_version = old.plan_id, old.plan_tier, old.plan_version
-    if plan_version is None or version > plan_version:
-        plan, plan_tier, plan_version = plan_id, tier, version
     first_seen = old.first_seen
     first = first_seen.get(plan_id)
     if first is None or first > version:
         first_seen = {**first_seen, plan_id: version}
-    new = Subscription(status, status_version, plan, plan_tier, plan_version, first_seen, old.ends_at)
+    if old.status_version is None or version > old.status_version:
+        new = Subscription(ACTIVE, version, plan_id, tier, None, first_seen, old.ends_at)
+    elif old.status == HALTED and (old.plan_version is None or version > old.plan_version):
+        new = Subscription(HALTED, old.status_version, plan_id, tier, version, first_seen, old.ends_at)
+    elif first_seen is not old.first_seen:
+        new = msgspec.structs.replace(old, first_seen=first_seen)
+    else:
+        return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
     return Row({**row.live, subscription_id: new}, row.ended, paid, row.override, row.claim, row.imported)
 
 
@@ -177,7 +184,7 @@ def merge_halted(row: Row, subscription_id: str, version: Version, paid: bool) -
     old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
     if subscription_id in row.ended or (old.status_version is not None and version <= old.status_version):
         return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
-    new = msgspec.structs.replace(old, status=HALTED, status_version=version)
+    new = msgspec.structs.replace(old, status=HALTED, status_version=version, plan_version=old.newest_on_plan)
     return msgspec.structs.replace(row, live={**row.live, subscription_id: new}, paid=paid)
 
 
@@ -225,7 +232,10 @@ def _newest(old: _Dated | None, new: _Dated) -> _Dated:
     return new if old is None or new.version > old.version else old
 
 
-_FORMAT = b"\x01"
+_FORMAT = b"\x02"
+_FIRST_FORMAT = b"\x01"
+"""As now, but with the plan's version beside an active status too."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Row).decode
 
@@ -236,7 +246,15 @@ def pack(row: Row) -> bytes:
 
 
 def unpack(packed: bytes) -> Row:
-    """Return the row that ``pack`` made. Raises ValueError for another format."""
-    if packed[:1] != _FORMAT:
-        raise ValueError(f"row format {packed[:1].hex()} is unknown; this version reads {_FORMAT.hex()}")
-    return _decode(memoryview(packed)[1:])
+    """Return the row that ``pack`` made, of this version or the one before. Raises ValueError for another format."""
+    row_format = packed[:1]
+    if row_format == _FORMAT:
+        return _decode(memoryview(packed)[1:])
+    if row_format == _FIRST_FORMAT:
+        return _without_repeated_versions(_decode(memoryview(packed)[1:]))
+    raise ValueError(f"row format {row_format.hex()} is unknown; this version reads {_FIRST_FORMAT.hex()} and {_FORMAT.hex()}")
+
+
+def _without_repeated_versions(row: Row) -> Row:
+    live = {key: msgspec.structs.replace(each, plan_version=None) if each.status == ACTIVE else each for key, each in row.live.items()}
+    return msgspec.structs.replace(row, live=live)

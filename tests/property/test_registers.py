@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.classify import decide
-from agents.registers import EMPTY, Row, pack, standing, unpack
+from agents.registers import ACTIVE, EMPTY, Row, pack, standing, unpack
 from schemas.tiers import Tier
 from tests.factories import RECEIVED_AT, Event, read
 from tests.oracle import final_standings, final_tier
@@ -96,7 +96,8 @@ def test_row_keeps_its_invariants(log: list[Event]) -> None:
     assert not row.live.keys() & row.ended.keys()
     for subscription in row.live.values():
         assert (subscription.status == 0) == (subscription.status_version is None)
-        assert (subscription.plan_version is None) == (not subscription.first_seen)
-        if subscription.plan_version is not None and subscription.status_version is not None:
+        assert subscription.status != ACTIVE or subscription.plan_version is None
+        assert (subscription.newest_on_plan is None) == (not subscription.first_seen)
+        if subscription.newest_on_plan is not None and subscription.status_version is not None:
             assert min(subscription.first_seen.values()) <= subscription.in_force_since
-            assert subscription.in_force_since <= subscription.plan_version <= subscription.status_version
+            assert subscription.in_force_since <= subscription.newest_on_plan <= subscription.status_version

@@ -72,13 +72,13 @@ def test_active_newer_version_takes_status_and_plan() -> None:
 
     subscription = row.live["A"]
     assert (subscription.status, subscription.status_version) == (ACTIVE, at(2))
-    assert (subscription.plan_id, subscription.plan_tier, subscription.plan_version) == ("plan_growth", Tier.GROWTH, at(2))
+    assert (subscription.plan_id, subscription.plan_tier, subscription.newest_on_plan) == ("plan_growth", Tier.GROWTH, at(2))
 
 
 def test_active_older_version_changes_neither_status_nor_plan() -> None:
     row = active(EMPTY, 2)
 
-    assert active(row, 1, plan="plan_growth", tier=Tier.GROWTH).live["A"].plan_version == at(2)
+    assert active(row, 1, plan="plan_growth", tier=Tier.GROWTH).live["A"].newest_on_plan == at(2)
     assert active(row, 1, plan="plan_growth", tier=Tier.GROWTH).live["A"].plan_id == "plan_pro"
 
 
@@ -99,7 +99,7 @@ def test_active_plan_that_means_another_tier_by_now_gives_the_newer_one() -> Non
 def test_halted_newer_than_active_is_out_of_force_and_keeps_its_plan() -> None:
     row = halted(active(EMPTY, 1), 2)
 
-    assert (row.live["A"].status, row.live["A"].plan_id, row.live["A"].plan_version) == (HALTED, "plan_pro", at(1))
+    assert (row.live["A"].status, row.live["A"].plan_id, row.live["A"].newest_on_plan) == (HALTED, "plan_pro", at(1))
     assert not has_active(row)
 
 
@@ -358,10 +358,37 @@ def test_row_unpacked_merges_like_the_one_in_memory() -> None:
     assert active(unpack(pack(FULL)), 9, "D") == active(FULL, 9, "D")
 
 
-@pytest.mark.parametrize("packed", [b"", b"\x00" + pack(EMPTY)[1:], b"\x02" + pack(EMPTY)[1:], b"{}"])
+@pytest.mark.parametrize("packed", [b"", b"\x00" + pack(EMPTY)[1:], b"\x03" + pack(EMPTY)[1:], b"{}"])
 def test_row_of_another_format_is_refused_by_name(packed: bytes) -> None:
     with pytest.raises(ValueError, match=r"format .* is unknown"):
         unpack(packed)
+
+
+def test_row_of_the_first_format_is_read_as_if_it_were_of_this_one() -> None:
+    first, second = at(1), at(2)
+    row = active(halted(active(active(EMPTY, 1), 2, plan="plan_team", tier=Tier.TEAM), 5, "B"), 3, "B")
+    of_first_format = [
+        {
+            "A": [1, second, "plan_team", int(Tier.TEAM), second, {"plan_pro": first, "plan_team": second}, 0],
+            "B": [2, at(5, 7), "plan_pro", int(Tier.PRO), at(3), {"plan_pro": at(3)}, 0],
+        },
+        {},
+        True,
+        None,
+        None,
+        None,
+    ]
+
+    again = unpack(b"\x01" + msgspec.msgpack.encode(of_first_format))
+
+    assert again == row
+    assert pack(again) == pack(row)
+
+
+def test_merging_what_is_known_gives_the_very_same_row() -> None:
+    row = halted(active(active(EMPTY, 1), 3, plan="plan_team", tier=Tier.TEAM), 5, "B")
+
+    assert all(again is row for again in (active(row, 1), active(row, 3, plan="plan_team", tier=Tier.TEAM), halted(row, 5, "B")))
 
 
 def test_merging_leaves_the_row_it_was_given_as_it_was() -> None:
