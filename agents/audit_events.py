@@ -1,7 +1,7 @@
 """What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
 
 import uuid
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -22,20 +22,19 @@ SOURCE = "tierstream/classify"
 
 Json = dict[str, Any]
 
-_EPOCH = date(1970, 1, 1)
-_TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
-_MINUTES = tuple(f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1_440))
+_EPOCH = datetime(1970, 1, 1)
+_SECONDS = tuple(f"{second:02d}Z" for second in range(60))
 
 
 def rfc3339(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, with whole seconds."""
-    day, rest = divmod(int(seconds), 86_400)
-    return f"{_date(day)}{_MINUTES[rest // 60]}{_TWO_DIGITS[rest % 60]}Z"
+    minute, second = divmod(int(seconds), 60)
+    return _minute(minute) + _SECONDS[second]
 
 
-@lru_cache(maxsize=1_024)
-def _date(day: int) -> str:
-    return (_EPOCH + timedelta(days=day)).isoformat()
+@lru_cache(maxsize=16_384)
+def _minute(minute: int) -> str:
+    return f"{_EPOCH + timedelta(minutes=minute):%Y-%m-%dT%H:%M:}"
 
 
 class _Envelope(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -146,17 +145,9 @@ def tier_current(event: TeamEvent, after: Standing) -> bytes:
 
 def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
     """Return the envelope of something that follows from ``event``."""
-    return envelope(
-        id=derived_id(STAGE, event.source, event.id, event.team_id, type),
-        source=SOURCE,
-        type=type,
-        team_id=event.team_id,
-        time=time,
-        causation=event.id,
-        correlation=event.correlation_id,
-        schema=schema,
-        data=data,
-    )
+    id, team_id = event.id, event.team_id
+    name = derived_id(STAGE, event.source, id, team_id, type)
+    return _write(_Envelope("1.0", name, SOURCE, type, time, "application/json", schema, id, event.correlation_id, data, team_id))
 
 
 def _of_billing(fact: BillingFact, decision: Decision, kind: Kind, time: str) -> tuple[str, _Transition]:

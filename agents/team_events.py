@@ -65,7 +65,7 @@ class _BillingEnvelope(msgspec.Struct, frozen=True, gc=False):
     specversion: Literal["1.0"]
     id: str
     source: str
-    type: str
+    type: SubscriptionEvent
     time: str
     data: BillingFact
     subject: str | None = None
@@ -149,9 +149,8 @@ def read_team_event(value: bytes | None, received_at: int, known_team: str | Non
         billing = _read_billing(value)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_any(value, received_at, known_team)
-    event = _BILLING.get(billing.type)
-    fact = billing.data
-    if event is None or not 1 <= len(billing.id) <= 100 or not billing.source:
+    event, fact = billing.type, billing.data
+    if not 1 <= len(billing.id) <= 100 or not billing.source:
         return _read_any(value, received_at, known_team)
     tier = _TIERS.get(fact.tier)
     if tier is None and fact.tier is not None:
