@@ -1,7 +1,7 @@
 """What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ SOURCE = "tierstream/classify"
 
 Json = dict[str, Any]
 
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS = tuple(f"{second:02d}Z" for second in range(60))
 
 

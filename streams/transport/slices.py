@@ -50,6 +50,20 @@ Produce = Callable[..., None]
 """``TransactionalWriter.produce``."""
 
 
+class _Hot:
+    """A key as slices work on it. ``row`` is as the stage reads it, or None; the rest is of the present slice alone: bytes of the
+    records that changed the row, and what renders the key's newest record of a compacted topic."""
+
+    __slots__ = ("changed_bytes", "current", "large", "row", "touched")
+
+    def __init__(self, row: Any, large: bool) -> None:
+        self.row = row
+        self.large = large
+        self.touched = False
+        self.changed_bytes = 0
+        self.current: Callable[[], Output] | None = None
+
+
 class Slices:
     """Fills slices of one partition. ``table`` is changed in place: once a slice is filled, it is ahead of the log until the commit."""
 
@@ -60,14 +74,12 @@ class Slices:
         self._table = table
         self._dead_letters = DEAD_LETTERS.full_name(settings)
         self._failures = 0
-        self._hot: dict[bytes | None, Any] = {}
+        self._hot: dict[bytes | None, _Hot] = {}
         self._max_hot = MAX_HOT_ROWS // settings.partitions
-        self._large: set[bytes | None] = set()
 
     def forget(self) -> None:
         """Keep nothing of the table's former content: it is about to be restored."""
         self._hot.clear()
-        self._large.clear()
 
     def fill(self, records: Sequence[Record], start: int, produce: Produce) -> tuple[int, Counter[Reason]]:
         """Decide on records from ``start`` on, for as long as a slice may take, and produce what follows from them.
@@ -76,60 +88,73 @@ class Slices:
         changed row, once. Returns the index after the last record, and how many ended how.
         Raises StageFailed when the stage raises on too many records in a row.
         """
-        rows, hot, large, effect_of = self._table.rows, self._hot, self._large, self._stage.effect
+        hot, effect_of = self._hot, self._stage.effect
         if len(hot) > self._max_hot:
             hot.clear()
         outcomes: dict[Reason, int] = {}
-        grown: dict[bytes, int] = {}  # key of a changed row → bytes of the records that changed it
-        currents: dict[bytes | None, Callable[[], Output]] = {}
+        touched: list[tuple[bytes, _Hot]] = []
         until = time.monotonic() + SLICE_SECONDS
         end = start
         for record in islice(records, start, None):
             end += 1
             key = record.key
-            row = hot.get(key)
-            if row is None:
-                row = self._unpacked(key)
+            known = hot.get(key)
+            if known is None:
+                known = self._heated(key)
+            row = known.row
             try:
                 effect = effect_of(record, row) if row is not None else self._first_effect(record)
             except Exception as error:  # noqa: BLE001  # it is counted, told, and the record kept as a dead letter
                 effect = self._failed(record, error)
+            reason = effect.reason
             size = 0 if record.value is None else len(record.value)
-            if size > SMALL_BYTES or effect.error is not None or effect.reason is _REROUTED or key in large:
+            if size > SMALL_BYTES or known.large or effect.error is not None or reason is _REROUTED:
                 effect = self._fitting(record, effect)
+                reason = effect.reason
             for output in effect.outputs:
                 produce(output.topic, output.key, output.value, output.headers, output.partition)
             if effect.row is not None and key is not None:
-                hot[key] = effect.row
-                grown[key] = size = grown.get(key, 0) + size
-                if size > SMALL_BYTES:
-                    large.add(key)
-            if effect.current is not None:
-                currents[key] = effect.current
-            reason = effect.reason
+                known.row = effect.row
+                known.changed_bytes += size
+                known.large = known.large or known.changed_bytes > SMALL_BYTES
+                if effect.current is not None:
+                    known.current = effect.current
+                if not known.touched:
+                    known.touched = True
+                    touched.append((key, known))
             outcomes[reason] = outcomes.get(reason, 0) + 1
             if self._failures and reason is not Reason.HANDLER_FAILED:
                 self._failures = 0
             if not end % CLOCK_EVERY and time.monotonic() > until:
                 break
-        for current in currents.values():
-            output = current()
-            produce(output.topic, output.key, output.value, output.headers, output.partition)
-        for key in grown:
-            packed = rows[key] = self._stage.pack(hot[key])
-            if len(packed) > SMALL_BYTES:
-                large.add(key)
-            produce(self._changelog, key, packed, NO_HEADERS, self._table.number)
+        self._finish(touched, produce)
         return end, Counter(outcomes)
 
-    def _unpacked(self, key: bytes | None) -> Any:
+    def _heated(self, key: bytes | None) -> _Hot:
+        """Read the row of a key that is not hot, and keep it so."""
         packed = None if key is None else self._table.rows.get(key)
         if key is None or packed is None:
-            return None
-        if len(packed) > SMALL_BYTES:
-            self._large.add(key)
-        row = self._hot[key] = self._stage.unpack(key, packed)
-        return row
+            known = _Hot(None, large=False)
+        else:
+            known = _Hot(self._stage.unpack(key, packed), len(packed) > SMALL_BYTES)
+        self._hot[key] = known
+        return known
+
+    def _finish(self, touched: Sequence[tuple[bytes, _Hot]], produce: Produce) -> None:
+        """Produce what each changed key leaves: the newest record of its compacted topic, and its row."""
+        for _, known in touched:
+            if known.current is not None:
+                output = known.current()
+                produce(output.topic, output.key, output.value, output.headers, output.partition)
+                known.current = None
+        rows, pack = self._table.rows, self._stage.pack
+        changelog, number = self._changelog, self._table.number
+        for key, known in touched:
+            packed = rows[key] = pack(known.row)
+            known.large = known.large or len(packed) > SMALL_BYTES
+            known.touched = False
+            known.changed_bytes = 0
+            produce(changelog, key, packed, NO_HEADERS, number)
 
     def _first_effect(self, record: Record) -> Effect:
         """Decide on a record whose key has no row. One that has is at home; this one need not be."""
