@@ -42,9 +42,13 @@ MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
 FETCH_BYTES = 1_048_576
 """Most of one partition that one fetch brings: some 4,000 events. Up to seven fetches of each partition may be in memory."""
 
-TABLE_FETCH_BYTES = 16 * 1_048_576
-"""The same for all partitions of a stage with a table together, up to twice ``FETCH_BYTES`` for one: the more of a team's events meet
+TABLE_FETCH_BYTES = 32 * 1_048_576
+"""The same for all partitions of a stage with a table together, up to four times ``FETCH_BYTES`` for one: the more of a team's events meet
 in one slice, the fewer rows and current tiers are written."""
+
+POLL_RECORDS = 32_768
+"""Records that one look at what was fetched unpacks, of all partitions together. What is fetched stays compressed until then, and takes
+a fifth of the memory."""
 
 
 class BatchHandler(Protocol):
@@ -159,7 +163,7 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
     pool = ThreadPoolExecutor(max_workers=settings.partitions + 2, thread_name_prefix="kafka")
     inputs = InputCheck(settings, group_id(settings, stage.name), [topic.full_name(settings) for topic in sources])
     restorer = Restorer(settings, stage.name, changelog_name, inputs, pool)
-    fetch_bytes = min(2 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
+    fetch_bytes = min(4 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
 
     def new_worker(number: int) -> TransactionalWorker:
         return TransactionalWorker(settings, stage, changelog_name, number, restorer)
@@ -202,6 +206,7 @@ def _faust_app(settings: Settings, stage: str, fetch_bytes: int) -> faust.App:
         broker_heartbeat_interval=HEARTBEAT_SECONDS,
         broker_request_timeout=max(30.0, settings.session_timeout_seconds),
         broker_rebalance_timeout=max(30.0, settings.session_timeout_seconds),
+        broker_max_poll_records=POLL_RECORDS,
         broker_max_poll_interval=MAX_POLL_INTERVAL_SECONDS,
         broker_commit_interval=COMMIT_INTERVAL_SECONDS,
         consumer_auto_offset_reset="earliest",

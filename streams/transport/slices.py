@@ -23,7 +23,7 @@ from streams.steps import MAX_OUTPUT_BYTES, Effect, TableStage, bytes_of, fittin
 from streams.topics import DEAD_LETTERS
 from streams.transport.transactions import NO_HEADERS, Output
 
-SLICE_SECONDS = 0.25
+SLICE_SECONDS = 0.5
 """Input of at most this much working time goes into one transaction, so that readers of the outputs wait no longer."""
 
 CLOCK_EVERY = 256

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import asyncpg
 import orjson
+import pytest
 
 from schemas.reasons import Reason
-from streams import topics
+from streams import app, topics
 from streams.app import Stage, handler_stage
 from streams.errors import StageFailed
-from streams.processing import Record
+from streams.processing import Batch, Processing, Record
 from streams.settings import Settings
 from streams.worker import StageFactory
 from tests.integration.test_exactly_once import worker
@@ -89,6 +90,32 @@ async def test_a_handler_that_waits_does_not_hold_up_the_end_and_its_batch_is_ha
     async with running(kafka_settings, handler.stage(kafka_settings)) as run:
         await run.until(lambda: committed(kafka_settings, "audit", "audit.events")[1] == 5, "the offset")
     assert handler.handled == {1: [0, 1, 2, 3, 4]}
+
+
+async def test_one_look_unpacks_so_many_records_and_the_rest_of_a_fetch_comes_with_the_next(
+    kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def works(_: Record) -> None:
+        pass
+
+    unpacked: list[int] = []
+    submit = Processing.submit
+
+    def noted(processing: Processing, batch: Batch) -> None:
+        unpacked.append(len(batch.records))
+        submit(processing, batch)
+
+    monkeypatch.setattr(app, "POLL_RECORDS", 70)
+    monkeypatch.setattr(Processing, "submit", noted)
+    for partition in range(4):
+        produce(kafka_settings, "audit.events", [(None, b"x")] * 500, partition=partition)
+    handler = Scripted(works)
+
+    async with running(kafka_settings, handler.stage(kafka_settings)) as run:
+        await run.until(lambda: handler.progress >= 2_000, "all records")
+
+    assert handler.handled == {partition: list(range(500)) for partition in range(4)}
+    assert max(unpacked) == 70
 
 
 async def test_a_partition_that_waits_with_much_behind_it_holds_up_no_other(kafka_settings: Settings) -> None:
