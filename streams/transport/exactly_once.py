@@ -14,6 +14,9 @@
 """
 
 import asyncio
+import contextlib
+import ctypes
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -147,6 +150,7 @@ class Restorer:
             table.rows.clear()
             table.positions.clear()
         records = restore(self._settings, self._changelog, tables, on_read=self._count)
+        _give_back_memory()
         self._inputs.check(tables)
         numbers = sorted(table.number for table in tables)
         log.info(
@@ -157,6 +161,13 @@ class Restorer:
             rows=sum(len(table.rows) for table in tables),
             seconds=round(time.monotonic() - began, 2),
         )
+
+
+def _give_back_memory() -> None:
+    """Give back to the system what a restore took beside the rows, a tenth of it all: glibc keeps it, for it lies between them."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _settle(group: list[tuple[TablePartition, "asyncio.Future[None]"]], error: Exception | None) -> None:
