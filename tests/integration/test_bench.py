@@ -1,9 +1,7 @@
 """The comparison at small size: a guard against losing the lead without noticing. ``make bench`` gives the real figures."""
 
-import os
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from bench.compare import Comparison, Options, measure_all
@@ -11,11 +9,11 @@ from bench.jobs import JOBS
 from bench.load import LoadSpec
 
 LEAST_RATIO = 15.0
-ATTEMPTS = 3
-"""A machine that does something else at the same time may spoil one measurement, and hardly three."""
+ATTEMPTS = 4
+"""A machine that does something else at the same time may spoil one measurement, and hardly four: it is 18 to 20 on one that does
+nothing else, and 15 to 17 beside a process that takes a whole core."""
 
 
-@pytest.mark.skipif(os.environ.get("TIERSTREAM_TEST_BENCH") != "1", reason="a ratio needs a quiet machine: set TIERSTREAM_TEST_BENCH=1")
 def test_classify_is_many_times_as_fast_as_idiomatic_faust_with_the_same_outputs(tmp_path: Path) -> None:
     options = Options(LoadSpec(events=120_000, teams=1_200), small_events=6_000, repetitions=1, jobs=[JOBS["tierstream"], JOBS["faust"]])
 

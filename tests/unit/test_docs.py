@@ -32,7 +32,6 @@ TEST_VARIABLES = {
     "TIERSTREAM_TEST_KAFKA",
     "TIERSTREAM_TEST_POSTGRES",
     "TIERSTREAM_HYPOTHESIS_PROFILE",
-    "TIERSTREAM_TEST_BENCH",
 }
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
