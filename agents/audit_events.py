@@ -1,9 +1,10 @@
 """What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
 
+import re
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,19 +23,24 @@ SOURCE = "tierstream/classify"
 
 Json = dict[str, Any]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = date(1970, 1, 1)
+_USUAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
+_HOURS = tuple(f"T{hour:02d}:" for hour in range(24))
+_MINUTES = tuple(f"{minute:02d}:" for minute in range(60))
 _SECONDS = tuple(f"{second:02d}Z" for second in range(60))
 
 
 def rfc3339(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, with whole seconds."""
-    minute, second = divmod(int(seconds), 60)
-    return _minute(minute) + _SECONDS[second]
+    day, rest = divmod(int(seconds), 86_400)
+    hour, rest = divmod(rest, 3_600)
+    minute, second = divmod(rest, 60)
+    return f"{_date(day)}{_HOURS[hour]}{_MINUTES[minute]}{_SECONDS[second]}"
 
 
-@lru_cache(maxsize=16_384)
-def _minute(minute: int) -> str:
-    return f"{_EPOCH + timedelta(minutes=minute):%Y-%m-%dT%H:%M:}"
+@lru_cache(maxsize=1_024)
+def _date(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).isoformat()
 
 
 class _Envelope(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -209,10 +215,12 @@ def _people(row: Row, body: object) -> tuple[str | None, _Owner | _Payer | None]
     return user_id, contact
 
 
-@lru_cache(maxsize=16_384)
 def _uuid(text: str | None) -> str | None:
+    """Return ``text`` as a UUID in its usual form, or None when it is none. Nothing is kept: looking it up costs more than looking at it."""
+    if not text or _USUAL_UUID(text):
+        return text or None
     try:
-        return str(uuid.UUID(text)) if text else None
+        return str(uuid.UUID(text))
     except ValueError:
         return None
 
