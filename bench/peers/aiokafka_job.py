@@ -12,7 +12,7 @@ from bench.peers.decision import HEADERS, Current, State, decide, tier_current
 COMMIT_SECONDS = 5.0
 """Kafka's own default for ``auto.commit.interval.ms``."""
 
-BATCH = 20_000
+BATCH = 32_768
 """Records worked in at once. Of a team's tiers in a batch only the newest is written."""
 
 
@@ -25,7 +25,7 @@ async def main() -> None:
         group_id=told.group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
-        max_partition_fetch_bytes=2_097_152,
+        max_partition_fetch_bytes=4_194_304,
         fetch_max_wait_ms=100,
     )
     producer = AIOKafkaProducer(

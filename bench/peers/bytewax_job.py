@@ -50,7 +50,7 @@ def dataflow() -> Dataflow:
         [told.input],
         tail=False,
         batch_size=5_000,
-        add_config={"fetch.message.max.bytes": "2097152", "fetch.wait.max.ms": "100"},
+        add_config={"fetch.message.max.bytes": "4194304", "fetch.wait.max.ms": "100"},
     )
     sink = KafkaSink(
         [told.bootstrap_servers],

@@ -11,7 +11,7 @@ from bench.peers.decision import HEADERS, Current, State, decide, tier_current
 COMMIT_SECONDS = 5.0
 """Kafka's own default for ``auto.commit.interval.ms``."""
 
-BATCH = 20_000
+BATCH = 32_768
 """Records worked in at once. Of a team's tiers in a batch only the newest is written."""
 
 
@@ -24,7 +24,7 @@ def main() -> None:
             "group.id": told.group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
-            "fetch.message.max.bytes": 2_097_152,
+            "fetch.message.max.bytes": 4_194_304,
             "fetch.wait.max.ms": 100,
             "fetch.queue.backoff.ms": 2,
         }

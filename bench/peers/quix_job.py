@@ -19,7 +19,7 @@ def main() -> None:
         auto_offset_reset="earliest",
         state_dir=told.state_directory,
         loglevel="ERROR",
-        consumer_extra_config={"fetch.message.max.bytes": 2_097_152, "fetch.wait.max.ms": 100},
+        consumer_extra_config={"fetch.message.max.bytes": 4_194_304, "fetch.wait.max.ms": 100},
         producer_extra_config={
             "linger.ms": 20,
             "compression.type": "lz4",

@@ -78,7 +78,7 @@ public final class Job {
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 64L << 20);
         settings.put("auto.offset.reset", "earliest");
         settings.put("max.poll.records", "5000");
-        settings.put("max.partition.fetch.bytes", "2097152");
+        settings.put("max.partition.fetch.bytes", "4194304");
         settings.put("producer.linger.ms", "20");
         settings.put("producer.batch.size", "262144");
         settings.put("producer.buffer.memory", "134217728");
