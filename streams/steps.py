@@ -23,9 +23,9 @@ the batch round the record."""
 class Effect(msgspec.Struct, frozen=True, gc=False):
     """What a stage makes of one record: the outcome, what to produce, and what to keep under the record's key.
 
-    ``row`` is as ``TableStage.unpack`` gives it; None keeps the row as it is. ``current``, which comes with a row alone,
-    renders the key's newest record of a compacted topic: within one transaction only the last of a key is rendered, for no reader could see an earlier one.
-    ``error`` makes the record a dead letter.
+    ``row`` is as ``TableStage.unpack`` gives it; None keeps the row as it is. ``current``, which comes with a row alone, renders the
+    key's newest record of a compacted topic: within one transaction only the last of a key is rendered, for no reader could see an
+    earlier one. ``error`` makes the record a dead letter.
     """
 
     reason: Reason
