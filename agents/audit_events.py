@@ -1,10 +1,9 @@
 """What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
 
-import re
 import uuid
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -12,7 +11,7 @@ from agents.classify import STAGE, Decision
 from agents.registers import Row, Standing
 from agents.team_events import Billing, BillingFact, Service, TeamEvent, is_plain
 from schemas.audit import TIER_CURRENT
-from schemas.envelope import derived_id
+from schemas.envelope import USUAL_UUID, derived_id
 from schemas.kinds import Kind
 from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent
 from schemas.tiers import LABELS
@@ -24,7 +23,6 @@ SOURCE = "tierstream/classify"
 Json = dict[str, Any]
 
 _EPOCH = date(1970, 1, 1)
-_USUAL_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
 _HOURS = tuple(f"T{hour:02d}:" for hour in range(24))
 _MINUTES = tuple(f"{minute:02d}:" for minute in range(60))
 _SECONDS = tuple(f"{second:02d}Z" for second in range(60))
@@ -217,7 +215,7 @@ def _people(row: Row, body: object) -> tuple[str | None, _Owner | _Payer | None]
 
 def _uuid(text: str | None) -> str | None:
     """Return ``text`` as a UUID in its usual form, or None when it is none. Nothing is kept: looking it up costs more than looking at it."""
-    if not text or _USUAL_UUID(text):
+    if not text or USUAL_UUID(text):
         return text or None
     try:
         return str(uuid.UUID(text))

@@ -54,8 +54,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     adopt: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Normalised:
+class Normalised(msgspec.Struct, frozen=True, gc=False):
     """A fact for ``team.events``."""
 
     event: SubscriptionEvent
@@ -63,16 +62,14 @@ class Normalised:
     fact: Fact
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(msgspec.Struct, frozen=True, gc=False):
     """Nothing follows from it. ``team_id`` is given when the event still says whose subscription it is."""
 
     reason: Reason
     team_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parked:
+class Parked(msgspec.Struct, frozen=True, gc=False):
     """A dead letter. ``undeliverable`` is set for a charge: money came in that can not be placed."""
 
     reason: Reason

@@ -18,6 +18,9 @@ HEADERS: list[tuple[str, bytes]] = [("content-type", CONTENT_TYPE)]
 _NAMESPACE = uuid.UUID("7f1f2c38-6b4e-5d0e-9d53-7d8f0f0e5b1a")
 _NAMESPACE_BYTES = _NAMESPACE.bytes
 _TEAM_ID = re.compile(r"(?:urn:uuid:)?\{?(?:[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{32})\}?")
+USUAL_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
+"""Matches a UUID in the one form in which we write it."""
+
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 DataT = TypeVar("DataT", bound=BaseModel)
@@ -61,6 +64,8 @@ def canonical_team_id(value: object) -> str | None:
     """
     if not isinstance(value, str):
         return None
+    if USUAL_UUID(value):
+        return value
     text = value.strip()
     # uuid.UUID alone also takes what int() takes: signs, underscores, other scripts' digits.
     return str(uuid.UUID(text)) if _TEAM_ID.fullmatch(text) else None
