@@ -92,9 +92,14 @@ class BenchKafka:
         tally.save(stamp)
         return Input(topic, spec, tally)
 
-    def write(self, topic: str, records: Iterable[Record], on_progress: Progress) -> int:
-        """Produce ``records`` in their order, and return their number once all are acknowledged."""
-        producer = Producer({**producer_config(self.settings), "linger.ms": 50, "queue.buffering.max.messages": 500_000, "log_level": 0})
+    def write(self, topic: str, records: Iterable[Record], on_progress: Progress, *, at_once: bool = False) -> int:
+        """Produce ``records`` in their order, and return their number once all are acknowledged. ``at_once``: readers of committed
+        records see none of them before."""
+        config = {**producer_config(self.settings), "linger.ms": 50, "queue.buffering.max.messages": 500_000, "log_level": 0}
+        producer = Producer(config | ({"transactional.id": "bench-load"} if at_once else {}))
+        if at_once:
+            producer.init_transactions(60)
+            producer.begin_transaction()
         number = 0
         for number, record in enumerate(records, start=1):
             while True:
@@ -108,6 +113,8 @@ class BenchKafka:
                 on_progress(number)
         if producer.flush(120):
             raise TimeoutError("the broker did not take the records in time")
+        if at_once:
+            producer.commit_transaction(60)
         on_progress(number)
         return number
 

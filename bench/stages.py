@@ -74,7 +74,7 @@ def _two_workers(broker: BenchKafka, given: Input, directory: Path, console: Con
 
         def feed(ports: list[int] = ports) -> None:
             wait_until(lambda: _shared(ports, broker.settings.partitions), 0.1, 60, "every worker has partitions")
-            broker.write(INPUT, records, lambda _: None)
+            broker.write(INPUT, records, lambda _: None, at_once=True)
 
         with bar(console, f"classify, {workers} worker(s)", 100) as on_percent:
             measured = measure("classify", programs, gauge, broker.pid, directory, lambda share: on_percent(int(100 * share)), feed)
