@@ -10,54 +10,18 @@ from agents.registers import (
     EMPTY,
     HALTED,
     MAX_ENDED,
-    Claim,
     Import,
-    Override,
     Row,
     Standing,
-    Version,
     has_active,
     last_end,
-    merge_active,
-    merge_claim,
     merge_coming_end,
     merge_ended,
-    merge_halted,
-    merge_import,
-    merge_override,
     pack,
     standing,
-    unpack,
 )
 from schemas.tiers import Tier
-
-
-def at(second: int, rank: int = 3, count: int = 1, name: str = "evt_1") -> Version:
-    return (second, rank, count, name)
-
-
-def active(row: Row, second: int, subscription: str = "A", plan: str = "plan_pro", tier: Tier = Tier.PRO, *, paid: bool = True) -> Row:
-    return merge_active(row, subscription, at(second), plan, tier, paid=paid)
-
-
-def halted(row: Row, second: int, subscription: str = "A", *, paid: bool = True) -> Row:
-    return merge_halted(row, subscription, at(second, 7), paid=paid)
-
-
-def ended(row: Row, second: int, subscription: str = "A", *, paid: bool = True) -> Row:
-    return merge_ended(row, subscription, at(second, 9), paid=paid)
-
-
-def overridden(row: Row, second: int, tier: Tier) -> Row:
-    return merge_override(row, Override(at(second, 10), int(tier)))
-
-
-def claimed(row: Row, second: int, tier: Tier | None) -> Row:
-    return merge_claim(row, Claim(at(second, 10), "owner@example.com", None if tier is None else int(tier)))
-
-
-def imported(row: Row, second: int, tier: Tier, plan: str = "", subscription: str = "") -> Row:
-    return merge_import(row, Import(at(second, 0), int(tier), plan, subscription))
+from tests.register_factories import FULL, active, at, claimed, ended, halted, imported, overridden
 
 
 def tier(row: Row) -> Tier:
@@ -335,54 +299,6 @@ def test_row_of_a_team_with_very_many_subscriptions_stays_small() -> None:
         row = merge_ended(row, f"sub_{number:014}", at(1_750_000_000 + number, 9, 12, f"{number:014}"), paid=True)
 
     assert len(pack(row)) < 32_768
-
-
-# The row in the changelog
-
-FULL = overridden(
-    claimed(imported(ended(merge_coming_end(halted(active(EMPTY, 1), 2), "A", 99), 3, "B"), 4, Tier.TEAM, "plan_é", "C"), 5, Tier.PRO),
-    6,
-    Tier.GROWTH,
-)
-
-
-@pytest.mark.parametrize("row", [EMPTY, active(EMPTY, 1), ended(EMPTY, 1), merge_coming_end(EMPTY, "A", 99), claimed(EMPTY, 1, None), FULL])
-def test_row_packed_and_unpacked_is_the_same_row(row: Row) -> None:
-    again = unpack(pack(row))
-
-    assert again == row
-    assert pack(again) == pack(row)
-
-
-def test_row_unpacked_merges_like_the_one_in_memory() -> None:
-    assert active(unpack(pack(FULL)), 9, "D") == active(FULL, 9, "D")
-
-
-@pytest.mark.parametrize("packed", [b"", b"\x00" + pack(EMPTY)[1:], b"\x03" + pack(EMPTY)[1:], b"{}"])
-def test_row_of_another_format_is_refused_by_name(packed: bytes) -> None:
-    with pytest.raises(ValueError, match=r"format .* is unknown"):
-        unpack(packed)
-
-
-def test_row_of_the_first_format_is_read_as_if_it_were_of_this_one() -> None:
-    first, second = at(1), at(2)
-    row = active(halted(active(active(EMPTY, 1), 2, plan="plan_team", tier=Tier.TEAM), 5, "B"), 3, "B")
-    of_first_format = [
-        {
-            "A": [1, second, "plan_team", int(Tier.TEAM), second, {"plan_pro": first, "plan_team": second}, 0],
-            "B": [2, at(5, 7), "plan_pro", int(Tier.PRO), at(3), {"plan_pro": at(3)}, 0],
-        },
-        {},
-        True,
-        None,
-        None,
-        None,
-    ]
-
-    again = unpack(b"\x01" + msgspec.msgpack.encode(of_first_format))
-
-    assert again == row
-    assert pack(again) == pack(row)
 
 
 def test_merging_what_is_known_gives_the_very_same_row() -> None:

@@ -1,0 +1,53 @@
+"""Rows built register by register. Versions are (second, rank, count, id)."""
+
+from agents.registers import (
+    EMPTY,
+    Claim,
+    Import,
+    Override,
+    Row,
+    Version,
+    merge_active,
+    merge_claim,
+    merge_coming_end,
+    merge_ended,
+    merge_halted,
+    merge_import,
+    merge_override,
+)
+from schemas.tiers import Tier
+
+
+def at(second: int, rank: int = 3, count: int = 1, name: str = "evt_1") -> Version:
+    return (second, rank, count, name)
+
+
+def active(row: Row, second: int, subscription: str = "A", plan: str = "plan_pro", tier: Tier = Tier.PRO, *, paid: bool = True) -> Row:
+    return merge_active(row, subscription, at(second), plan, tier, paid=paid)
+
+
+def halted(row: Row, second: int, subscription: str = "A", *, paid: bool = True) -> Row:
+    return merge_halted(row, subscription, at(second, 7), paid=paid)
+
+
+def ended(row: Row, second: int, subscription: str = "A", *, paid: bool = True) -> Row:
+    return merge_ended(row, subscription, at(second, 9), paid=paid)
+
+
+def overridden(row: Row, second: int, tier: Tier) -> Row:
+    return merge_override(row, Override(at(second, 10), int(tier)))
+
+
+def claimed(row: Row, second: int, tier: Tier | None) -> Row:
+    return merge_claim(row, Claim(at(second, 10), "owner@example.com", None if tier is None else int(tier)))
+
+
+def imported(row: Row, second: int, tier: Tier, plan: str = "", subscription: str = "") -> Row:
+    return merge_import(row, Import(at(second, 0), int(tier), plan, subscription))
+
+
+FULL = overridden(
+    claimed(imported(ended(merge_coming_end(halted(active(EMPTY, 1), 2), "A", 99), 3, "B"), 4, Tier.TEAM, "plan_é", "C"), 5, Tier.PRO),
+    6,
+    Tier.GROWTH,
+)
