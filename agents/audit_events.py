@@ -149,9 +149,17 @@ def tier_current(event: TeamEvent, after: Standing) -> bytes:
 
 def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
     """Return the envelope of something that follows from ``event``."""
-    id, team_id = event.id, event.team_id
-    name = derived_id(STAGE, event.source, id, team_id, type)
-    return _write(_Envelope("1.0", name, SOURCE, type, time, "application/json", schema, id, event.correlation_id, data, team_id))
+    return envelope(
+        id=derived_id(STAGE, event.source, event.id, event.team_id, type),
+        source=SOURCE,
+        type=type,
+        team_id=event.team_id,
+        time=time,
+        causation=event.id,
+        correlation=event.correlation_id,
+        schema=schema,
+        data=data,
+    )
 
 
 def _of_billing(fact: BillingFact, decision: Decision, kind: Kind, time: str) -> tuple[str, _Transition]:

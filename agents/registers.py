@@ -153,7 +153,7 @@ def last_end(row: Row) -> Version | None:
 
 
 def has_active(row: Row) -> bool:
-    """Whether any subscription is active on a known plan."""
+    """Whether any subscription is active. One that is always has a plan."""
     return any(s.status == ACTIVE for s in row.live.values())
 
 
@@ -161,7 +161,7 @@ def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str,
     """Merge "active on this plan": a charge, a paid activation, a change of plan."""
     paid = row.paid or paid
     if subscription_id in row.ended:
-        return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
+        return _with_paid(row, paid)
     old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
     first_seen = old.first_seen
     first = first_seen.get(plan_id)
@@ -174,8 +174,12 @@ def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str,
     elif first_seen is not old.first_seen:
         new = msgspec.structs.replace(old, first_seen=first_seen)
     else:
-        return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
+        return _with_paid(row, paid)
     return Row({**row.live, subscription_id: new}, row.ended, paid, row.override, row.claim, row.imported)
+
+
+def _with_paid(row: Row, paid: bool) -> Row:
+    return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
 
 
 def merge_halted(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
@@ -183,7 +187,7 @@ def merge_halted(row: Row, subscription_id: str, version: Version, paid: bool) -
     paid = row.paid or paid
     old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
     if subscription_id in row.ended or (old.status_version is not None and version <= old.status_version):
-        return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
+        return _with_paid(row, paid)
     new = msgspec.structs.replace(old, status=HALTED, status_version=version, plan_version=old.newest_on_plan)
     return msgspec.structs.replace(row, live={**row.live, subscription_id: new}, paid=paid)
 

@@ -193,12 +193,8 @@ class NormaliseStage:
 
 def _delivery(record: Record) -> tuple[str, int]:
     """Return the event id and the receipt (Unix seconds) that the gateway noted in the record's headers."""
-    event, received = b"", b""
-    for name, value in record.headers:
-        if value and name == "razorpay-event-id":
-            event = value
-        elif value and name == "received-at":
-            received = value
-    event_id = event.decode("ascii", "replace")
+    headers = {name: value for name, value in record.headers if value}
+    event_id = headers.get("razorpay-event-id", b"").decode("ascii", "replace")
+    received = headers.get("received-at", b"")
     received_ms = int(received) if received.isdigit() else record.timestamp
     return event_id or f"{record.topic}-{record.partition}-{record.offset}", received_ms // 1000
