@@ -9,8 +9,8 @@ from bench.jobs import JOBS
 from bench.load import LoadSpec
 
 LEAST_RATIO = 15.0
-ATTEMPTS = 4
-"""A machine that does something else at the same time may spoil one measurement, and hardly four: it is 18 to 20 on one that does
+ATTEMPTS = 3
+"""A machine that does something else at the same time may spoil one measurement, and hardly three: it is 18 to 20 on one that does
 nothing else, and 15 to 17 beside a process that takes a whole core."""
 
 
