@@ -141,17 +141,19 @@ class Faults:
                     return pid
 
     async def _restore_audit_log(self) -> None:
-        while True:
-            try:
-                connection = await asyncpg.connect(self._stack.postgres, timeout=5)
-            except (OSError, asyncpg.PostgresError, TimeoutError):
-                await asyncio.sleep(0.2)
-                continue
-            if await connection.fetchval("select to_regclass('audit_log_away') is not null"):
-                await connection.execute("alter table audit_log_away rename to audit_log")
-            await connection.close()
-            await migrate(self._stack.postgres)
-            return
+        """Bring the table back; the database itself may be away for a moment."""
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                try:
+                    connection = await asyncpg.connect(self._stack.postgres, timeout=5)
+                except (OSError, asyncpg.PostgresError, TimeoutError):
+                    await asyncio.sleep(0.2)
+                else:
+                    break
+        if await connection.fetchval("select to_regclass('audit_log_away') is not null"):
+            await connection.execute("alter table audit_log_away rename to audit_log")
+        await connection.close()
+        await migrate(self._stack.postgres)
 
 
 Fault = Callable[[], Awaitable[None]]
