@@ -13,8 +13,9 @@ from agents.team_events import Billing, BillingFact, Service, TeamEvent, is_plai
 from schemas.audit import TIER_CURRENT
 from schemas.envelope import USUAL_UUID, derived_id
 from schemas.kinds import Kind
+from schemas.reasons import Reason
 from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent
-from schemas.tiers import LABELS
+from schemas.tiers import LABELS, Tier
 
 AUDIT_SCHEMA = "schemas/audit-event/v1"
 TIER_SCHEMA = "schemas/tier-current/v1"
@@ -23,22 +24,19 @@ SOURCE = "tierstream/classify"
 Json = dict[str, Any]
 
 _EPOCH = date(1970, 1, 1)
-_HOURS = tuple(f"T{hour:02d}:" for hour in range(24))
-_MINUTES = tuple(f"{minute:02d}:" for minute in range(60))
-_SECONDS = tuple(f"{second:02d}Z" for second in range(60))
+_IN_HOUR = tuple(f"{minute:02d}:{second:02d}Z" for minute in range(60) for second in range(60))
 
 
 def rfc3339(seconds: float) -> str:
     """Return Unix seconds as RFC 3339 text in UTC, with whole seconds."""
-    day, rest = divmod(int(seconds), 86_400)
-    hour, rest = divmod(rest, 3_600)
-    minute, second = divmod(rest, 60)
-    return f"{_date(day)}{_HOURS[hour]}{_MINUTES[minute]}{_SECONDS[second]}"
+    hour, second = divmod(int(seconds), 3_600)
+    return _up_to_hour(hour) + _IN_HOUR[second]
 
 
-@lru_cache(maxsize=1_024)
-def _date(day: int) -> str:
-    return (_EPOCH + timedelta(days=day)).isoformat()
+@lru_cache(maxsize=4_096)
+def _up_to_hour(hour: int) -> str:
+    """Return ``2026-03-01T12:`` for hours since 1970."""
+    return f"{_EPOCH + timedelta(days=hour // 24)}T{hour % 24:02d}:"
 
 
 class _Envelope(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -57,13 +55,17 @@ class _Envelope(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     subject: str | None = None
 
 
-class _Owner(msgspec.Struct, frozen=True, gc=False):
+class _Claimant(msgspec.Struct, frozen=True, gc=False):
     email: str
     name: str | None
 
 
 class _Payer(msgspec.Struct, frozen=True, gc=False):
     email: str
+
+
+Owner = tuple[str | None, _Claimant | _Payer | None]
+"""Who a team belongs to: a user id, and whom mails go to."""
 
 
 class _Transition(msgspec.Struct, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
@@ -98,7 +100,7 @@ class _AuditData(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     resource_type: str | None = None
     resource_id: str | None = None
     user_id: str | None = None
-    contact: _Owner | _Payer | None = None
+    contact: _Claimant | _Payer | None = None
 
 
 class _CurrentData(msgspec.Struct, frozen=True, gc=False):
@@ -114,28 +116,36 @@ _write = msgspec.json.Encoder().encode
 
 
 def envelope(
-    *, id: str, source: str, type: str, team_id: str | None, time: str, causation: str, correlation: str, schema: str, data: object
+    id: str, source: str, type: str, team_id: str | None, time: str, causation: str, correlation: str, schema: str, data: object
 ) -> bytes:
     """Return one CloudEvents envelope as JSON bytes. ``data`` is a dict of JSON values, or a msgspec struct."""
     return _write(_Envelope("1.0", id, source, type, time, "application/json", schema, causation, correlation, data, team_id))
 
 
-def audit_event(event: TeamEvent, decision: Decision, kind: Kind) -> bytes:
-    """Return the audit event of a decision that has something to tell. The same event gives the same id and the same bytes."""
-    time = rfc3339(event.occurred_at)
+def audit_event(event: TeamEvent, decision: Decision, kind: Kind, owner: Owner) -> bytes:
+    """Return the audit event of a decision that has something to tell; ``owner`` is ``owner_of`` the row after it. The same event gives
+    the same id and the same bytes."""
     body = event.body
-    user_id, contact = _people(decision.row, body)
     if type(body) is Billing:
-        summary, facts = _of_billing(body.fact, decision, kind, time)
-        data = _AuditData("system", summary, facts, time, "subscription", None, user_id, contact)
-    else:
-        assert isinstance(body, Service)  # an import tells nothing
-        actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
-        resource_type, resource_id = _resource(body)
-        summary = _service_summary(body, decision, resource_type)
-        data = _AuditData(
-            actor, summary, _service_metadata(event, body, decision, time), time, resource_type, resource_id, user_id, contact
-        )
+        return told_by_fact(event, body.fact, kind, decision.reason, decision.before.tier, decision.after.tier, owner)
+    assert isinstance(body, Service)  # an import tells nothing
+    time = rfc3339(event.occurred_at)
+    actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
+    resource_type, resource_id = _resource(body)
+    summary = _service_summary(body, decision, resource_type)
+    data = _AuditData(actor, summary, _service_metadata(event, body, decision, time), time, resource_type, resource_id, *owner)
+    return _derived(event, kind, time, AUDIT_SCHEMA, data)
+
+
+def told_by_fact(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, owner: Owner) -> bytes:
+    """Return the audit event of ``fact``, the body of ``event``, which leads from one tier to another, or ends what it was for. Where
+    the owner has no address, it names the payer's."""
+    time = rfc3339(event.occurred_at)
+    summary, told = _of_billing(fact, kind, reason, was, now, time)
+    user_id, contact = owner
+    if contact is None and fact.email:
+        contact = _Payer(fact.email)
+    data = _AuditData("system", summary, told, time, "subscription", None, user_id, contact)
     return _derived(event, kind, time, AUDIT_SCHEMA, data)
 
 
@@ -149,24 +159,14 @@ def tier_current(event: TeamEvent, after: Standing) -> bytes:
 
 def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
     """Return the envelope of something that follows from ``event``."""
-    return envelope(
-        id=derived_id(STAGE, event.source, event.id, event.team_id, type),
-        source=SOURCE,
-        type=type,
-        team_id=event.team_id,
-        time=time,
-        causation=event.id,
-        correlation=event.correlation_id,
-        schema=schema,
-        data=data,
-    )
+    id = derived_id(STAGE, event.source, event.id, event.team_id, type)
+    return envelope(id, SOURCE, type, event.team_id, time, event.id, event.correlation_id, schema, data)
 
 
-def _of_billing(fact: BillingFact, decision: Decision, kind: Kind, time: str) -> tuple[str, _Transition]:
+def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, time: str) -> tuple[str, _Transition]:
     """Return the one line that a person reads in the audit log, and the metadata."""
-    was, now = decision.before.tier, decision.after.tier
     before, after = LABELS[was], LABELS[now]
-    reason, event_id, subscription, plan = decision.reason, fact.event_id, fact.subscription_id, fact.plan_id
+    event_id, subscription, plan = fact.event_id, fact.subscription_id, fact.plan_id
     by_tiers = _SUMMARIES.get(kind)
     if by_tiers is None:
         payment = (fact.amount, fact.currency, fact.payment_id)
@@ -205,19 +205,17 @@ def _resource(body: Service) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _people(row: Row, body: object) -> tuple[str | None, _Owner | _Payer | None]:
-    """The owner of the team, as user id and as contact: the claim's, else the import's, else the payer's address."""
+def owner_of(row: Row) -> Owner:
+    """Return the owner of the team: the claim's, else the import's."""
     claim, imported = row.claim, row.imported
     user_id = None
-    contact: _Owner | _Payer | None = None
+    contact: _Claimant | _Payer | None = None
     if claim is not None:
-        user_id, contact = _uuid(claim.user_id), _Owner(claim.email, claim.name)
+        user_id, contact = _uuid(claim.user_id), _Claimant(claim.email, claim.name)
     if imported is not None:
         user_id = user_id or _uuid(imported.user_id)
         if contact is None and imported.email:
             contact = _Payer(imported.email)
-    if contact is None and type(body) is Billing and body.fact.email:
-        contact = _Payer(body.fact.email)
     return user_id, contact
 
 

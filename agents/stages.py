@@ -3,13 +3,15 @@
 Reading, deciding and rendering stand in their own modules; nothing here produces, commits or waits.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
 from pydantic import ValidationError
 
 from agents import classify, normalise
-from agents.audit_events import AUDIT_SCHEMA, audit_event, envelope, rfc3339, tier_current
+from agents.audit_events import AUDIT_SCHEMA, Owner, audit_event, envelope, owner_of, rfc3339, tier_current
+from agents.fast_path import usual_facts
 from agents.normalise import Fact, Ignored, Normalised, Parked, Rules
 from agents.registers import EMPTY, Row, Standing, pack, standing, unpack
 from agents.team_events import TeamEvent, Unreadable, describe, read_team_event
@@ -20,7 +22,7 @@ from schemas.reasons import Reason
 from schemas.team_events import SubscriptionLink
 from streams.processing import Record
 from streams.settings import Settings
-from streams.steps import Effect
+from streams.steps import Effect, Run, TableStage
 from streams.topics import AUDIT_EVENTS, SUBSCRIPTION_LINKS, TEAM_EVENTS, TIER_CURRENT
 from streams.transport.transactions import Output
 
@@ -30,51 +32,62 @@ NORMALISE_SOURCE = "tierstream/normalise"
 
 
 class Team(msgspec.Struct, frozen=True, gc=False):
-    """A team's row as classify decides on it: its one key, its registers, and what they say of its tier."""
+    """A team's row as classify decides on it: its one key, its registers, and what they say of its tier and of its owner."""
 
     team_id: str
     row: Row
     standing: Standing
+    owner: Owner
 
 
-class ClassifyStage:
+class ClassifyStage(TableStage):
     """``team.events`` → ``audit.events``, ``tier.current``. The row of a team is its packed registers, the key its id."""
 
     name = classify.STAGE
 
     def __init__(self, settings: Settings) -> None:
         self._initial = settings.initial
-        self._nobody = standing(EMPTY, self._initial)
+        self._nobody = Team("", EMPTY, standing(EMPTY, self._initial), owner_of(EMPTY))
         self._audit_events = AUDIT_EVENTS.full_name(settings)
         self._tier_current = TIER_CURRENT.full_name(settings)
 
     def effect(self, record: Record, row: Team | None) -> Effect:
         """Decide on one event of one team."""
         try:
-            event = read_team_event(record.value, record.timestamp // 1000, None if row is None else row.team_id)
+            event = read_team_event(record.value, record.timestamp // 1000)
         except Unreadable as error:
             return Effect(error.reason, error=str(error))
         team_id = event.team_id
-        if row is None:
-            before, known = self._nobody, EMPTY
-        else:
-            before, known = row.standing, row.row
-        if row is None or team_id != row.team_id:
+        team = self._nobody if row is None else row
+        if team_id != team.team_id:
             key = team_id.encode()
             if record.key != key:
                 # Only the partition of its own key holds the team's row.
                 return Effect(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+        known, before = team.row, team.standing
         decision = classify.decide(known, event, self._initial, before)
-        kind, after = decision.kind, decision.after
-        outputs = () if kind is None else (Output(self._audit_events, record.key, audit_event(event, decision, kind), HEADERS),)
-        if decision.row is known:
+        kind, after, merged = decision.kind, decision.after, decision.row
+        same_owner = merged.claim is known.claim and merged.imported is known.imported
+        owner = team.owner if same_owner else owner_of(merged)
+        outputs = () if kind is None else (Output(self._audit_events, record.key, audit_event(event, decision, kind, owner), HEADERS),)
+        if merged is known:
             return Effect(decision.reason, outputs)
         current = None
         if row is None or before.tier != after.tier or before.subscription_id != after.subscription_id:
             current = partial(self._current, record.key, event, after)
-        return Effect(decision.reason, outputs, Team(team_id, decision.row, after), current)
+        return Effect(decision.reason, outputs, Team(team_id, merged, after, owner), current)
 
-    def _current(self, key: bytes, event: TeamEvent, after: Standing) -> Output:
+    def run(self, records: Sequence[Record], start: int, row: Team) -> Run | None:
+        """Decide on the usual facts from ``start`` on."""
+        usual = usual_facts(records, start, row.team_id, row.row, row.owner)
+        if usual is None:
+            return None
+        key = records[start].key
+        outputs = [Output(self._audit_events, key, told, HEADERS) for told in usual.audit_events]
+        current = None if usual.turn is None else partial(self._current, key, *usual.turn)
+        return Run(usual.records, usual.outcomes, outputs, Team(row.team_id, usual.row, usual.standing, row.owner), usual.grown, current)
+
+    def _current(self, key: bytes | None, event: TeamEvent, after: Standing) -> Output:
         return Output(self._tier_current, key, tier_current(event, after), HEADERS)
 
     def pack(self, row: Team) -> bytes:
@@ -84,10 +97,10 @@ class ClassifyStage:
     def unpack(self, key: bytes, packed: bytes) -> Team:
         """Return the team that ``pack`` made a row of."""
         row = unpack(packed)
-        return Team(key.decode(), row, standing(row, self._initial))
+        return Team(key.decode(), row, standing(row, self._initial), owner_of(row))
 
 
-class NormaliseStage:
+class NormaliseStage(TableStage):
     """``razorpay.webhooks``, ``subscription.links`` → ``team.events``. The row of a subscription is its team's id."""
 
     name = normalise.STAGE

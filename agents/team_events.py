@@ -61,7 +61,9 @@ class BillingFact(msgspec.Struct, frozen=True, gc=False):
     adopt: bool = False
 
 
-class _BillingEnvelope(msgspec.Struct, frozen=True, gc=False):
+class BillingEnvelope(msgspec.Struct, frozen=True, gc=False):
+    """The envelope of a subscription fact, as normalise writes it."""
+
     specversion: Literal["1.0"]
     id: str
     source: str
@@ -129,39 +131,41 @@ _DATA: dict[str | None, type[Data]] = {None: ImportedTier}
 _DATA.update({kind.value: model for kind, model in SERVICE_DATA.items()})
 _ENVELOPES: dict[Kind | None, type[BaseModel]] = {None: Envelope[ImportedTier]}
 _ENVELOPES.update({kind: cast("type[BaseModel]", Envelope.__class_getitem__(model)) for kind, model in SERVICE_DATA.items()})
-_TIERS: dict[str | None, Tier] = {tier.label: tier for tier in Tier}
+TIER_OF_LABEL: dict[str | None, Tier] = {tier.label: tier for tier in Tier}
 """Tiers by the one spelling that normalise writes; other spellings take the slow way."""
 
-_read_billing = msgspec.json.Decoder(_BillingEnvelope).decode
+_read_billing = msgspec.json.Decoder(BillingEnvelope).decode
 _read_head = msgspec.json.Decoder(_Head).decode
 _read_fact = msgspec.json.Decoder(BillingFact).decode
 
 
-def read_team_event(value: bytes | None, received_at: int, known_team: str | None = None) -> TeamEvent:
+def read_team_event(value: bytes | None, received_at: int) -> TeamEvent:
     """Return the event that ``value`` holds; ``received_at`` is the record's timestamp in Unix seconds.
 
-    ``known_team`` is a team id known to be in its one form; an event of just this team is spared the check.
     Raises Unreadable: malformed, unknown kind or team or tier, or a time too far ahead of ``received_at``.
     """
     if value is None:
         raise Unreadable(Reason.MALFORMED, "The record has no value; team.events takes CloudEvents envelopes only.")
-    try:
-        billing = _read_billing(value)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_any(value, received_at, known_team)
-    event, fact = billing.type, billing.data
-    if not 1 <= len(billing.id) <= 100 or not billing.source:
-        return _read_any(value, received_at, known_team)
-    tier = _TIERS.get(fact.tier)
+    billing = read_billing_envelope(value)
+    if billing is None:
+        return _read_any(value, received_at)
+    fact = billing.data
+    tier = TIER_OF_LABEL.get(fact.tier)
     if tier is None and fact.tier is not None:
-        return _read_any(value, received_at, known_team)
-    team_id = _team_of(billing.subject, known_team)
-    return _billing_event(billing, event, fact, tier, team_id, received_at)
+        return _read_any(value, received_at)
+    return _billing_event(billing, billing.type, fact, tier, _team_of(billing.subject), received_at)
 
 
-def _team_of(subject: str | None, known_team: str | None) -> str:
-    if subject is not None and subject == known_team:
-        return subject
+def read_billing_envelope(value: bytes) -> BillingEnvelope | None:
+    """Return the subscription fact that ``value`` holds, or None when it holds another event, or one that has to be looked at closer."""
+    try:
+        envelope = _read_billing(value)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return envelope if 1 <= len(envelope.id) <= 100 and envelope.source else None
+
+
+def _team_of(subject: str | None) -> str:
     team_id = canonical_team_id(subject)
     if team_id is None:
         raise Unreadable(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
@@ -169,7 +173,7 @@ def _team_of(subject: str | None, known_team: str | None) -> str:
 
 
 def _billing_event(
-    head: "_BillingEnvelope | _Head", event: SubscriptionEvent, fact: BillingFact, tier: Tier | None, team_id: str, received_at: int
+    head: "BillingEnvelope | _Head", event: SubscriptionEvent, fact: BillingFact, tier: Tier | None, team_id: str, received_at: int
 ) -> TeamEvent:
     seconds = fact.occurred_at
     _check_time(seconds, received_at)
@@ -179,7 +183,7 @@ def _billing_event(
     return TeamEvent(head.id, head.source, team_id, head.correlationid or head.id, seconds, version, Billing(event, fact, tier))
 
 
-def _read_any(value: bytes, received_at: int, known_team: str | None) -> TeamEvent:
+def _read_any(value: bytes, received_at: int) -> TeamEvent:
     """Read any envelope, slowly and with a sentence for what is wrong."""
     try:
         head = _read_head(value)
@@ -187,7 +191,7 @@ def _read_any(value: bytes, received_at: int, known_team: str | None) -> TeamEve
         raise Unreadable(Reason.MALFORMED, f"The value is no CloudEvents envelope: {error}.") from error
     if not 1 <= len(head.id) <= 100 or not head.source:
         raise Unreadable(Reason.MALFORMED, "The envelope needs an id of 1 to 100 characters and a source.")
-    team_id = _team_of(head.subject, known_team)
+    team_id = _team_of(head.subject)
     correlation_id = head.correlationid or head.id
 
     event = _BILLING.get(head.type)

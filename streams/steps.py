@@ -19,6 +19,10 @@ MAX_OUTPUT_BYTES = MAX_RECORD_BYTES - 65_536
 """Key, value and headers of the largest record a stage may produce; the rest is room for a dead letter's own headers and for
 the batch round the record."""
 
+SMALL_BYTES = 65_536
+"""A record of at most this, decided on beside a row of at most this, gives nothing that is too large, even where each character of
+the row is written as six. All others are measured."""
+
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
     """What a stage makes of one record: the outcome, what to produce, and what to keep under the record's key.
@@ -35,13 +39,36 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
 
 
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """What a stage makes of ``records`` records of one key: the same as their effects, one after the other.
+
+    ``outcomes`` counts them by reason; ``row`` is the one after the last of them; ``current`` renders what the last one that had one
+    would have rendered. ``grown`` is the size of those records that may have made the row larger.
+    """
+
+    records: int
+    outcomes: Mapping[Reason, int]
+    outputs: Sequence[Output]
+    row: Any
+    grown: int = 0
+    current: Callable[[], Output] | None = None
+
+
 class TableStage(Protocol):
-    """A stage that decides on records with a table beside it."""
+    """A stage that decides on records with a table beside it. To be inherited from."""
 
     name: str
 
     def effect(self, record: Record, row: Any) -> Effect:
         """Decide on one record; ``row`` is what the table holds under its key, or None. Pure: the same two give the same effect."""
+
+    def run(self, records: Sequence[Record], start: int, row: Any) -> Run | None:
+        """Decide on as many of ``records``, all of one key that has a row, from ``start`` on as a shorter way than ``effect`` leads
+        to the same; None when it does not lead past the first. Takes no record of more than ``SMALL_BYTES``. Pure.
+
+        A stage that inherits this has no shorter way.
+        """
+        return None
 
     def pack(self, row: Any) -> bytes:
         """Return ``row`` as table and changelog hold it."""

@@ -32,7 +32,7 @@ from streams.processing import Batch, Record
 from streams.settings import Settings
 from streams.steps import TableStage
 from streams.transport.slices import Slices
-from streams.transport.transactions import TransactionalWriter
+from streams.transport.transactions import Output, TransactionalWriter
 from streams.waiting import Waiting
 
 CALL_SECONDS = 10.0
@@ -84,7 +84,7 @@ class TransactionalWorker:
         writer.begin()
         end, outcomes = self._slices.fill(records, start, writer.produce)
         position = self.table.positions[batch.topic].advanced(records[end - 1].offset + 1, outcomes)
-        writer.produce(self._changelog, position_key(batch.topic), encode_position(position), partition=self.table.number)
+        writer.produce((Output(self._changelog, position_key(batch.topic), encode_position(position), partition=self.table.number),))
         await self._until_answered(writer.commit, CALL_SECONDS)
         self.table.positions[batch.topic] = position
         self._restorer.slices[self.table.number] += 1

@@ -5,8 +5,8 @@ The hot path: what is done once a record is done in ``Slices.fill`` and in the s
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -19,22 +19,22 @@ from streams.dead_letters import Origin, dead_letter_headers
 from streams.errors import StageFailed
 from streams.processing import Record
 from streams.settings import Settings
-from streams.steps import MAX_OUTPUT_BYTES, Effect, TableStage, bytes_of, fitting, rendered, rerouted
+from streams.steps import MAX_OUTPUT_BYTES, SMALL_BYTES, Effect, TableStage, bytes_of, fitting, rendered, rerouted
 from streams.topics import DEAD_LETTERS
 from streams.transport.transactions import NO_HEADERS, Output
 
 SLICE_SECONDS = 0.5
-"""Input of at most this much working time goes into one transaction, so that readers of the outputs wait no longer."""
+"""Input of about this much work goes into one transaction, so that readers of the outputs wait no longer. Work is what this thread
+computes, not the clock: two workers that share a core take as many records into a slice as one that has it to itself."""
 
-CLOCK_EVERY = 256
-"""Records between two looks at the clock."""
+FIRST_RECORDS = 1_024
+"""Records in a worker's first slice, before it knows how long one takes; each is at most ``MAX_GROWTH`` times the last."""
+
+MIN_RECORDS = 256
+MAX_GROWTH = 4
 
 MAX_FAILURES_IN_A_ROW = 100
 """So many records in a row on which the stage raised are no poison but a broken release: the worker stops."""
-
-SMALL_BYTES = 65_536
-"""A record of at most this, decided on beside a row of at most this, gives nothing that is too large, even where each character of
-the row is written as six. All others are measured."""
 
 MAX_HOT_ROWS = 50_000
 """Rows kept as they are read as well, some 1 kB each, over all partitions: those that were worked on last. All are kept packed."""
@@ -46,7 +46,7 @@ _REROUTED: Final = Reason.REROUTED  # an enum's member is looked up through a Py
 
 log = structlog.get_logger(__name__)
 
-Produce = Callable[..., None]
+Produce = Callable[[Iterable[Output]], None]
 """``TransactionalWriter.produce``."""
 
 
@@ -54,14 +54,38 @@ class _Hot:
     """A key as slices work on it. ``row`` is as the stage reads it, or None; the rest is of the present slice alone: bytes of the
     records that changed the row, and what renders the key's newest record of a compacted topic."""
 
-    __slots__ = ("changed_bytes", "current", "large", "row", "touched")
+    __slots__ = ("changed_bytes", "current", "large", "row")
 
     def __init__(self, row: Any, large: bool) -> None:
         self.row = row
         self.large = large
-        self.touched = False
         self.changed_bytes = 0
         self.current: Callable[[], Output] | None = None
+
+    def keep(self, row: Any, changed_bytes: int, current: Callable[[], Output] | None) -> None:
+        """Go on with ``row``, which records of ``changed_bytes`` made of the last one."""
+        self.row = row
+        self.changed_bytes += changed_bytes
+        self.large = self.large or self.changed_bytes > SMALL_BYTES
+        if current is not None:
+            self.current = current
+
+    def rest(self, packed: bytes) -> None:
+        """The slice ends, and the row is kept as ``packed``."""
+        self.large = self.large or len(packed) > SMALL_BYTES
+        self.changed_bytes = 0
+        self.current = None
+
+
+def slice_records(allowed: int, done: int, seconds: float) -> int:
+    """Return how many records the next slice may take, after one that was allowed ``allowed``, and worked ``done`` in ``seconds``.
+
+    A slice that was cut short by the end of its input says little of how long a full one takes: only that it may be too long.
+    """
+    fitting = int(done * SLICE_SECONDS / max(seconds, 1e-6))
+    if done < allowed and fitting > allowed:
+        return allowed
+    return max(MIN_RECORDS, min(fitting, allowed * MAX_GROWTH))
 
 
 class Slices:
@@ -76,6 +100,8 @@ class Slices:
         self._failures = 0
         self._hot: dict[bytes | None, _Hot] = {}
         self._max_hot = MAX_HOT_ROWS // settings.partitions
+        self._slice_records = FIRST_RECORDS
+        self._in_runs = True
 
     def forget(self) -> None:
         """Keep nothing of the table's former content: it is about to be restored."""
@@ -84,51 +110,75 @@ class Slices:
     def fill(self, records: Sequence[Record], start: int, produce: Produce) -> tuple[int, Counter[Reason]]:
         """Decide on records from ``start`` on, for as long as a slice may take, and produce what follows from them.
 
-        Outputs are produced in the order of their records; then the newest record of each key of a compacted topic; then each
-        changed row, once. Returns the index after the last record, and how many ended how.
+        Key by key, for a key's row and all that was made of it are then at hand; no reader sees less than the whole slice. A key's
+        outputs are produced in the order of its records, then its newest record of a compacted topic, then its row if it changed,
+        once. Returns the index after the last record, and how many ended how.
         Raises StageFailed when the stage raises on too many records in a row.
         """
-        hot, effect_of = self._hot, self._stage.effect
-        if len(hot) > self._max_hot:
-            hot.clear()
+        if len(self._hot) > self._max_hot:
+            self._hot.clear()
+        began = time.thread_time()
+        end = min(len(records), start + self._slice_records)
+        of_key: defaultdict[bytes | None, list[Record]] = defaultdict(list)
+        for record in islice(records, start, end):
+            of_key[record.key].append(record)
         outcomes: dict[Reason, int] = {}
-        touched: list[tuple[bytes, _Hot]] = []
-        until = time.monotonic() + SLICE_SECONDS
-        end = start
-        for record in islice(records, start, None):
-            end += 1
-            key = record.key
-            known = hot.get(key)
+        for key, group in of_key.items():
+            known = self._hot.get(key)
             if known is None:
                 known = self._heated(key)
-            row = known.row
-            try:
-                effect = effect_of(record, row) if row is not None else self._first_effect(record)
-            except Exception as error:  # noqa: BLE001  # it is counted, told, and the record kept as a dead letter
-                effect = self._failed(record, error)
-            reason = effect.reason
-            size = 0 if record.value is None else len(record.value)
-            if size > SMALL_BYTES or known.large or effect.error is not None or reason is _REROUTED:
-                effect = self._fitting(record, effect)
-                reason = effect.reason
-            for output in effect.outputs:
-                produce(output.topic, output.key, output.value, output.headers, output.partition)
-            if effect.row is not None and key is not None:
-                known.row = effect.row
-                known.changed_bytes += size
-                known.large = known.large or known.changed_bytes > SMALL_BYTES
-                if effect.current is not None:
-                    known.current = effect.current
-                if not known.touched:
-                    known.touched = True
-                    touched.append((key, known))
-            outcomes[reason] = outcomes.get(reason, 0) + 1
-            if self._failures and reason is not Reason.HANDLER_FAILED:
-                self._failures = 0
-            if not end % CLOCK_EVERY and time.monotonic() > until:
-                break
-        self._finish(touched, produce)
+            if self._decide(group, known, produce, outcomes) and key is not None:
+                produce(self._left(key, known))
+        self._slice_records = slice_records(self._slice_records, end - start, time.thread_time() - began)
         return end, Counter(outcomes)
+
+    def _decide(self, records: Sequence[Record], known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
+        """Decide on all ``records``, which are of one key, and produce what follows; say whether they changed its row."""
+        at, changed = 0, False
+        while at < len(records):
+            run = None
+            if self._in_runs and known.row is not None and not known.large:
+                try:
+                    run = self._stage.run(records, at, known.row)
+                except Exception:
+                    # One by one is right for every record, and counts one that the stage can not decide on.
+                    log.exception("the shorter way failed; records are decided on one by one from here", stage=self._stage.name)
+                    self._in_runs = False
+            if run is None:
+                changed |= self._decide_one(records[at], known, produce, outcomes)
+                at += 1
+                continue
+            at += run.records
+            changed = True
+            self._failures = 0
+            for reason, count in run.outcomes.items():
+                outcomes[reason] = outcomes.get(reason, 0) + count
+            if run.outputs:
+                produce(run.outputs)
+            known.keep(run.row, run.grown, run.current)
+        return changed
+
+    def _decide_one(self, record: Record, known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
+        """Decide on one record and produce what follows; say whether it changed the row."""
+        row = known.row
+        try:
+            effect = self._stage.effect(record, row) if row is not None else self._first_effect(record)
+        except Exception as error:  # noqa: BLE001  # it is counted, told, and the record kept as a dead letter
+            effect = self._failed(record, error)
+        reason = effect.reason
+        size = 0 if record.value is None else len(record.value)
+        if size > SMALL_BYTES or known.large or effect.error is not None or reason is _REROUTED:
+            effect = self._fitting(record, effect)
+            reason = effect.reason
+        if effect.outputs:
+            produce(effect.outputs)
+        outcomes[reason] = outcomes.get(reason, 0) + 1
+        if self._failures and reason is not Reason.HANDLER_FAILED:
+            self._failures = 0
+        if effect.row is None or record.key is None:
+            return False
+        known.keep(effect.row, size, effect.current)
+        return True
 
     def _heated(self, key: bytes | None) -> _Hot:
         """Read the row of a key that is not hot, and keep it so."""
@@ -140,21 +190,13 @@ class Slices:
         self._hot[key] = known
         return known
 
-    def _finish(self, touched: Sequence[tuple[bytes, _Hot]], produce: Produce) -> None:
-        """Produce what each changed key leaves: the newest record of its compacted topic, and its row."""
-        for _, known in touched:
-            if known.current is not None:
-                output = known.current()
-                produce(output.topic, output.key, output.value, output.headers, output.partition)
-                known.current = None
-        rows, pack = self._table.rows, self._stage.pack
-        changelog, number = self._changelog, self._table.number
-        for key, known in touched:
-            packed = rows[key] = pack(known.row)
-            known.large = known.large or len(packed) > SMALL_BYTES
-            known.touched = False
-            known.changed_bytes = 0
-            produce(changelog, key, packed, NO_HEADERS, number)
+    def _left(self, key: bytes, known: _Hot) -> Sequence[Output]:
+        """Return what a key leaves that changed: the newest record of its compacted topic, if there is one, and its row."""
+        packed = self._table.rows[key] = self._stage.pack(known.row)
+        row = Output(self._changelog, key, packed, NO_HEADERS, self._table.number)
+        outputs = (row,) if known.current is None else (known.current(), row)
+        known.rest(packed)
+        return outputs
 
     def _first_effect(self, record: Record) -> Effect:
         """Decide on a record whose key has no row. One that has is at home; this one need not be."""

@@ -6,7 +6,7 @@ and the worker has to start again from the log.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -78,19 +78,20 @@ class TransactionalWriter:
         except KafkaException as error:
             raise _translated(error, f"begin a transaction of {self.transactional_id}") from error
 
-    def produce(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = NO_HEADERS, partition: int = ANY_PARTITION
-    ) -> None:
-        """Add one record to the open transaction; it counts only once ``commit`` returns."""
-        while True:
-            try:
-                # By position, which is measurably quicker: topic, value, key, partition, two callbacks, timestamp (now), headers.
-                self._producer.produce(topic, value, key, partition, None, None, 0, headers if type(headers) is list else list(headers))
-                return
-            except BufferError:
-                self._producer.poll(0.05)  # librdkafka's queue is full: let it drain
-            except KafkaException as error:
-                raise _translated(error, f"produce to {topic}") from error
+    def produce(self, outputs: Iterable[Output]) -> None:
+        """Add records to the open transaction; they count only once ``commit`` returns."""
+        produce = self._producer.produce
+        for output in outputs:
+            headers = output.headers if type(output.headers) is list else list(output.headers)
+            while True:
+                try:
+                    # By position, which is measurably quicker: topic, value, key, partition, two callbacks, timestamp (now), headers.
+                    produce(output.topic, output.value, output.key, output.partition, None, None, 0, headers)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)  # librdkafka's queue is full: let it drain
+                except KafkaException as error:
+                    raise _translated(error, f"produce to {output.topic}") from error
 
     def commit(self, timeout_seconds: float) -> None:
         """Commit. Afterwards all of the transaction is in the log; when this raises, none of it may be counted on.

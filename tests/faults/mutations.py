@@ -3,8 +3,7 @@
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from streams.app import HandlerWorker
@@ -16,7 +15,7 @@ from streams.stores.audit_log import AuditRow, PostgresAuditLog, RowResult
 from streams.stores.ledger import Classification, Entry, LedgerRow, PostgresLedger
 from streams.transport.faust_transport import BatchConsumerThread
 from streams.transport.producer import AcknowledgedProducer
-from streams.transport.transactions import TransactionalWriter
+from streams.transport.transactions import Output, TransactionalWriter
 from tests.faults.crash_points import tap
 
 TOO_LATE_SECONDS = 30.0
@@ -38,21 +37,17 @@ def _is_position(key: bytes | None) -> bool:
 
 def _commit_apart(goes_first: Callable[[bytes | None], bool]) -> None:
     begin, produce, commit = TransactionalWriter.begin, TransactionalWriter.produce, TransactionalWriter.commit
-    held: defaultdict[str, list[tuple[bytes | None, Callable[[], None]]]] = defaultdict(list)
+    held: defaultdict[str, list[Output]] = defaultdict(list)
 
-    def hold(writer: TransactionalWriter, topic: str, key: bytes | None, *rest: Any, **options: Any) -> None:
-        held[writer.transactional_id].append((key, partial(produce, writer, topic, key, *rest, **options)))
+    def hold(writer: TransactionalWriter, outputs: Iterable[Output]) -> None:
+        held[writer.transactional_id] += outputs
 
     def commit_twice(writer: TransactionalWriter, timeout_seconds: float) -> None:
-        records = held.pop(writer.transactional_id)
-        for key, produced in records:
-            if goes_first(key):
-                produced()
+        outputs = held.pop(writer.transactional_id)
+        produce(writer, [output for output in outputs if goes_first(output.key)])
         commit(writer, timeout_seconds)
         begin(writer)
-        for key, produced in records:
-            if not goes_first(key):
-                produced()
+        produce(writer, [output for output in outputs if not goes_first(output.key)])
         commit(writer, timeout_seconds)
 
     _replace(TransactionalWriter, produce, hold)

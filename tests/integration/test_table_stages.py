@@ -16,7 +16,7 @@ from streams import topics
 from streams.errors import StageFailed
 from streams.processing import Record
 from streams.settings import Settings, load_settings
-from streams.steps import MAX_OUTPUT_BYTES, Effect
+from streams.steps import MAX_OUTPUT_BYTES, Effect, TableStage
 from streams.transport.partitioner import partition_of
 from streams.transport.slices import MAX_FAILURES_IN_A_ROW
 from tests.accounting import outcomes, positions
@@ -51,7 +51,7 @@ def abroad(key: bytes) -> int:
     return (home(key) + 1) % PARTITIONS
 
 
-class FailsOn:
+class FailsOn(TableStage):
     """Classify, with a release in it that can not cope with some records."""
 
     name = "classify"
@@ -60,12 +60,16 @@ class FailsOn:
         self._classify = ClassifyStage(settings)
         self._mark = mark
 
-        self.pack, self.unpack = self._classify.pack, self._classify.unpack
-
     def effect(self, record: Record, row: Any) -> Effect:
         if self._mark in (record.value or b""):
             raise ZeroDivisionError("owner@example.com")
         return self._classify.effect(record, row)
+
+    def pack(self, row: Any) -> bytes:
+        return self._classify.pack(row)
+
+    def unpack(self, key: bytes, packed: bytes) -> Any:
+        return self._classify.unpack(key, packed)
 
 
 def fresh(bootstrap_servers: str) -> Settings:

@@ -13,7 +13,7 @@ from streams import topics
 from streams.embedded.kafka import EmbeddedKafka
 from streams.errors import Fenced, KafkaUnavailable, StageFailed
 from streams.settings import Settings, load_settings
-from streams.transport.transactions import TRANSACTION_TIMEOUT_MS, TransactionalWriter
+from streams.transport.transactions import TRANSACTION_TIMEOUT_MS, Output, TransactionalWriter
 from tests.topic_io import read_all
 
 TIER = "tier.current"
@@ -58,7 +58,7 @@ async def test_a_transaction_that_kafka_gave_up_while_it_was_away_ends_the_wait_
 
 def write(writer: TransactionalWriter, value: bytes) -> None:
     writer.begin()
-    writer.produce(TIER, b"team", value, partition=0)
+    writer.produce([Output(TIER, b"team", value, partition=0)])
 
 
 def commit_until_answered(writer: TransactionalWriter) -> None:

@@ -47,6 +47,17 @@ def test_merging_is_idempotent_whatever_came_between(events: list[Event], data: 
 
 
 @often
+@given(logs())
+def test_row_what_the_fast_path_relies_on(log: list[Event]) -> None:
+    row = row_after(log)
+
+    assert not row.live.keys() & row.ended.keys()
+    for subscription in row.live.values():
+        if subscription.status == ACTIVE:
+            assert subscription.status_version == max(subscription.status_version or (), *subscription.first_seen.values())
+
+
+@often
 @given(facts(max_size=10), facts(max_size=1), facts(max_size=1))
 def test_merging_two_facts_into_any_row_commutes(events: list[Event], one: list[Event], other: list[Event]) -> None:
     row = row_after(events)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agents.audit_events import audit_event, tier_current
+from agents.audit_events import audit_event, owner_of, tier_current
 from agents.classify import decide
 from agents.registers import EMPTY, pack, unpack
 from agents.team_events import Billing, TeamEvent, Unreadable, read_team_event
@@ -120,7 +120,7 @@ def test_whatever_is_read_can_be_decided_kept_and_told(event: Event) -> None:
         assert unpack(pack(decision.row)) == decision.row
         assert orjson.loads(tier_current(read, decision.after))["data"]["team_id"] == TEAM
         if decision.kind is not None:
-            assert orjson.loads(audit_event(read, decision, decision.kind))["type"] == decision.kind
+            assert orjson.loads(audit_event(read, decision, decision.kind, owner_of(decision.row)))["type"] == decision.kind
 
 
 FIELDS = {name: SCALARS | st.just(default) for name, default in EVENTS[0]["data"].items()} | {

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from agents.audit_events import audit_event, rfc3339, tier_current
+from agents.audit_events import audit_event, owner_of, rfc3339, tier_current
 from agents.classify import Decision
 from agents.team_events import TeamEvent
 from schemas.audit import AuditData, TierCurrent
@@ -36,7 +36,7 @@ def written(*events: Event) -> bytes:
     """Return the bytes of the audit event of the last of ``events``."""
     event, decision = decided(*events)
     assert decision.kind is not None
-    return audit_event(event, decision, decision.kind)
+    return audit_event(event, decision, decision.kind, owner_of(decision.row))
 
 
 def decided(*events: Event) -> tuple[TeamEvent, Decision]:

@@ -8,7 +8,7 @@ from schemas.reasons import Reason
 from streams.changelog import Position, encode_position, position_key
 from streams.processing import Record
 from streams.replay import Replayed, recorded_outcomes, replay
-from streams.steps import MAX_OUTPUT_BYTES, Effect
+from streams.steps import MAX_OUTPUT_BYTES, Effect, TableStage
 from streams.transport.partitioner import partition_of
 from streams.transport.transactions import Output
 from tests.pretended_stack import record
@@ -16,7 +16,7 @@ from tests.pretended_stack import record
 PARTITIONS = 4
 
 
-class Appending:
+class Appending(TableStage):
     """A stage whose row of a key is everything that was said of it; it fails on ``b"poison"`` and swells on ``b"large"``."""
 
     name = "appending"

@@ -2,10 +2,12 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import orjson
 import pytest
+import structlog
 
 from agents.normalise import Rules
 from agents.registers import unpack
@@ -16,9 +18,9 @@ from streams.changelog import TablePartition
 from streams.processing import Record
 from streams.replay import replay
 from streams.settings import Settings
-from streams.steps import MAX_OUTPUT_BYTES, TableStage
-from streams.transport.slices import SMALL_BYTES, Slices
-from streams.transport.transactions import Headers
+from streams.steps import MAX_OUTPUT_BYTES, SMALL_BYTES, Effect, Run, TableStage
+from streams.transport.slices import MAX_GROWTH, MIN_RECORDS, SLICE_SECONDS, Slices, slice_records
+from streams.transport.transactions import Output
 from tests import factories
 from tests.factories import Event, billing, claim, override, service
 from tests.webhooks import EVENT_ID, SUBSCRIPTION, TEAM, body, record
@@ -34,8 +36,8 @@ class Log:
     def __init__(self) -> None:
         self.produced: list[Produced] = []
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, _headers: Headers = (), _partition: int = -1) -> None:
-        self.produced.append((topic, key, value))
+    def produce(self, outputs: Iterable[Output]) -> None:
+        self.produced += [(output.topic, output.key, output.value) for output in outputs]
 
     def of(self, topic: str) -> list[Produced]:
         return [produced for produced in self.produced if produced[0] == topic]
@@ -56,6 +58,14 @@ def filled(
 def team_event(event: Event, offset: int = 0) -> Record:
     key = str(event["subject"]).encode()
     return record(orjson.dumps(event), key, topic="x.team.events", timestamp=factories.RECEIVED_AT * 1000, offset=offset)
+
+
+def by_key(produced: Iterable[Produced]) -> dict[bytes | None, list[bytes | None]]:
+    """The values of each key, in order: across keys a slice promises none."""
+    values: dict[bytes | None, list[bytes | None]] = defaultdict(list)
+    for _, key, value in produced:
+        values[key].append(value)
+    return values
 
 
 def mixed(seed: int, count: int) -> Iterator[Event]:
@@ -89,7 +99,7 @@ def test_slice_leaves_what_the_records_one_by_one_leave_but_for_current_tiers_th
 
     log, table, outcomes = filled(stage, records)
 
-    assert log.of("x.audit.events") == [produced for produced in expected if produced[0] == "x.audit.events"]
+    assert by_key(log.of("x.audit.events")) == by_key([produced for produced in expected if produced[0] == "x.audit.events"])
     assert table.rows == rows[0]
     newest = {key: value for topic, key, value in expected if topic == "x.tier.current"}
     assert {key: value for _, key, value in log.of("x.tier.current")} == newest
@@ -149,3 +159,57 @@ def test_slice_a_row_that_grows_too_large_within_it_parks_the_record_that_it_can
     assert len(table.rows[TEAM.encode()]) <= MAX_OUTPUT_BYTES
     assert len(unpack(table.rows[TEAM.encode()]).live) == len(growing) - outcomes[Reason.TOO_LARGE]
     assert len(log.of("x.dead.letters")) == outcomes[Reason.TOO_LARGE]
+
+
+class ShortWayFails(ClassifyStage):
+    """Classify, with a release in it whose shorter way fails."""
+
+    def run(self, records: Sequence[Record], start: int, row: Any) -> Run | None:
+        raise ZeroDivisionError("owner@example.com")
+
+
+def test_slice_decides_one_by_one_where_the_shorter_way_fails() -> None:
+    records = [team_event(event, offset) for offset, event in enumerate(mixed(1, 100))]
+
+    with structlog.testing.capture_logs() as logs:
+        log, table, outcomes = filled(ShortWayFails(SETTINGS), records)
+
+    expected, expected_table, expected_outcomes = filled(ClassifyStage(SETTINGS), records)
+    assert (log.produced, table.rows, outcomes) == (expected.produced, expected_table.rows, expected_outcomes)
+    assert len(logs) == 1, "once, and not for each record"
+
+
+def test_slice_takes_all_of_a_hot_keys_usual_records_the_short_way() -> None:
+    """Many small records of one key make its row no larger, and so need no measuring."""
+    stage = Counted(SETTINGS)
+    records = [team_event(billing("charged", at=at, paid_count=at), offset=at) for at in range(400)]
+
+    filled(stage, records)
+
+    assert stage.one_by_one == 1
+
+
+class Counted(ClassifyStage):
+    """Classify, counting the records that it decides on one by one."""
+
+    one_by_one = 0
+
+    def effect(self, record: Record, row: Any) -> Effect:
+        self.one_by_one += 1
+        return super().effect(record, row)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "done", "seconds", "next_allowed"),
+    [
+        (1_000, 1_000, 0.01, 1_000 * MAX_GROWTH),
+        (20_000, 20_000, SLICE_SECONDS, 20_000),
+        (20_000, 20_000, 2 * SLICE_SECONDS, 10_000),
+        (20_000, 10, 0.0, 20_000),
+        (20_000, 10_000, 2 * SLICE_SECONDS, 5_000),
+        (300, 300, 60.0, MIN_RECORDS),
+    ],
+    ids=["grows by steps", "fits", "was too long", "input ended early", "input ended early, and it was too long", "never too few"],
+)
+def test_slice_records_follow_how_long_the_last_slice_took(allowed: int, done: int, seconds: float, next_allowed: int) -> None:
+    assert slice_records(allowed, done, seconds) == next_allowed
