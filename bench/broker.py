@@ -3,9 +3,10 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,14 +93,24 @@ class BenchKafka:
         tally.save(stamp)
         return Input(topic, spec, tally)
 
-    def write(self, topic: str, records: Iterable[Record], on_progress: Progress, *, at_once: bool = False) -> int:
-        """Produce ``records`` in their order, and return their number once all are acknowledged. ``at_once``: readers of committed
-        records see none of them before."""
-        config = {**producer_config(self.settings), "linger.ms": 50, "queue.buffering.max.messages": 500_000, "log_level": 0}
-        producer = Producer(config | ({"transactional.id": "bench-load"} if at_once else {}))
-        if at_once:
-            producer.init_transactions(60)
-            producer.begin_transaction()
+    def write(self, topic: str, records: Iterable[Record], on_progress: Progress) -> int:
+        """Produce ``records`` in their order, and return their number once all are acknowledged."""
+        return self._produce(self._producer({}), topic, records, on_progress)
+
+    def write_unseen(self, topic: str, records: Iterable[Record]) -> Callable[[], object]:
+        """Produce ``records`` in a transaction, and return what commits it: readers of committed records see none of them before."""
+        producer = self._producer({"transactional.id": "bench-load", "transaction.timeout.ms": 300_000})
+        producer.init_transactions(60)
+        producer.begin_transaction()
+        self._produce(producer, topic, records, lambda _: None)
+        return partial(producer.commit_transaction, 60)
+
+    def _producer(self, also: Mapping[str, str | int]) -> Producer:
+        return Producer(
+            {**producer_config(self.settings), "linger.ms": 50, "queue.buffering.max.messages": 500_000, "log_level": 0, **also}
+        )
+
+    def _produce(self, producer: Producer, topic: str, records: Iterable[Record], on_progress: Progress) -> int:
         number = 0
         for number, record in enumerate(records, start=1):
             while True:
@@ -113,8 +124,6 @@ class BenchKafka:
                 on_progress(number)
         if producer.flush(120):
             raise TimeoutError("the broker did not take the records in time")
-        if at_once:
-            producer.commit_transaction(60)
         on_progress(number)
         return number
 

@@ -100,11 +100,12 @@ def measure(
     broker_pid: int,
     directory: Path,
     on_share: Callable[[float], object],
-    feed: Callable[[], object] | None = None,
+    feed: Callable[[], Callable[[], object]] | None = None,
 ) -> Measured:
     """Run the programs until ``gauge`` is at its goal, then stop them. Raises JobFailed, with the end of what they said.
 
-    ``feed`` waits until they are ready and then brings the input: what is measured begins as it is called.
+    ``feed`` waits until they are ready, brings the input where they do not see it yet, and returns what shows it to them: what is
+    measured begins as that is called.
     """
     fetch = FirstFetch(broker_pid)
     logs = [directory / f"{name}-{number}.log" for number in range(len(programs))]
@@ -126,7 +127,7 @@ def _watch(
     gauge: Gauge,
     fetch: FirstFetch,
     on_share: Callable[[float], object],
-    feed: Callable[[], object] | None,
+    feed: Callable[[], Callable[[], object]] | None,
 ) -> Measured:
     def alive() -> None:
         for each in running:
@@ -138,10 +139,11 @@ def _watch(
         return fetch.happened()
 
     observed = [psutil.Process(each.pid) for each in running]
-    began = time.monotonic() if feed is not None else wait_until(fetched, 0.001, START_SECONDS, f"{name} fetches its first record")
+    show = feed() if feed is not None else None
+    began = time.monotonic() if show is not None else wait_until(fetched, 0.001, START_SECONDS, f"{name} fetches its first record")
     cpu_before = cpu = _cpu_seconds(observed)
-    if feed is not None:
-        feed()
+    if show is not None:
+        show()
     peak, done, moved = 0.0, 0, began
     while done < gauge.goal:
         time.sleep(LOOK_SECONDS)

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,9 @@ def _two_workers(broker: BenchKafka, given: Input, directory: Path, console: Con
         programs = [Program(worker_command("classify"), worker_environment(broker, port)) for port in ports]
         gauge = positions(broker, "classify", INPUT, given.spec.events, ports)
 
-        def feed(ports: list[int] = ports) -> None:
+        def feed(ports: list[int] = ports) -> Callable[[], object]:
             wait_until(lambda: _shared(ports, broker.settings.partitions), 0.1, 60, "every worker has partitions")
-            broker.write(INPUT, records, lambda _: None, at_once=True)
+            return broker.write_unseen(INPUT, records)
 
         with bar(console, f"classify, {workers} worker(s)", 100) as on_percent:
             measured = measure("classify", programs, gauge, broker.pid, directory, lambda share: on_percent(int(100 * share)), feed)
