@@ -16,7 +16,7 @@ HEADERS: list[tuple[str, bytes]] = [("content-type", CONTENT_TYPE)]
 """Kafka headers of every enveloped record."""
 
 _NAMESPACE = uuid.UUID("7f1f2c38-6b4e-5d0e-9d53-7d8f0f0e5b1a")
-_NAMESPACE_BYTES = _NAMESPACE.bytes
+_IN_NAMESPACE = hashlib.sha1(_NAMESPACE.bytes, usedforsecurity=False)
 _TEAM_ID = re.compile(r"(?:urn:uuid:)?\{?(?:[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{32})\}?")
 USUAL_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
 """Matches a UUID in the one form in which we write it."""
@@ -53,7 +53,9 @@ def derived_id(stage: str, source: str, input_id: str, team_id: str | None, kind
     """
     name = f"{stage}\x1f{source}\x1f{input_id}\x1f{team_id or ''}\x1f{kind}"
     # uuid.uuid5 by hand: this is done for each event, and the UUID object in between costs twice as much as the hash.
-    text = hashlib.sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).hexdigest()
+    digest = _IN_NAMESPACE.copy()
+    digest.update(name.encode())
+    text = digest.hexdigest()
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 

@@ -94,7 +94,7 @@ class Flow(Protocol):
 class _Lane:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("_last_bytes", "_waits", "batches", "full", "held", "idle", "may_begin_at", "task", "under_way")
+    __slots__ = ("_waits", "batches", "full", "held", "idle", "may_begin_at", "task", "under_way")
 
     def __init__(self) -> None:
         self.under_way: Batch | None = None
@@ -104,20 +104,16 @@ class _Lane:
         self.held: set[str] = set()
         self.full = asyncio.Event()
         self._waits = asyncio.Event()
-        self._last_bytes = 0
         self.may_begin_at = 0.0
         self.task: asyncio.Task[None] | None = None
 
     def put(self, batch: Batch, batch_records: int) -> None:
         """Queue a batch, or make it part of the last one that waits."""
         last = self.batches[-1] if self.batches else None
-        small = last is not None and len(last.records) < batch_records and self._last_bytes < BATCH_BYTES
-        if last is not None and small and batch.continues(last):
+        if last is not None and len(last.records) < batch_records and last.value_bytes < BATCH_BYTES and batch.continues(last):
             self.batches[-1] = last.joined(batch)
-            self._last_bytes += batch.value_bytes
         else:
             self.batches.append(batch)
-            self._last_bytes = batch.value_bytes
             self._waits.set()
 
     async def get(self) -> Batch:
