@@ -27,6 +27,9 @@ SLICE_SECONDS = 0.5
 """Input of about this much work goes into one transaction, so that readers of the outputs wait no longer. Work is what this thread
 computes, not the clock: two workers that share a core take as many records into a slice as one that has it to itself."""
 
+MAX_STRETCH = 4
+"""By the clock a slice may take so many times as long, where others use the machine as well: far less than a transaction may."""
+
 FIRST_RECORDS = 1_024
 """Records in a worker's first slice, before it knows how long one takes; each is at most ``MAX_GROWTH`` times the last."""
 
@@ -117,7 +120,7 @@ class Slices:
         """
         if len(self._hot) > self._max_hot:
             self._hot.clear()
-        began = time.thread_time()
+        began, worked = time.monotonic(), time.thread_time()
         end = min(len(records), start + self._slice_records)
         of_key: defaultdict[bytes | None, list[Record]] = defaultdict(list)
         for record in islice(records, start, end):
@@ -129,7 +132,8 @@ class Slices:
                 known = self._heated(key)
             if self._decide(group, known, produce, outcomes) and key is not None:
                 produce(self._left(key, known))
-        self._slice_records = slice_records(self._slice_records, end - start, time.thread_time() - began)
+        seconds = max(time.thread_time() - worked, (time.monotonic() - began) / MAX_STRETCH)
+        self._slice_records = slice_records(self._slice_records, end - start, seconds)
         return end, Counter(outcomes)
 
     def _decide(self, records: Sequence[Record], known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
