@@ -44,6 +44,7 @@ class ClassifyStage(TableStage):
     """``team.events`` → ``audit.events``, ``tier.current``. The row of a team is its packed registers, the key its id."""
 
     name = classify.STAGE
+    by_key = True
 
     def __init__(self, settings: Settings) -> None:
         self._initial = settings.initial

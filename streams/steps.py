@@ -58,6 +58,8 @@ class TableStage(Protocol):
     """A stage that decides on records with a table beside it. To be inherited from."""
 
     name: str
+    by_key: bool = False
+    """Whether a slice is to be decided on key by key: for a stage with large rows, or with a shorter way through several records."""
 
     def effect(self, record: Record, row: Any) -> Effect:
         """Decide on one record; ``row`` is what the table holds under its key, or None. Pure: the same two give the same effect."""

@@ -113,28 +113,42 @@ class Slices:
     def fill(self, records: Sequence[Record], start: int, produce: Produce) -> tuple[int, Counter[Reason]]:
         """Decide on records from ``start`` on, for as long as a slice may take, and produce what follows from them.
 
-        Key by key, for a key's row and all that was made of it are then at hand; no reader sees less than the whole slice. A key's
-        outputs are produced in the order of its records, then its newest record of a compacted topic, then its row if it changed,
-        once. Returns the index after the last record, and how many ended how.
+        A stage that asks for it gets them key by key: a key's row and all that was made of it are then at hand, and no reader sees less
+        than the whole slice. A key's outputs are produced in the order of its records, then its newest record of a compacted topic,
+        then its row, if that changed. Returns the index after the last record, and how many ended how.
         Raises StageFailed when the stage raises on too many records in a row.
         """
         if len(self._hot) > self._max_hot:
             self._hot.clear()
         began, worked = time.monotonic(), time.thread_time()
         end = min(len(records), start + self._slice_records)
-        of_key: defaultdict[bytes | None, list[Record]] = defaultdict(list)
-        for record in islice(records, start, end):
-            of_key[record.key].append(record)
         outcomes: dict[Reason, int] = {}
-        for key, group in of_key.items():
-            known = self._hot.get(key)
-            if known is None:
-                known = self._heated(key)
-            if self._decide(group, known, produce, outcomes) and key is not None:
-                produce(self._left(key, known))
+        part = islice(records, start, end)
+        if self._stage.by_key:
+            self._fill_by_key(part, produce, outcomes)
+        else:
+            self._fill_in_order(part, produce, outcomes)
         seconds = max(time.thread_time() - worked, (time.monotonic() - began) / MAX_STRETCH)
         self._slice_records = slice_records(self._slice_records, end - start, seconds)
         return end, Counter(outcomes)
+
+    def _fill_by_key(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> None:
+        groups: defaultdict[bytes | None, list[Record]] = defaultdict(list)
+        for record in records:
+            groups[record.key].append(record)
+        hot = self._hot
+        for key, group in groups.items():
+            known = hot.get(key) or self._heated(key)
+            if self._decide(group, known, produce, outcomes) and key is not None:
+                produce(self._left(key, known))
+
+    def _fill_in_order(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> None:
+        hot = self._hot
+        for record in records:
+            key = record.key
+            known = hot.get(key) or self._heated(key)
+            if self._decide_one(record, known, produce, outcomes) and key is not None:
+                produce(self._left(key, known))
 
     def _decide(self, records: Sequence[Record], known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
         """Decide on all ``records``, which are of one key, and produce what follows; say whether they changed its row."""
