@@ -33,7 +33,7 @@ PACE = 4.0
 """A partition's next batch begins no sooner after the last one began than so many times what that took, up to ``PACE_SECONDS``. So a
 slow machine, or a busy one, makes larger batches by itself; a lone event waits for nothing, nor does one behind a long batch."""
 
-PACE_SECONDS = 0.05
+PACE_SECONDS = 0.1
 
 FINISH_SECONDS = 3.0
 """How long a batch under way may take to its end when its partition is given up. Less than a stop's grace: a batch of mails, or
