@@ -78,6 +78,8 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         plan = fact.plan_id or ""
         if plan != plan_id:
             if plan not in first_seen:  # those in it are no newer than ``newest``, for it is active
+                if grown > SMALL_BYTES:
+                    break  # the row may have become large, which is for the slice to look at
                 first_seen = {**first_seen, plan: version}
                 grown += len(value)
             plan_id = plan

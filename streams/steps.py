@@ -43,7 +43,8 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     """What a stage makes of ``records`` records of one key: the same as their effects, one after the other.
 
     ``outcomes`` counts them by reason; ``row`` is the one after the last of them; ``current`` renders what the last one that had one
-    would have rendered. ``grown`` is the size of those records that may have made the row larger.
+    would have rendered. ``grown`` is the size of those records that may have made the row larger; a run ends once that is more than
+    ``SMALL_BYTES``, for only between two runs does anybody look at how large the row is.
     """
 
     records: int

@@ -161,6 +161,17 @@ def test_slice_a_row_that_grows_too_large_within_it_parks_the_record_that_it_can
     assert len(log.of("x.dead.letters")) == outcomes[Reason.TOO_LARGE]
 
 
+def test_slice_a_row_that_grows_too_large_by_usual_facts_parks_the_record_that_it_can_not_hold() -> None:
+    long_plans = [f"plan_{number}_{'y' * (SMALL_BYTES // 2)}" for number in range(150)]
+    growing = [team_event(billing("charged", at=at, plan=plan, tier="pro")) for at, plan in enumerate(long_plans)]
+
+    log, table, outcomes = filled(ClassifyStage(SETTINGS), growing)
+
+    assert outcomes[Reason.TOO_LARGE] > 0
+    assert len(table.rows[TEAM.encode()]) <= MAX_OUTPUT_BYTES
+    assert len(log.of("x.dead.letters")) == outcomes[Reason.TOO_LARGE]
+
+
 class ShortWayFails(ClassifyStage):
     """Classify, with a release in it whose shorter way fails."""
 
