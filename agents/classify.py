@@ -110,7 +110,7 @@ def _tell_start(
     if fact.adopt and end is None and not _was_seen(known):
         return Reason.ADOPTED, None
     if after.tier != before.tier:
-        return _by_sign(before, after)
+        return by_sign(before.tier, after.tier)
     if known is not None and version in (known.status_version, known.plan_version):
         return Reason.DUPLICATE, None
     if end is not None or (known is not None and known.status_version is not None and version < known.status_version):
@@ -130,7 +130,7 @@ def _tell_end(row: Row, merged: Row, version: Version, fact: BillingFact, before
         if _is_stale(row, merged, version, fact):
             return Reason.STALE, None
     if has_active(merged):
-        return _by_sign(before, after) if after.tier != before.tier else (Reason.SUPERSEDED, None)
+        return by_sign(before.tier, after.tier) if after.tier != before.tier else (Reason.SUPERSEDED, None)
     if over and after.tier == before.tier:
         return Reason.ALREADY_ENDED, None  # told when it was halted, or ended the first time
     return Reason.CANCELED, Kind.CANCELED
@@ -161,8 +161,9 @@ def _why_coming_end(row: Row, version: Version, fact: BillingFact) -> Reason:
     return Reason.ENDS_LATER
 
 
-def _by_sign(before: Standing, after: Standing) -> tuple[Reason, Kind]:
-    return _UPGRADED if after.tier > before.tier else _DOWNGRADED
+def by_sign(before: Tier, after: Tier) -> tuple[Reason, Kind]:
+    """Return what a change from one tier to another is called."""
+    return _UPGRADED if after > before else _DOWNGRADED
 
 
 def _decide_service(row: Row, version: Version, body: Service, initial: Tier, before: Standing) -> Decision:

@@ -7,15 +7,14 @@ for everything**; ``tests/property/test_fast_path.py`` holds the two to the same
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 import msgspec
 
 from agents.audit_events import Owner, told_by_fact
+from agents.classify import by_sign
 from agents.registers import ACTIVE, TIERS, Row, Standing, Subscription, Version
 from agents.team_events import TIER_OF_LABEL, Billing, TeamEvent, read_billing_envelope, starts
-from schemas.kinds import Kind
 from schemas.reasons import Reason
 from schemas.team_events import EVENT_RANK, MAX_CLOCK_SKEW_SECONDS, SubscriptionEvent
 from schemas.tiers import Tier
@@ -24,8 +23,6 @@ from streams.steps import SMALL_BYTES
 
 # An enum's member is looked up through a Python function: once, not for each record.
 _CHARGED: Final = SubscriptionEvent.CHARGED
-_UPGRADED: Final = (Reason.UPGRADED, Kind.UPGRADED)
-_DOWNGRADED: Final = (Reason.DOWNGRADED, Kind.DOWNGRADED)
 _RENEWAL: Final = Reason.RENEWAL
 
 
@@ -56,8 +53,10 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
     tier, paid = TIERS[known.plan_tier], row.paid
     audit_events: list[bytes] = []
     turn: tuple[TeamEvent, Tier, Version] | None = None
-    done = upgraded = grown = 0
-    for record in islice(records, start, None):
+    outcomes: dict[Reason, int] = {}
+    done = grown = 0
+    for at in range(start, len(records)):
+        record = records[at]
         value = record.value
         if value is None or len(value) > SMALL_BYTES:
             break
@@ -86,11 +85,8 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         newest = version
         paid = paid or charged or paid_count > 0
         if after is not tier:
-            if after > tier:
-                upgraded += 1
-                reason, kind = _UPGRADED
-            else:
-                reason, kind = _DOWNGRADED
+            reason, kind = by_sign(tier, after)
+            outcomes[reason] = outcomes.get(reason, 0) + 1
             told = TeamEvent(
                 envelope.id, envelope.source, team_id, envelope.correlationid or envelope.id, seconds, version, Billing(event, fact, after)
             )
@@ -101,13 +97,13 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
     if not done:
         return None
     live = {subscription_id: Subscription(ACTIVE, newest, plan_id, tier, None, first_seen, known.ends_at)}
-    changes = len(audit_events)
-    counts = {_RENEWAL: done - changes, _UPGRADED[0]: upgraded, _DOWNGRADED[0]: changes - upgraded}
+    if renewals := done - len(audit_events):
+        outcomes[_RENEWAL] = renewals
     return UsualFacts(
         done,
         Row(live, row.ended, paid, None, row.claim, None),
         Standing(tier, first_seen[plan_id][0], subscription_id),
-        {reason: count for reason, count in counts.items() if count},
+        outcomes,
         audit_events,
         None if turn is None else (turn[0], Standing(turn[1], turn[2][0], subscription_id)),
         grown,

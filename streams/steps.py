@@ -20,16 +20,17 @@ MAX_OUTPUT_BYTES = MAX_RECORD_BYTES - 65_536
 the batch round the record."""
 
 SMALL_BYTES = 65_536
-"""A record of at most this, decided on beside a row of at most this, gives nothing that is too large, even where each character of
-the row is written as six. All others are measured."""
+"""A record of at most this, decided on beside a row of at most five times this, gives nothing that is too large, even where each
+character of the row is written as six. So a row is measured only once it, or what was added to it in this slice, is more than this:
+until then it is this, as much again, and at most twice this of one run. All others are measured."""
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
     """What a stage makes of one record: the outcome, what to produce, and what to keep under the record's key.
 
     ``row`` is as ``TableStage.unpack`` gives it; None keeps the row as it is. ``current``, which comes with a row alone, renders the
-    key's newest record of a compacted topic: within one transaction only the last of a key is rendered, for no reader could see an
-    earlier one. ``error`` makes the record a dead letter.
+    key's newest record of a compacted topic: of a stage that works by key only the last of a key is rendered within one transaction, for no
+    reader could see an earlier one. ``error`` makes the record a dead letter.
     """
 
     reason: Reason

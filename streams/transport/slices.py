@@ -1,6 +1,6 @@
 """One slice of an input partition: what follows from its records, produced into the open transaction.
 
-The hot path: what is done once a record is done in ``Slices.fill`` and in the stage's ``effect``, and nowhere else
+The hot path: what is done once a record is done here below ``Slices.fill`` and in the stage's ``effect`` or ``run``, and nowhere else
 (``docs/adr/0007-hot-path.md``).
 """
 
@@ -30,14 +30,16 @@ computes, not the clock: two workers that share a core take as many records into
 MAX_STRETCH = 4
 """By the clock a slice may take so many times as long, where others use the machine as well: far less than a transaction may."""
 
-FIRST_RECORDS = 1_024
-"""Records in a worker's first slice, before it knows how long one takes; each is at most ``MAX_GROWTH`` times the last."""
-
 MIN_RECORDS = 256
+"""Records in a worker's first slice, before it knows how long one takes, and in any that has enough: so few end within a transaction's
+time even where each takes some 10 ms."""
+
 MAX_GROWTH = 4
+"""A slice takes at most so many times the records of the last one."""
 
 MAX_FAILURES_IN_A_ROW = 100
-"""So many records in a row on which the stage raised are no poison but a broken release: the worker stops."""
+"""So many records in a row on which the stage raised are no poison but a broken release: the worker stops. Of records that are worked in
+by key those of one key count once, for they come together."""
 
 MAX_HOT_ROWS = 50_000
 """Rows kept as they are read as well, some 1 kB each, over all partitions: those that were worked on last. All are kept packed."""
@@ -55,38 +57,40 @@ Produce = Callable[[Iterable[Output]], None]
 
 class _Hot:
     """A key as slices work on it. ``row`` is as the stage reads it, or None; the rest is of the present slice alone: bytes of the
-    records that changed the row, and what renders the key's newest record of a compacted topic."""
+    records that may have made the row larger, and what renders the key's newest record of a compacted topic."""
 
-    __slots__ = ("changed_bytes", "current", "large", "row")
+    __slots__ = ("current", "grown_bytes", "large", "row")
 
     def __init__(self, row: Any, large: bool) -> None:
         self.row = row
         self.large = large
-        self.changed_bytes = 0
+        self.grown_bytes = 0
         self.current: Callable[[], Output] | None = None
 
-    def keep(self, row: Any, changed_bytes: int, current: Callable[[], Output] | None) -> None:
-        """Go on with ``row``, which records of ``changed_bytes`` made of the last one."""
+    def keep(self, row: Any, grown_bytes: int, current: Callable[[], Output] | None) -> None:
+        """Go on with ``row``; records of ``grown_bytes`` may have made it larger than the last one."""
         self.row = row
-        self.changed_bytes += changed_bytes
-        self.large = self.large or self.changed_bytes > SMALL_BYTES
+        self.grown_bytes += grown_bytes
+        self.large = self.large or self.grown_bytes > SMALL_BYTES
         if current is not None:
             self.current = current
 
     def rest(self, packed: bytes) -> None:
         """The slice ends, and the row is kept as ``packed``."""
-        self.large = self.large or len(packed) > SMALL_BYTES
-        self.changed_bytes = 0
+        self.large = len(packed) > SMALL_BYTES
+        self.grown_bytes = 0
         self.current = None
 
 
 def slice_records(allowed: int, done: int, seconds: float) -> int:
     """Return how many records the next slice may take, after one that was allowed ``allowed``, and worked ``done`` in ``seconds``.
 
-    A slice that was cut short by the end of its input says little of how long a full one takes: only that it may be too long.
+    A slice that was cut short by the end of its input says little of how long a full one takes: only that it may be too long, and a
+    few records that took no time not even that.
     """
     fitting = int(done * SLICE_SECONDS / max(seconds, 1e-6))
-    if done < allowed and fitting > allowed:
+    few = done < MIN_RECORDS and seconds < SLICE_SECONDS
+    if done < allowed and (few or fitting > allowed):
         return allowed
     return max(MIN_RECORDS, min(fitting, allowed * MAX_GROWTH))
 
@@ -101,9 +105,10 @@ class Slices:
         self._table = table
         self._dead_letters = DEAD_LETTERS.full_name(settings)
         self._failures = 0
+        self._failed_key: bytes | None = None
         self._hot: dict[bytes | None, _Hot] = {}
         self._max_hot = MAX_HOT_ROWS // settings.partitions
-        self._slice_records = FIRST_RECORDS
+        self._slice_records = MIN_RECORDS
         self._in_runs = True
 
     def forget(self) -> None:
@@ -111,7 +116,7 @@ class Slices:
         self._hot.clear()
 
     def fill(self, records: Sequence[Record], start: int, produce: Produce) -> tuple[int, Counter[Reason]]:
-        """Decide on records from ``start`` on, for as long as a slice may take, and produce what follows from them.
+        """Decide on as many records from ``start`` on as a slice may take by what the last one took, and produce what follows from them.
 
         A stage that asks for it gets them key by key: a key's row and all that was made of it are then at hand, and no reader sees less
         than the whole slice. A key's outputs are produced in the order of its records, then its newest record of a compacted topic,
@@ -127,7 +132,7 @@ class Slices:
         if self._stage.by_key:
             self._fill_by_key(part, produce, outcomes)
         else:
-            self._fill_in_order(part, produce, outcomes)
+            end = start + self._fill_in_order(part, produce, outcomes)
         seconds = max(time.thread_time() - worked, (time.monotonic() - began) / MAX_STRETCH)
         self._slice_records = slice_records(self._slice_records, end - start, seconds)
         return end, Counter(outcomes)
@@ -142,13 +147,18 @@ class Slices:
             if self._decide(group, known, produce, outcomes) and key is not None:
                 produce(self._left(key, known))
 
-    def _fill_in_order(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> None:
-        hot = self._hot
-        for record in records:
+    def _fill_in_order(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> int:
+        """Decide on ``records``, or on those until the time is up, and return how many."""
+        hot, done = self._hot, 0
+        until = time.monotonic() + SLICE_SECONDS * MAX_STRETCH
+        for done, record in enumerate(records, start=1):
             key = record.key
             known = hot.get(key) or self._heated(key)
             if self._decide_one(record, known, produce, outcomes) and key is not None:
                 produce(self._left(key, known))
+            if not done % MIN_RECORDS and time.monotonic() > until:
+                break
+        return done
 
     def _decide(self, records: Sequence[Record], known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
         """Decide on all ``records``, which are of one key, and produce what follows; say whether they changed its row."""
@@ -162,18 +172,18 @@ class Slices:
                     # One by one is right for every record, and counts one that the stage can not decide on.
                     log.exception("the shorter way failed; records are decided on one by one from here", stage=self._stage.name)
                     self._in_runs = False
-            if run is None:
+            if run is not None:
+                at += run.records
+                changed = True
+                self._failures = 0
+                for reason, count in run.outcomes.items():
+                    outcomes[reason] = outcomes.get(reason, 0) + count
+                if run.outputs:
+                    produce(run.outputs)
+                known.keep(run.row, run.grown, run.current)
+            if at < len(records):  # the one that the run did not take
                 changed |= self._decide_one(records[at], known, produce, outcomes)
                 at += 1
-                continue
-            at += run.records
-            changed = True
-            self._failures = 0
-            for reason, count in run.outcomes.items():
-                outcomes[reason] = outcomes.get(reason, 0) + count
-            if run.outputs:
-                produce(run.outputs)
-            known.keep(run.row, run.grown, run.current)
         return changed
 
     def _decide_one(self, record: Record, known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
@@ -232,7 +242,9 @@ class Slices:
 
     def _failed(self, record: Record, error: Exception) -> Effect:
         """Return the effect of a record on which the stage raised: ``effect`` is pure, so a second try would fail alike."""
-        self._failures += 1
+        if not (self._stage.by_key and self._failures and record.key == self._failed_key):
+            self._failures += 1
+        self._failed_key = record.key
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         log.error("a record could not be decided on", **where, kind=type(error).__name__, exc_info=self._failures == 1)
         if self._failures >= MAX_FAILURES_IN_A_ROW:

@@ -19,7 +19,7 @@ from streams.processing import Record
 from streams.replay import replay
 from streams.settings import Settings
 from streams.steps import MAX_OUTPUT_BYTES, SMALL_BYTES, Effect, Run, TableStage
-from streams.transport.slices import MAX_GROWTH, MIN_RECORDS, SLICE_SECONDS, Slices, slice_records
+from streams.transport.slices import MAX_FAILURES_IN_A_ROW, MAX_GROWTH, MIN_RECORDS, SLICE_SECONDS, Slices, slice_records
 from streams.transport.transactions import Output
 from tests import factories
 from tests.factories import Event, billing, claim, override, service
@@ -91,7 +91,7 @@ def mixed(seed: int, count: int) -> Iterator[Event]:
 @pytest.mark.parametrize("seed", range(5))
 def test_slice_leaves_what_the_records_one_by_one_leave_but_for_current_tiers_that_are_overwritten_in_it(seed: int) -> None:
     stage = ClassifyStage(SETTINGS)
-    records = [team_event(event, offset) for offset, event in enumerate(mixed(seed, 400))]
+    records = [team_event(event, offset) for offset, event in enumerate(mixed(seed, MIN_RECORDS))]
     rows: dict[int, dict[bytes, bytes]] = defaultdict(dict)
     expected: list[Produced] = []
     for again in replay(stage, records, 1, rows):
@@ -106,7 +106,7 @@ def test_slice_leaves_what_the_records_one_by_one_leave_but_for_current_tiers_th
     assert len(log.of("x.tier.current")) == len(newest)
     assert sorted(log.of(CHANGELOG), key=lambda produced: produced[1] or b"") == [(CHANGELOG, *row) for row in sorted(rows[0].items())]
     assert len(log.of("x.dead.letters")) == outcomes[Reason.UNKNOWN_PLAN] > 0
-    assert sum(outcomes.values()) == 400
+    assert sum(outcomes.values()) == MIN_RECORDS
 
 
 def test_slice_writes_the_current_tier_and_the_row_of_a_team_once_and_the_newest() -> None:
@@ -218,9 +218,62 @@ class Counted(ClassifyStage):
         (20_000, 20_000, 2 * SLICE_SECONDS, 10_000),
         (20_000, 10, 0.0, 20_000),
         (20_000, 10_000, 2 * SLICE_SECONDS, 5_000),
+        (20_000, 3, 0.0025, 20_000),
+        (20_000, 3, 2 * SLICE_SECONDS, MIN_RECORDS),
         (300, 300, 60.0, MIN_RECORDS),
     ],
-    ids=["grows by steps", "fits", "was too long", "input ended early", "input ended early, and it was too long", "never too few"],
+    ids=[
+        "grows by steps",
+        "fits",
+        "was too long",
+        "input ended early",
+        "input ended early, and it was too long",
+        "few records say nothing",
+        "but that they are slow",
+        "never too few",
+    ],
 )
 def test_slice_records_follow_how_long_the_last_slice_took(allowed: int, done: int, seconds: float, next_allowed: int) -> None:
     assert slice_records(allowed, done, seconds) == next_allowed
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+def test_slice_takes_as_many_records_as_the_last_ones_time_allows(by_key: bool) -> None:
+    stage = ClassifyStage(SETTINGS)
+    stage.by_key = by_key
+    records = [team_event(billing("charged", at=at, paid_count=at), offset=at) for at in range(8 * MIN_RECORDS)]
+    slices, log = Slices(SETTINGS, stage, CHANGELOG, TablePartition(0)), Log()
+
+    first, _ = slices.fill(records, 0, log.produce)
+    second, _ = slices.fill(records, first, log.produce)
+
+    assert first == MIN_RECORDS
+    assert MIN_RECORDS < second - first <= MAX_GROWTH * MIN_RECORDS
+
+
+class FailsForOneTeam(ClassifyStage):
+    """Classify, with a release in it that can not cope with one team."""
+
+    def effect(self, record: Record, row: Any) -> Effect:
+        if record.key == TEAM.encode():
+            raise ZeroDivisionError
+        return super().effect(record, row)
+
+
+def test_slice_failures_of_one_key_that_come_together_by_key_do_not_stop_the_worker() -> None:
+    other = "00000000-0000-4000-8000-000000000001"
+    teams = [TEAM, other] * (MAX_FAILURES_IN_A_ROW + 1)
+    records = [team_event(billing("charged", at=at, team=team), offset=at) for at, team in enumerate(teams)]
+
+    log, _, outcomes = filled(FailsForOneTeam(SETTINGS), records)
+
+    assert outcomes[Reason.HANDLER_FAILED] == len(log.of("x.dead.letters")) == MAX_FAILURES_IN_A_ROW + 1
+
+
+def test_slice_a_hot_key_whose_row_stayed_small_is_not_measured_in_the_next_slice() -> None:
+    slices, log = Slices(SETTINGS, ClassifyStage(SETTINGS), CHANGELOG, TablePartition(0)), Log()
+    first = [team_event(override(at, "pro", reason="x" * 500), offset=at) for at in range(200)]
+
+    slices.fill(first, 0, log.produce)
+
+    assert not slices._hot[TEAM.encode()].large
