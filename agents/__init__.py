@@ -1,1 +1,1 @@
-"""One module a stage: a pure ``decide``, and what surrounds it. Imports ``schemas`` and ``streams``."""
+"""The stages, a package each: ``decide`` is pure, ``stage`` is thin. ``registry`` says which parts make a stage."""

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streams.listen import listen, serving
+from streams.runtime.http_server import listen, serving
 
 SECRET = os.environ["BENCH_SECRET"].encode()
 

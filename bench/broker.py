@@ -20,9 +20,10 @@ from schemas.envelope import HEADERS
 from streams import topics
 from streams.embedded.file_lock import exclusive_lock
 from streams.embedded.kafka import EmbeddedKafka
+from streams.kafka import topic_admin
+from streams.kafka.client import producer_config
 from streams.settings import Settings, load_settings
 from streams.topics import group_id
-from streams.transport.client import producer_config
 
 INPUT = topics.TEAM_EVENTS.name
 SMALL_INPUT = INPUT + ".small"
@@ -135,7 +136,7 @@ class BenchKafka:
         for topic in (topics.RAZORPAY_WEBHOOKS, topics.AUDIT_EVENTS, topics.TIER_CURRENT):
             if topic.name not in inputs:
                 self._create(topic.name, topic.config(self.settings) | KEPT)
-        topics.apply(self.settings)
+        topic_admin.apply(self.settings)
 
     def forget_groups(self) -> None:
         """Delete tierstream's consumer groups, with their offsets, once their members have gone. Peers' groups have new names each time."""

@@ -202,3 +202,13 @@ class SubscriptionLink(BaseModel):
 
     subscription_id: str = Field(min_length=1, max_length=100)
     team_id: str
+
+
+def starts(event: SubscriptionEvent, paid_count: int, status: str | None, has_scheduled_changes: bool) -> bool:
+    """Whether the event puts a plan in force, and so needs to know the plan's tier: a charge, an activation that was paid
+    for, an update of an active subscription that is not merely scheduled."""
+    if event is SubscriptionEvent.CHARGED:
+        return True
+    if event is SubscriptionEvent.ACTIVATED:
+        return paid_count > 0
+    return event is SubscriptionEvent.UPDATED and status == "active" and not has_scheduled_changes

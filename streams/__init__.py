@@ -1,0 +1,1 @@
+"""The pipeline round the stages: in, exactly-once engine, out, operation."""

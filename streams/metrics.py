@@ -1,4 +1,4 @@
-"""The metrics of one process, served as Prometheus text by ``streams.admin``."""
+"""The metrics of one process, served as Prometheus text by ``streams.runtime.admin``."""
 
 from collections.abc import Mapping
 

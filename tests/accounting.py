@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Literal
 
-from streams.changelog import POSITION_PREFIX, Position, decode_position
+from streams.engine.changelog import POSITION_PREFIX, Position, decode_position
 from streams.settings import Settings
 from tests.topic_io import read_all
 

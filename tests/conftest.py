@@ -17,7 +17,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
-from streams import topics
+from streams.kafka import topic_admin
 from streams.settings import Settings, load_settings
 from streams.stores.migrate import migrate
 from tests.containers import containers
@@ -88,7 +88,7 @@ def kafka_settings(servers: tuple[str, str]) -> Settings:
         replication_factor=1,
         admin_port=0,
     )
-    topics.apply(settings)
+    topic_admin.apply(settings)
     return settings
 
 

@@ -11,9 +11,9 @@ from uuid import UUID, uuid5
 
 import orjson
 
-from agents.classify import Decision, decide
-from agents.registers import EMPTY, Row
-from agents.team_events import TeamEvent, read_team_event
+from agents.classify.decide import Decision, decide
+from agents.classify.facts import TeamEvent, read_team_event
+from agents.classify.registers import EMPTY, Row
 from schemas.tiers import Tier
 
 Event = dict[str, Any]

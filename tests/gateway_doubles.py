@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from streams.dead_letters import Headers
 from streams.gateway.app import Gateway
-from streams.transport.producer import Record
+from streams.kafka.dead_letters import Headers
+from streams.kafka.producer import Record
 
 
 class RememberingProducer:

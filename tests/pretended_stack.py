@@ -12,24 +12,26 @@ from typing import Any
 import orjson
 from aiokafka import ConsumerRecord
 
-from agents import audit, forward
-from agents.audit_record import AuditRecord, read_audit_record
-from agents.normalise import Rules
-from agents.stages import ClassifyStage, NormaliseStage
+from agents.audit import decide as audit
+from agents.audit.record import AuditRecord, read_audit_record
+from agents.classify.stage import ClassifyStage
+from agents.forward import decide as forward
+from agents.normalise.decide import Rules
+from agents.normalise.stage import NormaliseStage
 from schemas.razorpay import landing_key
 from schemas.reasons import Reason
-from streams.changelog import Position, encode_position, position_key
-from streams.dead_letters import Origin, dead_letter_headers
-from streams.demo.books import Evidence
-from streams.demo.lives import EVENTS, Delivery
-from streams.demo.story import Story
+from streams.demo.accounting import Evidence
+from streams.demo.deliveries import EVENTS, Delivery
+from streams.demo.scenario import Story
+from streams.engine.changelog import Position, encode_position, position_key
+from streams.engine.table_stage import TableStage, step_of
 from streams.gateway.ingest import accept
-from streams.processing import Record
+from streams.kafka.dead_letters import Origin, dead_letter_headers
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
 from streams.settings import Settings, load_plans
-from streams.steps import TableStage, step_of
 from streams.stores.audit_log import AuditRow
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
-from streams.transport.partitioner import partition_of
 
 Row = tuple[bytes, bytes]
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from streams.processing import FINISH_SECONDS, PACE_SECONDS, Batch, Processing
+from streams.engine.partitions import FINISH_SECONDS, PACE_SECONDS, Batch, Processing
 from tests.pretended_stack import record
 
 TOPIC = "team.events"

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 from confluent_kafka import KafkaError, KafkaException
 
+from streams.kafka.producer import Record
 from streams.publisher import Limits, Publisher
 from streams.publisher.transport import OnDelivery, is_too_large
 from streams.settings import Settings
-from streams.transport.producer import Record
 
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 QUOTA = {"resource_type": "seats", "used": 9, "limit": 10}

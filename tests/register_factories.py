@@ -1,6 +1,6 @@
 """Rows built register by register. Versions are (second, rank, count, id)."""
 
-from agents.registers import (
+from agents.classify.registers import (
     EMPTY,
     Claim,
     Import,

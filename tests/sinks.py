@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 from starlette.applications import Starlette
 
-from streams.listen import listen, serving
 from streams.loops.client import LoopsClient
 from streams.loops.sink import LoopsSink, create_sink
+from streams.runtime.http_server import listen, serving
 
 
 @dataclass

@@ -12,11 +12,11 @@ import orjson
 from schemas.kinds import Kind
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
-from streams.dead_letters import ConsumedRecord, Headers
+from streams.kafka.dead_letters import ConsumedRecord, Headers
 from streams.loops.client import Accepted, AlreadyAccepted, Answer, Reply
+from streams.runtime.waiting import Backoff, Waiting
 from streams.stores.audit_log import AuditRow, RowResult, RowStatus
 from streams.stores.ledger import Classification, Entry, LedgerRow
-from streams.waiting import Backoff, Waiting
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"

@@ -3,8 +3,8 @@
 from schemas.audit import AuditData
 from schemas.envelope import Envelope
 from schemas.team_events import SubscriptionFact
-from streams.steps import Step
-from streams.transport.transactions import Output
+from streams.engine.table_stage import Step
+from streams.engine.transactions import Output
 
 
 def only(step: Step) -> Output:

@@ -9,8 +9,8 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
+from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
-from streams.transport.client import client_config, producer_config
 
 Json = dict[str, Any]
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.verify import Options, verify
-from streams.demo.story import tell
+from streams.demo.scenario import tell
 from streams.embedded.stack import EXAMPLE_PLANS
-from streams.processing import Record
+from streams.kafka.records import Record
+from streams.operate.verify import Options, verify
+from streams.operate.verify.logs import Bounds
+from streams.operate.verify.report import Report
+from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 from streams.settings import Settings
 from streams.stores.accounts import LedgerLine
 from streams.stores.audit_log import AuditRow
 from streams.topics import AUDIT_EVENTS, RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS, TEAM_EVENTS, Topic
-from streams.verify.logs import Bounds
-from streams.verify.report import Report
-from streams.verify.snapshot import Snapshot, SnapshotWriter
 from tests.pretended_stack import Pretended, played_out, topic_id_of
 
 NOW = 1_780_000_000.0

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from schemas.kinds import Kind
 from schemas.reasons import Reason
-from streams.changelog import POSITION_PREFIX, decode_position, encode_position, position_key
-from streams.processing import Record
+from streams.engine.changelog import POSITION_PREFIX, decode_position, encode_position, position_key
+from streams.kafka.records import Record
 from streams.stores.accounts import LedgerLine
 from streams.topics import (
     AUDIT_EVENTS,

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from streams.processing import Record
+from streams.kafka.records import Record
 
 Json = dict[str, Any]
 

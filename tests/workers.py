@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from streams import topics
-from streams.app import Stage, table_stage
+from streams.engine.app import Stage, table_stage
+from streams.engine.table_stage import TableStage
+from streams.engine.worker import StageFactory, run_stages
+from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
-from streams.steps import TableStage
 from streams.topics import Topic
-from streams.transport.client import client_config, producer_config
-from streams.worker import StageFactory, run_stages
 from tests.accounting import TableStage as TableStageName
 from tests.accounting import outcomes
 from tests.topic_io import until

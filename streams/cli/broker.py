@@ -9,8 +9,9 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from streams import topics as topology
+from streams.kafka import topic_admin
 from streams.settings import PREFIX, load_plans, load_settings
+from streams.topics import TOPICS
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -32,11 +33,11 @@ def apply_topics(as_json: Json = False) -> None:
     """
     settings = load_settings()
     settings.require("topics")
-    created = topology.apply(settings)
+    created = topic_admin.apply(settings)
     if as_json:
         print(json.dumps({"created": created}))
     else:
-        print("\n".join(f"created {name}" for name in created) or f"all {len(topology.TOPICS)} topics are there")
+        print("\n".join(f"created {name}" for name in created) or f"all {len(TOPICS)} topics are there")
 
 
 def check_topics(as_json: Json = False) -> None:
@@ -46,8 +47,8 @@ def check_topics(as_json: Json = False) -> None:
     """
     settings = load_settings()
     settings.require("topics")
-    topology.check(settings)
-    print(json.dumps({"ok": True}) if as_json else f"all {len(topology.TOPICS)} topics are as they should be")
+    topic_admin.check(settings)
+    print(json.dumps({"ok": True}) if as_json else f"all {len(TOPICS)} topics are as they should be")
 
 
 def migrate(as_json: Json = False) -> None:

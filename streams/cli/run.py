@@ -47,8 +47,8 @@ def worker(stages: Annotated[list[StageName], typer.Argument(help="One or more s
 
     Example: tierstream worker normalise classify
     """
-    from agents.wiring import stage_factory
-    from streams.worker import run_stages
+    from agents.registry import stage_factory
+    from streams.engine.worker import run_stages
 
     settings = load_settings()
     for stage in stages:
@@ -66,8 +66,8 @@ def loops_sink(
 
     Example: tierstream loops-sink --port 8025 --rate 10
     """
-    from streams.listen import listen, serving
     from streams.loops.sink import create_sink
+    from streams.runtime.http_server import listen, serving
 
     settings = load_settings()
 
@@ -86,7 +86,7 @@ def serve(settings: Settings, run: Callable[[asyncio.Event], Awaitable[None]]) -
     """
     import uvloop
 
-    from streams.worker import stop_on_signals
+    from streams.engine.worker import stop_on_signals
 
     async def supervised() -> None:
         stop = asyncio.Event()

@@ -17,8 +17,8 @@ from streams.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections import Counter
 
-    from agents.verify import Options, Tell
-    from streams.verify.report import Report
+    from streams.operate.verify import Options, Tell
+    from streams.operate.verify.report import Report
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +39,9 @@ def verify(
 
     Example: tierstream verify --snapshot last.snapshot --write-snapshot last.snapshot
     """
-    from agents.verify import Options
     from streams.logging import configure_logging
-    from streams.verify.snapshot import Snapshot, SnapshotWriter
+    from streams.operate.verify import Options
+    from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 
     settings = load_settings()
     settings.require("verify")
@@ -75,14 +75,14 @@ def verify_running(settings: Settings, options: "Options | None" = None, tell: "
 
     Raises TopologyError, KafkaUnavailable, PostgresUnavailable, SnapshotError, ConfigurationError.
     """
-    from agents.verify import Options
-    from agents.verify import verify as compare
-    from streams import topics
+    from streams.kafka import topic_admin
+    from streams.operate.verify import Options
+    from streams.operate.verify import verify as compare
+    from streams.operate.verify.logs import KafkaLogs
     from streams.stores.accounts import StoredAccounts
-    from streams.verify.logs import KafkaLogs
 
     assert settings.postgres_dsn is not None  # ``require`` saw to it
-    topics.check(settings)
+    topic_admin.check(settings)
     with StoredAccounts(settings.postgres_dsn.get_secret_value()) as stores, KafkaLogs(settings) as logs:
         return compare(settings, logs, stores, options or Options(), tell or (lambda what, done, total: None))
 

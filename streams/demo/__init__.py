@@ -16,10 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from streams.demo.books import Books, Evidence, balance
-from streams.demo.play import play
+from streams.demo.accounting import Books, Evidence, balance
+from streams.demo.playback import play
 from streams.demo.razorpay import DAY
-from streams.demo.story import STORY_DAYS, Story, tell
+from streams.demo.scenario import STORY_DAYS, Story, tell
 from streams.demo.tables import show, totals
 from streams.embedded.kafka_jars import class_path
 from streams.embedded.stack import Stack, StackOptions, start_stack

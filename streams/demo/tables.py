@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
-from streams.demo.books import Account, Books, Decided, Evidence, Json, event_id_of, newest_tiers
-from streams.demo.lives import BAD_SIGNATURE, Delivery
-from streams.demo.story import Story
+from streams.demo.accounting import Account, Books, Decided, Evidence, Json, event_id_of, newest_tiers
+from streams.demo.deliveries import BAD_SIGNATURE, Delivery
+from streams.demo.scenario import Story
 from streams.logging import mask_email
 
 _NOBODY = "-"

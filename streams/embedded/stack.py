@@ -14,16 +14,16 @@ import httpx
 from pydantic import SecretStr
 from rich.console import Console
 
-from streams import topics
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.postgres import EmbeddedPostgres
 from streams.embedded.process import free_port
 from streams.embedded.program import LineSink, Program, console_sink, file_sink
 from streams.embedded.ready_file import write_ready_file
 from streams.embedded.supervisor import PidTable, Supervisor
+from streams.engine.worker import stop_on_signals
+from streams.kafka import topic_admin
 from streams.settings import PREFIX, Settings, load_plans, load_settings
 from streams.stores.migrate import migrate
-from streams.worker import stop_on_signals
 
 EXAMPLE_PLANS = Path(__file__).parents[2] / "examples" / "plans.toml"
 
@@ -145,7 +145,7 @@ async def _prepare(settings: Settings) -> None:
     """Create topics and tables: the only time that anything but ``topics apply`` and ``migrate`` does."""
     postgres = settings.postgres_dsn
     assert postgres is not None
-    created = asyncio.to_thread(topics.apply, settings)
+    created = asyncio.to_thread(topic_admin.apply, settings)
     await asyncio.gather(created, migrate(postgres.get_secret_value()))
 
 

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import orjson
 
 from schemas.envelope import HEADERS
+from schemas.service_events import Fault, Invalid, enveloped
 from streams.gateway.http import Answer, Refused, Request, refusal
 from streams.gateway.webhooks import ACK_SECONDS, Clock, GatewayProducer
-from streams.service_events import Fault, Invalid, enveloped
+from streams.kafka.producer import Record
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
-from streams.transport.producer import Record
 
 MAX_EVENTS = 1_000
 MAX_INLINE_EVENTS = 50

@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from streams.admin import Health, serve_admin
 from streams.errors import KafkaUnavailable, StageFailed
 from streams.gateway.app import create_app
 from streams.gateway.spooling import SpoolingProducer
-from streams.listen import listen, serving
+from streams.kafka.producer import AcknowledgedProducer
+from streams.runtime.admin import Health, serve_admin
+from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
-from streams.transport.producer import AcknowledgedProducer
 
 GRACE_SECONDS = 4.0
 """For requests in flight at the end. With the producer's 2 s and the admin port's 1 s the whole stop stays under 10 s."""

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Collection, Sequence
 
-from streams.dead_letters import Headers
 from streams.errors import ConfigurationError, KafkaUnavailable, TierstreamError
+from streams.kafka.dead_letters import Headers
+from streams.kafka.producer import LINGER_MS, AcknowledgedProducer, Record
 from streams.metrics import GATEWAY_PENDING
 from streams.publisher.delivery import Delivery
 from streams.publisher.entries import Limits
 from streams.publisher.spool import Spool
 from streams.publisher.transport import TransportFactory, kafka_transport
 from streams.settings import PREFIX, Settings
-from streams.transport.producer import LINGER_MS, AcknowledgedProducer, Record
 
 LIMITS = Limits(spill_after_seconds=1.0)
 """Kafka has this long to acknowledge before a record is written to the spool. Together with a slow disk's fsync it stays under the

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from schemas.razorpay import landing_key
 from schemas.reasons import Reason
-from streams.dead_letters import Headers, Origin, Producing, dead_letter_headers
 from streams.gateway.http import Answer, Refused, Request, refusal
 from streams.gateway.signatures import standard_webhooks_key, verify_razorpay, verify_standard
+from streams.kafka.dead_letters import Headers, Origin, Producing, dead_letter_headers
+from streams.kafka.producer import Record
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS
-from streams.transport.producer import Record
 
 ACK_SECONDS = 1.7
 """How long Kafka has to acknowledge, so that the 503 is out within the 2 s that the contract gives."""

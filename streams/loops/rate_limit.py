@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from streams.waiting import Backoff
+from streams.runtime.waiting import Backoff
 
 CATCH_UP_SECONDS = 0.05
 """How far starts may lag behind the even pace and still be made up for: more than an event loop's hiccup, less than a burst."""

@@ -23,16 +23,16 @@ from weakref import WeakSet
 
 from schemas.envelope import HEADERS
 from schemas.kinds import Kind
+from schemas.service_events import Enveloped, Invalid, enveloped, unchecked
 from streams.errors import ConfigurationError
+from streams.kafka.producer import Record
 from streams.publisher.delivery import Delivery
 from streams.publisher.entries import Limits, Stats
+from streams.publisher.failures import OnTrouble
 from streams.publisher.spool import Opener, Spool, open_private
 from streams.publisher.transport import TransportFactory, kafka_transport
-from streams.publisher.troubles import OnTrouble
-from streams.service_events import Enveloped, Invalid, enveloped, unchecked
 from streams.settings import Settings, load_settings
 from streams.topics import TEAM_EVENTS
-from streams.transport.producer import Record
 
 __all__ = ["Limits", "Publisher", "Stats"]
 

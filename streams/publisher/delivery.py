@@ -25,12 +25,12 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 
 from streams.errors import KafkaUnavailable
+from streams.kafka.producer import Record
 from streams.publisher.entries import Entry, Limits, Settled, State, Stats, pack, unpack
+from streams.publisher.failures import OnTrouble, Troubles
 from streams.publisher.spool import Spool
 from streams.publisher.transport import TransportFactory
-from streams.publisher.troubles import OnTrouble, Troubles
 from streams.publisher.window import RETRY_SECONDS, Window
-from streams.transport.producer import Record
 
 SLICE = 50
 STORED_SLICE = 250

@@ -7,7 +7,7 @@ from enum import Enum
 import msgspec
 
 from streams.errors import TierstreamError
-from streams.transport.producer import Record
+from streams.kafka.producer import Record
 
 _OVERHEAD_BYTES = 256
 

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streams.errors import ConfigurationError
+from streams.kafka.client import producer_config
+from streams.kafka.producer import MAX_MESSAGE_BYTES
 from streams.logging import LIBRDKAFKA, ThrottledLogs
 from streams.settings import Settings
-from streams.transport.client import producer_config
-from streams.transport.producer import MAX_MESSAGE_BYTES
 
 OnDelivery = Callable[[KafkaError | None, Any], None]
 

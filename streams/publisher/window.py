@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams.errors import RecordTooLarge, TierstreamError
 from streams.publisher.entries import Entry, Limits, State
+from streams.publisher.failures import Troubles
 from streams.publisher.transport import TransportFactory, is_fatal, is_too_large
-from streams.publisher.troubles import Troubles
 
 RETRY_SECONDS = 1.0
 """How long delivery waits after Kafka refused records, or the disk did."""

@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from streams.errors import ConfigurationError, PostgresUnavailable, RowRejected
-from streams.waiting import Waiting
+from streams.runtime.waiting import Waiting
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")

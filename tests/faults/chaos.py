@@ -19,8 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.cli.verify import verify_running
 from streams.embedded.stack import StackOptions, start_stack
+from streams.operate.verify.report import Report as VerifyReport
 from streams.settings import Settings
-from streams.verify.report import Report as VerifyReport
 from tests.faults.faults import STAGES, Fault, Faults
 from tests.faults.traffic import Traffic, traffic
 from tests.topic_io import alter_topic

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.reasons import Reason
-from streams.dead_letters import KafkaDeadLetters
+from streams.engine.exactly_once import Restorer
+from streams.engine.faust_transport import BatchConsumer, BatchConsumerThread
+from streams.engine.transactions import TransactionalWriter
 from streams.gateway.webhooks import ACCEPTED, RazorpayRoute
+from streams.kafka.dead_letters import KafkaDeadLetters
+from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import Accepted, LoopsClient
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.ledger import Classification, PostgresLedger
-from streams.transport.exactly_once import Restorer
-from streams.transport.faust_transport import BatchConsumer, BatchConsumerThread
-from streams.transport.producer import AcknowledgedProducer
-from streams.transport.transactions import TransactionalWriter
 
 ANSWER_OUT_SECONDS = 0.02
 """How long after the route has returned an answer the kernel surely has it, and delivers it whatever becomes of us."""

@@ -14,13 +14,13 @@ from pathlib import Path
 import orjson
 from pydantic import SecretStr
 
-from agents.audit_events import rfc3339
-from agents.wiring import stage_factory
+from agents.registry import stage_factory
+from schemas.serialize import rfc3339
 from streams.embedded.program import Program
 from streams.embedded.stack import EXAMPLE_PLANS, environment_of
 from streams.gateway.http import Message, Receive, Request, Scope, Send, refusal
-from streams.listen import listen, serving
 from streams.loops.sink import create_sink
+from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
 from tests.faults.traffic import SECRET
 from tests.load import PLANS

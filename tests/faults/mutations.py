@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from streams.app import HandlerWorker
-from streams.changelog import POSITION_PREFIX
+from streams.engine.app import HandlerWorker
+from streams.engine.changelog import POSITION_PREFIX
+from streams.engine.faust_transport import BatchConsumerThread
+from streams.engine.partitions import Batch
+from streams.engine.transactions import Output, TransactionalWriter
+from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
-from streams.processing import Batch
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow, PostgresAuditLog, RowResult
 from streams.stores.ledger import Classification, Entry, LedgerRow, PostgresLedger
-from streams.transport.faust_transport import BatchConsumerThread
-from streams.transport.producer import AcknowledgedProducer
-from streams.transport.transactions import Output, TransactionalWriter
 from tests.faults.crash_points import tap
 
 TOO_LATE_SECONDS = 30.0

@@ -6,9 +6,9 @@ import uuid
 from collections import Counter
 
 from streams.cli.verify import verify_running
+from streams.kafka.partitioner import partition_of
+from streams.operate.verify.report import Report
 from streams.settings import Settings
-from streams.transport.partitioner import partition_of
-from streams.verify.report import Report
 from tests.accounting import CHANGELOGS
 from tests.conftest import PARTITIONS
 from tests.faults.crash_points import stopping

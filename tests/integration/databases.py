@@ -6,8 +6,8 @@ from typing import Any
 
 import asyncpg
 
+from streams.runtime.waiting import Backoff, Waiting
 from streams.stores.pool import PostgresPool
-from streams.waiting import Backoff, Waiting
 
 
 async def query(dsn: str, statement: str, *arguments: object) -> list[dict[str, Any]]:

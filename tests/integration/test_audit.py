@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from agents.audit import AuditWriter
+from agents.audit.stage import AuditWriter
 from schemas.reasons import Reason
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.migrate import migrate

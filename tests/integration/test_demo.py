@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from schemas.reasons import Reason
-from streams.changelog import Position, encode_position, position_key
-from streams.demo.play import Observer
+from streams.demo.playback import Observer
+from streams.engine.changelog import Position, encode_position, position_key
 from streams.errors import TierstreamError
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, NORMALISE_CHANGELOG, RAZORPAY_WEBHOOKS

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from agents.audit_events import rfc3339
+from schemas.serialize import rfc3339
 from streams.embedded.stack import environment_of
 from streams.settings import Settings
 from tests.accounting import outcomes

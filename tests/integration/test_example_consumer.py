@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.embedded.process import free_port
+from streams.kafka.client import producer_config
 from streams.settings import Settings
-from streams.transport.client import producer_config
 from tests.factories import T0, billing, claim, envelope, override, service
 from tests.integration.test_exactly_once import worker
 from tests.topic_io import produce, read_json, until

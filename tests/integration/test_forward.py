@@ -11,16 +11,17 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from agents.forward import Forwarder, Policy
-from agents.wiring import stage_factory
+from agents.forward.decide import Policy
+from agents.forward.stage import Forwarder
+from agents.registry import stage_factory
 from schemas.kinds import Kind
 from schemas.reasons import Reason
 from streams.errors import LoopsKeyRejected
 from streams.loops.rate_limit import RateLimiter
+from streams.runtime.waiting import Backoff, Waiting
 from streams.settings import Settings
 from streams.stores.ledger import PostgresLedger
 from streams.stores.migrate import migrate
-from streams.waiting import Backoff, Waiting
 from tests.integration.databases import pool_of, query
 from tests.processes import eventually
 from tests.sinks import ServedSink, served_sink

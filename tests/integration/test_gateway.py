@@ -22,10 +22,11 @@ from streams.errors import ConfigurationError
 from streams.gateway.http import MAX_BODY_BYTES
 from streams.gateway.server import run
 from streams.gateway.signatures import sign_razorpay, sign_standard
-from streams.listen import listen
+from streams.kafka import topic_admin
+from streams.kafka.partitioner import partition_of
+from streams.runtime.http_server import listen
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
-from streams.transport.partitioner import partition_of
 from tests.conftest import PARTITIONS
 from tests.topic_io import read_all
 
@@ -276,7 +277,7 @@ async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_b
         try:
             await expect_503(gateway)  # nothing is there yet
             await kafka.start()
-            await asyncio.to_thread(topics.apply, settings)
+            await asyncio.to_thread(topic_admin.apply, settings)
             await until_answered(gateway, 200)
             await until_ready(gateway, readyz, 200)
 

@@ -14,12 +14,14 @@ import orjson
 import pytest
 
 from schemas.reasons import Reason
-from streams import app, topics
-from streams.app import Stage, handler_stage
+from streams import topics
+from streams.engine import app
+from streams.engine.app import Stage, handler_stage
+from streams.engine.partitions import Batch, Processing
+from streams.engine.worker import StageFactory
 from streams.errors import StageFailed
-from streams.processing import Batch, Processing, Record
+from streams.kafka.records import Record
 from streams.settings import Settings
-from streams.worker import StageFactory
 from tests.integration.test_exactly_once import worker
 from tests.stage_doubles import audit_event, team
 from tests.topic_io import produce, read_all, until

@@ -7,11 +7,11 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.errors import KafkaUnavailable
-from streams.log_reader import LogReader, committed_offsets
+from streams.kafka.client import producer_config
+from streams.kafka.log_reader import LogReader, committed_offsets
+from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT
-from streams.transport.client import producer_config
-from streams.transport.partitioner import partition_of
 from tests.topic_io import produce
 
 

@@ -10,12 +10,12 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.errors import ConfigurationError, KafkaUnavailable, RecordTooLarge
+from streams.kafka.client import client_config
+from streams.kafka.partitioner import partition_of
+from streams.kafka.producer import MAX_MESSAGE_BYTES, AcknowledgedProducer, Record
 from streams.logging import configure_logging
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
-from streams.transport.client import client_config
-from streams.transport.partitioner import partition_of
-from streams.transport.producer import MAX_MESSAGE_BYTES, AcknowledgedProducer, Record
 from tests.conftest import PARTITIONS
 from tests.logs import logging_restored
 from tests.topic_io import read_all

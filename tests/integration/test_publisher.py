@@ -13,12 +13,12 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from streams import topics
 from streams.embedded.kafka import EmbeddedKafka
+from streams.kafka import topic_admin
+from streams.kafka.partitioner import partition_of
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
-from streams.transport.partitioner import partition_of
 from tests.conftest import PARTITIONS
 from tests.publishing_service import TEAMS, publish
 from tests.topic_io import Json, read_all, until
@@ -73,7 +73,7 @@ async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_even
 
     try:
         await kafka.start()
-        await asyncio.to_thread(topics.apply, settings)
+        await asyncio.to_thread(topic_admin.apply, settings)
         async with Publisher(source="test", spool=tmp_path / "spool", settings=settings) as publisher:
             publishing = asyncio.create_task(publish_on())
             await until(lambda: publisher.stats().sent > 100, "events are sent")

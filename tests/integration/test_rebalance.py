@@ -9,11 +9,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agents.stages import ClassifyStage
+from agents.classify.stage import ClassifyStage
 from schemas.reasons import Reason
 from streams import topics
-from streams.app import Stage, handler_stage
-from streams.processing import Record
+from streams.engine.app import Stage, handler_stage
+from streams.kafka.records import Record
 from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.integration.test_exactly_once import expected, load

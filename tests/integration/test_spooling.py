@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 
-from streams import topics
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.process import free_port
 from streams.gateway.signatures import sign_razorpay
+from streams.kafka import topic_admin
 from streams.settings import Settings
 from streams.topics import RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.conftest import PARTITIONS
@@ -68,7 +68,7 @@ async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_i
             assert ready.json()["parts"]["spool"]["detail"] == "160 records wait for Kafka"
 
             await kafka.start()
-            await asyncio.to_thread(topics.apply, settings)
+            await asyncio.to_thread(topic_admin.apply, settings)
             await timed(gateway, range(60, 100))
             await until(lambda: sum(map(len, numbers_by_key(settings).values())) >= 100, "all webhooks have arrived")
             assert numbers_by_key(settings) == in_order(100)

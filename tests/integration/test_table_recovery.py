@@ -9,13 +9,14 @@ from collections import Counter
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from agents.stages import ClassifyStage
+from agents.classify.stage import ClassifyStage
 from streams import topics
-from streams.changelog import Position, TablePartition, encode_position, position_key, restore
 from streams.embedded.stack import environment_of
+from streams.engine.changelog import Position, TablePartition, encode_position, position_key, restore
 from streams.errors import PositionError
+from streams.kafka import topic_admin
+from streams.kafka.client import client_config
 from streams.settings import Settings
-from streams.transport.client import client_config
 from tests.accounting import outcomes, positions
 from tests.integration.test_exactly_once import load
 from tests.topic_io import alter_topic, produce, read_all, until
@@ -145,7 +146,7 @@ def delete_topic(settings: Settings, topic: str) -> None:
     admin, name = AdminClient(client_config(settings)), settings.topic_prefix + topic
     admin.delete_topics([name])[name].result(30)
     deadline = time.monotonic() + 30
-    while name not in topics.apply(settings):
+    while name not in topic_admin.apply(settings):
         assert time.monotonic() < deadline, f"{name} is still there"
 
 

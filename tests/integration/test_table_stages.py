@@ -9,16 +9,17 @@ import orjson
 import pytest
 from confluent_kafka import Message
 
-from agents.normalise import Rules
-from agents.stages import ClassifyStage, NormaliseStage
+from agents.classify.stage import ClassifyStage
+from agents.normalise.decide import Rules
+from agents.normalise.stage import NormaliseStage
 from schemas.tiers import Tier
-from streams import topics
+from streams.engine.slices import MAX_FAILURES_IN_A_ROW
+from streams.engine.table_stage import MAX_OUTPUT_BYTES, Effect, TableStage
 from streams.errors import StageFailed
-from streams.processing import Record
+from streams.kafka import topic_admin
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
 from streams.settings import Settings, load_settings
-from streams.steps import MAX_OUTPUT_BYTES, Effect, TableStage
-from streams.transport.partitioner import partition_of
-from streams.transport.slices import MAX_FAILURES_IN_A_ROW
 from tests.accounting import outcomes, positions
 from tests.topic_io import Json, as_json, read_all
 from tests.webhooks import AT, body
@@ -81,7 +82,7 @@ def fresh(bootstrap_servers: str) -> Settings:
         replication_factor=1,
         admin_port=0,
     )
-    topics.apply(settings)
+    topic_admin.apply(settings)
     return settings
 
 

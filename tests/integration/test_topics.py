@@ -7,9 +7,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams import topics
 from streams.errors import TopologyError
+from streams.kafka import topic_admin
+from streams.kafka.client import client_config
 from streams.settings import Settings, load_settings
 from streams.topics import TOPICS
-from streams.transport.client import client_config
 from tests.topic_io import until
 
 REMEDY = "Run `tierstream topics apply` for what is missing; partitions and cleanup are fixed at birth."
@@ -41,16 +42,16 @@ def differences(settings: Settings, command: str) -> str:
 
 
 def test_apply_creates_every_topic_once_and_check_is_then_content(empty: Settings) -> None:
-    assert topics.apply(empty) == [topic.full_name(empty) for topic in TOPICS]
-    assert topics.apply(empty) == []
-    topics.check(empty)
+    assert topic_admin.apply(empty) == [topic.full_name(empty) for topic in TOPICS]
+    assert topic_admin.apply(empty) == []
+    topic_admin.check(empty)
 
 
 async def test_apply_creates_what_is_missing_beside_what_is_there(empty: Settings) -> None:
     await create(empty, topics.TEAM_EVENTS, partitions=2)
 
-    assert topics.apply(empty) == [topic.full_name(empty) for topic in TOPICS if topic is not topics.TEAM_EVENTS]
-    topics.check(empty)
+    assert topic_admin.apply(empty) == [topic.full_name(empty) for topic in TOPICS if topic is not topics.TEAM_EVENTS]
+    topic_admin.check(empty)
 
 
 def test_check_of_nothing_names_every_topic_and_what_to_run(empty: Settings) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from streams import topics
 from streams.embedded.kafka import EmbeddedKafka
+from streams.engine.transactions import TRANSACTION_TIMEOUT_MS, Output, TransactionalWriter
 from streams.errors import Fenced, KafkaUnavailable, StageFailed
+from streams.kafka import topic_admin
 from streams.settings import Settings, load_settings
-from streams.transport.transactions import TRANSACTION_TIMEOUT_MS, Output, TransactionalWriter
 from tests.topic_io import read_all
 
 TIER = "tier.current"
@@ -25,7 +25,7 @@ async def broker(tmp_path: Path) -> AsyncIterator[tuple[Settings, EmbeddedKafka]
     kafka = EmbeddedKafka(tmp_path / "kafka")
     await kafka.start()
     settings = load_settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=1, replication_factor=1)
-    await asyncio.to_thread(topics.apply, settings)
+    await asyncio.to_thread(topic_admin.apply, settings)
     yield settings, kafka
     await kafka.stop()
 

@@ -14,16 +14,16 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from agents.verify import Options
-from agents.wiring import stage_factory
+from agents.registry import stage_factory
 from schemas.reasons import Reason
 from streams.cli.verify import verify_running
 from streams.embedded.stack import EXAMPLE_PLANS, environment_of
+from streams.kafka.client import client_config
+from streams.operate.verify import Options
+from streams.operate.verify.report import Report
+from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
-from streams.transport.client import client_config
-from streams.verify.report import Report
-from streams.verify.snapshot import Snapshot, SnapshotWriter
 from tests.accounting import outcomes
 from tests.load import lives
 from tests.sinks import served_sink

@@ -11,12 +11,12 @@ from confluent_kafka import Producer
 
 from schemas.reasons import Reason
 from streams import topics
-from streams.app import Stage, handler_stage
+from streams.engine.app import Stage, handler_stage
+from streams.engine.worker import run_stages
 from streams.errors import StageFailed
-from streams.processing import Record
+from streams.kafka.client import producer_config
+from streams.kafka.records import Record
 from streams.settings import Settings
-from streams.transport.client import producer_config
-from streams.worker import run_stages
 from tests.topic_io import produce
 
 

@@ -7,8 +7,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.audit import decide
-from agents.audit_record import AuditRecord, DeadLetter, read_audit_record
+from agents.audit.decide import decide
+from agents.audit.record import AuditRecord, DeadLetter, read_audit_record
 from schemas.kinds import Kind
 from streams.stores.audit_log import AuditRow
 

@@ -4,9 +4,9 @@ from hypothesis import event as note
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.classify import decide
-from agents.registers import ACTIVE, Row, standing
-from agents.team_events import Billing, TeamEvent
+from agents.classify.decide import decide
+from agents.classify.facts import Billing, TeamEvent
+from agents.classify.registers import ACTIVE, Row, standing
 from schemas.kinds import SERVICE_KINDS, TRANSITIONS, Kind
 from schemas.reasons import DEAD_LETTER_REASONS
 from schemas.team_events import IMPORTED, SubscriptionEvent

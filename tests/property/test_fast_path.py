@@ -10,12 +10,12 @@ from hypothesis import event as note
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.stages import ClassifyStage, Team
+from agents.classify.stage import ClassifyStage, Team
 from schemas.reasons import Reason
-from streams.processing import Record
+from streams.engine.table_stage import SMALL_BYTES, Run
+from streams.engine.transactions import Output
+from streams.kafka.records import Record
 from streams.settings import Settings
-from streams.steps import SMALL_BYTES, Run
-from streams.transport.transactions import Output
 from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, claim, imported, override, service
 from tests.property.strategies import PLANS, logs, often
 from tests.webhooks import record

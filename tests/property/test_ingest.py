@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from schemas.envelope import Envelope, canonical_team_id
 from schemas.kinds import SERVICE_KINDS
+from schemas.service_events import Invalid
 from schemas.team_events import SERVICE_DATA, Data
 from streams.gateway.ingest import accept, read_events
-from streams.service_events import Invalid
 
 NOW = datetime(2025, 10, 9, 8, 53, 20, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.classify import decide
-from agents.registers import ACTIVE, EMPTY, Row, pack, standing, unpack
+from agents.classify.decide import decide
+from agents.classify.registers import ACTIVE, EMPTY, Row, pack, standing, unpack
 from schemas.tiers import Tier
 from tests.factories import RECEIVED_AT, Event, read
 from tests.oracle import final_standings, final_tier

@@ -8,10 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agents.audit_events import audit_event, owner_of, tier_current
-from agents.classify import decide
-from agents.registers import EMPTY, pack, unpack
-from agents.team_events import Billing, TeamEvent, Unreadable, read_team_event
+from agents.classify.decide import decide
+from agents.classify.facts import Billing, TeamEvent, Unreadable, read_team_event
+from agents.classify.outputs import audit_event, owner_of, tier_current
+from agents.classify.registers import EMPTY, pack, unpack
 from schemas.envelope import Envelope
 from schemas.reasons import Reason
 from schemas.team_events import SubscriptionEvent, SubscriptionFact

@@ -6,8 +6,9 @@ from collections import Counter
 import orjson
 import pytest
 
-from agents.normalise import Rules
-from agents.stages import ClassifyStage, NormaliseStage
+from agents.classify.stage import ClassifyStage
+from agents.normalise.decide import Rules
+from agents.normalise.stage import NormaliseStage
 from bench.broker import INPUT
 from bench.document import PAGE, PARTS, filled
 from bench.expected import Reviewer, Tally, count_in, expectation, load_tally, read_audit, read_current
@@ -19,9 +20,9 @@ from bench.webhooks import live_charges, webhooks
 from schemas.razorpay import parse_webhook
 from schemas.tiers import parse_tier
 from streams.embedded.stack import EXAMPLE_PLANS
-from streams.processing import Record
+from streams.engine.table_stage import step_of
+from streams.kafka.records import Record
 from streams.settings import load_plans, load_settings
-from streams.steps import step_of
 from streams.topics import RAZORPAY_WEBHOOKS
 
 SPEC = LoadSpec(events=4_000, teams=40)

@@ -19,13 +19,13 @@ import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from streams.admin import Health, serve_admin
 from streams.cli import app
 from streams.embedded.kafka_jars import KAFKA_VERSION
 from streams.embedded.stack import EMBEDDED_DEFAULTS
+from streams.engine.worker import STOP_SECONDS
 from streams.gateway import server as gateway
+from streams.runtime.admin import Health, serve_admin
 from streams.settings import PREFIX, Role, Settings, load_settings
-from streams.worker import STOP_SECONDS
 from tests.containers import POSTGRES_IMAGE
 
 ROOT = Path(__file__).parents[2]

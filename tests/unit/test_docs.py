@@ -13,10 +13,10 @@ import typer
 
 from schemas.razorpay import parse_webhook
 from streams.cli import app
+from streams.cli.reference import PARTS, filled, settings_table, topology_diagram
 from streams.embedded.stack import EMBEDDED_DEFAULTS
 from streams.gateway.ingest import accept
 from streams.gateway.signatures import verify_razorpay
-from streams.reference import PARTS, filled, settings_table, topology_diagram
 from streams.settings import CONFIG_VARIABLE, PREFIX, Settings
 from streams.topics import TOPICS
 from tests.faults.document import PAGE, RESULTS
@@ -72,7 +72,7 @@ def test_committed_chaos_runs_broke_enough_and_left_no_difference() -> None:
 
 @each_document
 def test_generated_parts_are_up_to_date(path: Path) -> None:
-    assert filled(text_of(path)) == text_of(path), "run: python -m streams.reference README.md docs/configuration.md"
+    assert filled(text_of(path)) == text_of(path), "run: python -m streams.cli.reference README.md docs/configuration.md"
 
 
 def test_every_part_that_can_be_generated_stands_in_a_document() -> None:
@@ -151,7 +151,7 @@ def test_paths_that_a_document_names_exist(path: Path) -> None:
 
 @each_document
 def test_tests_that_a_document_names_exist(path: Path) -> None:
-    for file, name in re.findall(r"`((?:unit|property|integration|acceptance|faults)/\w+\.py)::(\w+)`", text_of(path)):
+    for file, name in re.findall(r"`((?:unit|property|integration|acceptance|faults)/[\w/]+\.py)::(\w+)`", text_of(path)):
         assert re.search(rf"^(async )?def {name}\(", text_of(ROOT / "tests" / file), re.MULTILINE), f"{file} has no {name}"
 
 

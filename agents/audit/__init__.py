@@ -1,0 +1,1 @@
+"""Audit: each audit event becomes one row of ``audit_log``."""

@@ -1,0 +1,1 @@
+"""Classify: a team's facts become its tier, and what changed."""

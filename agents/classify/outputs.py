@@ -1,0 +1,215 @@
+"""What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
+
+import uuid
+from typing import Any
+
+import msgspec
+
+from agents.classify.decide import STAGE, Decision
+from agents.classify.facts import Billing, BillingFact, Service, TeamEvent, is_plain
+from agents.classify.registers import Row, Standing
+from schemas.audit import TIER_CURRENT
+from schemas.envelope import USUAL_UUID, derived_id
+from schemas.kinds import Kind
+from schemas.reasons import Reason
+from schemas.serialize import AUDIT_SCHEMA, envelope, rfc3339
+from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent
+from schemas.tiers import LABELS, Tier
+
+TIER_SCHEMA = "schemas/tier-current/v1"
+SOURCE = "tierstream/classify"
+
+Json = dict[str, Any]
+
+
+class _Claimant(msgspec.Struct, frozen=True, gc=False):
+    email: str
+    name: str | None
+
+
+class _Payer(msgspec.Struct, frozen=True, gc=False):
+    email: str
+
+
+Owner = tuple[str | None, _Claimant | _Payer | None]
+"""Who a team belongs to: a user id, and whom mails go to."""
+
+
+class _Transition(msgspec.Struct, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
+    """``metadata`` of what a subscription did."""
+
+    before: str
+    after: str
+    reason: str
+    event_id: str
+    occurred_at: str
+    subscription_id: str
+    plan_id: str | None
+    time_source: str
+    paid_count: int
+
+
+class _Undeliverable(_Transition, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
+    """``metadata`` of a charge that came for nothing."""
+
+    amount: int | None
+    currency: str | None
+    payment_id: str | None
+
+
+class _AuditData(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """``schemas.audit.AuditData`` as it is written."""
+
+    actor: str
+    summary: str
+    metadata: Any
+    created_at: str
+    resource_type: str | None = None
+    resource_id: str | None = None
+    user_id: str | None = None
+    contact: _Claimant | _Payer | None = None
+
+
+class _CurrentData(msgspec.Struct, frozen=True, gc=False):
+    """``schemas.audit.TierCurrent`` as it is written."""
+
+    team_id: str
+    tier: str
+    since: str
+    subscription_id: str | None
+
+
+def audit_event(event: TeamEvent, decision: Decision, kind: Kind, owner: Owner) -> bytes:
+    """Return the audit event of a decision that has something to tell; ``owner`` is ``owner_of`` the row after it. The same event gives
+    the same id and the same bytes."""
+    body = event.body
+    if type(body) is Billing:
+        return told_by_fact(event, body.fact, kind, decision.reason, decision.before.tier, decision.after.tier, owner)
+    assert isinstance(body, Service)  # an import tells nothing
+    time = rfc3339(event.occurred_at)
+    actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
+    resource_type, resource_id = _resource(body)
+    summary = _service_summary(body, decision, resource_type)
+    data = _AuditData(actor, summary, _service_metadata(event, body, decision, time), time, resource_type, resource_id, *owner)
+    return _derived(event, kind, time, AUDIT_SCHEMA, data)
+
+
+def told_by_fact(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, owner: Owner) -> bytes:
+    """Return the audit event of ``fact``, the body of ``event``, which leads from one tier to another, or ends what it was for. Where
+    the owner has no address, it names the payer's."""
+    time = rfc3339(event.occurred_at)
+    summary, told = _of_billing(fact, kind, reason, was, now, time)
+    user_id, contact = owner
+    if contact is None and fact.email:
+        contact = _Payer(fact.email)
+    data = _AuditData("system", summary, told, time, "subscription", None, user_id, contact)
+    return _derived(event, kind, time, AUDIT_SCHEMA, data)
+
+
+def tier_current(event: TeamEvent, after: Standing) -> bytes:
+    """Return the team's current tier as a record of ``tier.current``."""
+    time = rfc3339(event.occurred_at)
+    since = rfc3339(after.since) if after.since else time
+    data = _CurrentData(event.team_id, LABELS[after.tier], since, after.subscription_id)
+    return _derived(event, TIER_CURRENT, time, TIER_SCHEMA, data)
+
+
+def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
+    """Return the envelope of something that follows from ``event``."""
+    id = derived_id(STAGE, event.source, event.id, event.team_id, type)
+    return envelope(id, SOURCE, type, event.team_id, time, event.id, event.correlation_id, schema, data)
+
+
+def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, time: str) -> tuple[str, _Transition]:
+    """Return the one line that a person reads in the audit log, and the metadata."""
+    before, after = LABELS[was], LABELS[now]
+    event_id, subscription, plan = fact.event_id, fact.subscription_id, fact.plan_id
+    by_tiers = _SUMMARIES.get(kind)
+    if by_tiers is None:
+        payment = (fact.amount, fact.currency, fact.payment_id)
+        told = _Undeliverable(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count, *payment)
+        return "Charge received for a subscription that has ended", told
+    summary = by_tiers[was][now] if was != now else f"Subscription canceled, still on {after}"
+    return summary, _Transition(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
+
+
+def _service_metadata(event: TeamEvent, body: Service, decision: Decision, time: str) -> Json:
+    """The kind's own fields, and the common ones, which they can not overwrite. Addresses stay out of the audit log."""
+    data = body.data
+    if is_plain(data):
+        own = {name: value for name, value in data.__dict__.items() if value is not None}
+    else:
+        own = data.model_dump(mode="json", exclude_none=True)
+    own.pop("email", None)
+    own.pop("name", None)
+    common: Json = {"reason": decision.reason, "event_id": event.id, "occurred_at": time}
+    if isinstance(body.data, AdminTierChanged):
+        own["requested"] = own.pop("to")
+        if "reason" in own:
+            own["admin_reason"] = own.pop("reason")
+    if isinstance(body.data, AdminTierChanged) or body.kind is Kind.CLAIMED:
+        common |= {"from": LABELS[decision.before.tier], "to": LABELS[decision.after.tier]}
+    return own | common
+
+
+def _resource(body: Service) -> tuple[str | None, str | None]:
+    """The type and id of the resource that the event is about."""
+    data = body.data
+    if isinstance(data, NearQuotaWall):
+        return data.resource_type, None
+    if isinstance(data, ResourceExpiryImminent):
+        return data.resource_type, _uuid(data.resource_id)
+    return None, None
+
+
+def owner_of(row: Row) -> Owner:
+    """Return the owner of the team: the claim's, else the import's."""
+    claim, imported = row.claim, row.imported
+    user_id = None
+    contact: _Claimant | _Payer | None = None
+    if claim is not None:
+        user_id, contact = _uuid(claim.user_id), _Claimant(claim.email, claim.name)
+    if imported is not None:
+        user_id = user_id or _uuid(imported.user_id)
+        if contact is None and imported.email:
+            contact = _Payer(imported.email)
+    return user_id, contact
+
+
+def _uuid(text: str | None) -> str | None:
+    """Return ``text`` as a UUID in its usual form, or None when it is none. Nothing is kept: looking it up costs more than looking at it."""
+    if not text or USUAL_UUID(text):
+        return text or None
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
+
+
+_SUMMARIES: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    kind: tuple(tuple(text.format(before, after) for after in LABELS) for before in LABELS)
+    for kind, text in (
+        (Kind.UPGRADED, "Upgraded from {} to {}"),
+        (Kind.DOWNGRADED, "Downgraded from {} to {}"),
+        (Kind.CANCELED, "Subscription canceled, from {} to {}"),
+    )
+}
+"""By kind, tier before, and tier after."""
+
+
+def _service_summary(body: Service, decision: Decision, resource: str | None) -> str:
+    before, after = LABELS[decision.before.tier], LABELS[decision.after.tier]
+    match body.kind:
+        case Kind.CLAIMED:
+            return f"Team claimed, on {after}"
+        case Kind.ADMIN_TIER_CHANGED:
+            return f"Tier changed by an admin, from {before} to {after}"
+        case Kind.ADMIN_PROMO_ISSUED:
+            return "Promotion code issued by an admin"
+        case Kind.NEAR_QUOTA_WALL:
+            return f"Near the limit of {resource}"
+        case Kind.RESOURCE_EXPIRY_IMMINENT:
+            return f"{resource} expires soon"
+        case Kind.EXPERIMENT_CONVERSION:
+            return "Experiment converted"
+    raise AssertionError(f"{body.kind} is no service's kind")

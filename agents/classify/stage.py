@@ -1,0 +1,92 @@
+"""The classify stage: ``team.events`` → ``audit.events``, ``tier.current``.
+
+Reading, deciding and serialising are modules of their own; nothing here produces, commits or waits.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from agents.classify.decide import STAGE, decide
+from agents.classify.facts import TeamEvent, Unreadable, read_team_event
+from agents.classify.fast_path import usual_facts
+from agents.classify.outputs import Owner, audit_event, owner_of, tier_current
+from agents.classify.registers import EMPTY, Row, Standing, pack, standing, unpack
+from schemas.envelope import HEADERS
+from schemas.reasons import Reason
+from streams.engine.table_stage import Effect, Run, TableStage
+from streams.engine.transactions import Output
+from streams.kafka.records import Record
+from streams.settings import Settings
+from streams.topics import AUDIT_EVENTS, TIER_CURRENT
+
+
+class Team(msgspec.Struct, frozen=True, gc=False):
+    """A team's row as classify decides on it: its one key, its registers, and what they say of its tier and of its owner."""
+
+    team_id: str
+    row: Row
+    standing: Standing
+    owner: Owner
+
+
+class ClassifyStage(TableStage):
+    """``team.events`` → ``audit.events``, ``tier.current``. The row of a team is its packed registers, the key its id."""
+
+    name = STAGE
+    by_key = True
+
+    def __init__(self, settings: Settings) -> None:
+        self._initial = settings.initial
+        self._nobody = Team("", EMPTY, standing(EMPTY, self._initial), owner_of(EMPTY))
+        self._audit_events = AUDIT_EVENTS.full_name(settings)
+        self._tier_current = TIER_CURRENT.full_name(settings)
+
+    def effect(self, record: Record, row: Team | None) -> Effect:
+        """Decide on one event of one team."""
+        try:
+            event = read_team_event(record.value, record.timestamp // 1000)
+        except Unreadable as error:
+            return Effect(error.reason, error=str(error))
+        team_id = event.team_id
+        team = self._nobody if row is None else row
+        if team_id != team.team_id:
+            key = team_id.encode()
+            if record.key != key:
+                # Only the partition of its own key holds the team's row.
+                return Effect(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
+        known, before = team.row, team.standing
+        decision = decide(known, event, self._initial, before)
+        kind, after, merged = decision.kind, decision.after, decision.row
+        same_owner = merged.claim is known.claim and merged.imported is known.imported
+        owner = team.owner if same_owner else owner_of(merged)
+        outputs = () if kind is None else (Output(self._audit_events, record.key, audit_event(event, decision, kind, owner), HEADERS),)
+        if merged is known:
+            return Effect(decision.reason, outputs)
+        current = None
+        if row is None or before.tier != after.tier or before.subscription_id != after.subscription_id:
+            current = partial(self._current, record.key, event, after)
+        return Effect(decision.reason, outputs, Team(team_id, merged, after, owner), current)
+
+    def run(self, records: Sequence[Record], start: int, row: Team) -> Run | None:
+        """Decide on the usual facts from ``start`` on."""
+        usual = usual_facts(records, start, row.team_id, row.row, row.owner)
+        if usual is None:
+            return None
+        key = records[start].key
+        outputs = [Output(self._audit_events, key, told, HEADERS) for told in usual.audit_events]
+        current = None if usual.turn is None else partial(self._current, key, *usual.turn)
+        return Run(usual.records, usual.outcomes, outputs, Team(row.team_id, usual.row, usual.standing, row.owner), usual.grown, current)
+
+    def _current(self, key: bytes | None, event: TeamEvent, after: Standing) -> Output:
+        return Output(self._tier_current, key, tier_current(event, after), HEADERS)
+
+    def pack(self, row: Team) -> bytes:
+        """Return the team's registers, packed."""
+        return pack(row.row)
+
+    def unpack(self, key: bytes, packed: bytes) -> Team:
+        """Return the team that ``pack`` made a row of."""
+        row = unpack(packed)
+        return Team(key.decode(), row, standing(row, self._initial), owner_of(row))

@@ -1,0 +1,1 @@
+"""Forward: each audit event becomes at most one mail at Loops."""

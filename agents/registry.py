@@ -1,0 +1,142 @@
+"""Which parts make a stage: the only place that knows all of them."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+import structlog
+
+from agents.audit import stage as audit
+from agents.classify.stage import ClassifyStage
+from agents.forward import stage as forward
+from agents.forward.decide import Policy
+from agents.normalise.decide import Rules
+from agents.normalise.stage import NormaliseStage
+from streams import topics
+from streams.engine.app import Stage, handler_stage, table_stage
+from streams.engine.worker import StageFactory
+from streams.errors import LoopsUnavailable
+from streams.kafka.dead_letters import KafkaDeadLetters
+from streams.kafka.producer import AcknowledgedProducer
+from streams.loops.client import LoopsClient
+from streams.loops.rate_limit import RateLimiter
+from streams.runtime.waiting import Waiting
+from streams.settings import Settings, load_plans
+from streams.stores.audit_log import PostgresAuditLog
+from streams.stores.ledger import PostgresLedger
+from streams.stores.pool import PostgresPool
+
+_log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 2.0
+"""How long a stop waits for dead letters under way; whoever waits for them has not acked their batch."""
+
+
+def stage_factory(settings: Settings, name: str) -> StageFactory:
+    """Return what builds the stage called ``name`` inside the event loop that runs it.
+
+    Reads the plan file (normalise) at once, so that a bad one is told before anything is connected. Raises ConfigurationError.
+    """
+    match name:
+        case "normalise":
+            return _normalise(settings)
+        case "classify":
+            return _classify(settings)
+        case "audit":
+            return _audit(settings)
+        case "forward":
+            return _forward(settings)
+    raise ValueError(f"{name} is no stage")
+
+
+def _normalise(settings: Settings) -> StageFactory:
+    assert settings.plans is not None  # ``Settings.require`` saw to it
+    rules = Rules(load_plans(settings.plans), settings.razorpay_team_note, settings.adopt_subscriptions_created_before)
+
+    @contextlib.asynccontextmanager
+    async def build() -> AsyncIterator[Stage]:
+        sources = [topics.RAZORPAY_WEBHOOKS, topics.SUBSCRIPTION_LINKS]
+        yield table_stage(settings, NormaliseStage(settings, rules), "links", sources, topics.NORMALISE_CHANGELOG)
+
+    return build
+
+
+def _classify(settings: Settings) -> StageFactory:
+    @contextlib.asynccontextmanager
+    async def build() -> AsyncIterator[Stage]:
+        yield table_stage(settings, ClassifyStage(settings), "teams", [topics.TEAM_EVENTS], topics.CLASSIFY_CHANGELOG)
+
+    return build
+
+
+def _audit(settings: Settings) -> StageFactory:
+    @contextlib.asynccontextmanager
+    async def build() -> AsyncIterator[Stage]:
+        async with _postgres(settings, audit.STAGE) as pool, _dead_letters(settings, audit.STAGE) as dead_letters:
+            writer = audit.AuditWriter(PostgresAuditLog(pool), dead_letters)
+            yield handler_stage(settings, audit.STAGE, topics.AUDIT_EVENTS, writer)
+
+    return build
+
+
+def _forward(settings: Settings) -> StageFactory:
+    sending = settings.forward == "on"
+    key = settings.loops_api_key.get_secret_value() if settings.loops_api_key else ""
+    policy = Policy(sending, timedelta(seconds=settings.forward_max_age_seconds))
+
+    @contextlib.asynccontextmanager
+    async def build() -> AsyncIterator[Stage]:
+        loops = LoopsClient(settings.loops_base_url, key, timeout_seconds=settings.loops_timeout_seconds)
+        limiter = RateLimiter(settings.loops_rate_per_second)
+        async with _postgres(settings, forward.STAGE) as pool, _dead_letters(settings, forward.STAGE) as dead_letters, _opened(loops):
+            if sending:
+                await _check_key(loops)
+            waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
+            forwarder = forward.Forwarder(PostgresLedger(pool), loops, limiter, dead_letters, policy, waiting)
+            stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
+            stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
+            yield stage
+
+    return build
+
+
+async def _check_key(loops: LoopsClient) -> None:
+    """Find a wrong key at the start, and not at the first mail. Raises LoopsKeyRejected. Loops may be away: then mails wait for it."""
+    try:
+        await loops.check_key()
+    except LoopsUnavailable as error:
+        _log.warning("loops_key_unchecked", error=str(error))
+
+
+@contextlib.asynccontextmanager
+async def _postgres(settings: Settings, stage: str) -> AsyncIterator[PostgresPool]:
+    assert settings.postgres_dsn is not None  # ``Settings.require`` saw to it
+    async with _opened(PostgresPool(settings.postgres_dsn.get_secret_value(), Waiting(stage, "postgres"))) as pool:
+        yield pool
+
+
+@contextlib.asynccontextmanager
+async def _dead_letters(settings: Settings, stage: str) -> AsyncIterator[KafkaDeadLetters]:
+    producer = AcknowledgedProducer(settings)
+    try:
+        yield KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), stage, Waiting(stage, "kafka"))
+    finally:
+        await producer.close(FLUSH_SECONDS)
+
+
+class _Openable(Protocol):
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+OpenableT = TypeVar("OpenableT", bound=_Openable)
+
+
+@contextlib.asynccontextmanager
+async def _opened(resource: OpenableT) -> AsyncIterator[OpenableT]:
+    await resource.open()
+    try:
+        yield resource
+    finally:
+        await resource.close()

@@ -1,0 +1,107 @@
+"""The parts of the documents that the code itself knows best: the topology's diagram and table, the table of settings.
+
+They stand between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``. ``python -m streams.cli.reference FILE...`` writes them
+anew, and a test fails where they are out of date.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from streams.settings import PREFIX, REQUIRED, Settings
+from streams.topics import TOPICS, Topic
+
+OUTSIDE: tuple[tuple[str, str, str], ...] = (
+    ("Razorpay", "gateway", "signed webhooks"),
+    ("services", "gateway", "POST /v1/events"),
+    ("audit", "PostgreSQL", "audit_log"),
+    ("forward", "PostgreSQL", "forwarder_sent"),
+    ("forward", "Loops", "one mail each"),
+    ("Loops", "gateway", "signed webhooks"),
+)
+"""What flows without a topic: from, to, what."""
+
+
+def topology_diagram() -> str:
+    """Return the topology as a mermaid flowchart: boxes work, rounded topics are logs, cylinders keep the newest of each key."""
+    nodes = dict.fromkeys(name for topic in TOPICS for name in (*topic.producers, *topic.consumers))
+    nodes |= dict.fromkeys(end for edge in OUTSIDE for end in edge[:2])
+    lines = ["```mermaid", "flowchart LR"]
+    lines += (f"  {_node_id(name)}[{name}]" for name in nodes)
+    lines += (f"  {_node_id(topic.name)}" + ("[({})]" if topic.cleanup == "compact" else "([{}])").format(topic.name) for topic in TOPICS)
+    lines += (f"  {_node_id(start)} -- {what} --> {_node_id(end)}" for start, end, what in OUTSIDE)
+    lines += (edge for topic in TOPICS for edge in _edges(topic))
+    return "\n".join([*lines, "```"])
+
+
+def _edges(topic: Topic) -> Iterator[str]:
+    node = _node_id(topic.name)
+    if topic.producers == topic.consumers:  # a table's changelog
+        yield from (f"  {_node_id(stage)} <-.-> {node}" for stage in topic.producers)
+        return
+    yield from (f"  {_node_id(producer)} --> {node}" for producer in topic.producers)
+    yield from (f"  {node} --> {_node_id(consumer)}" for consumer in topic.consumers)
+
+
+def _node_id(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def topics_table() -> str:
+    """Return a Markdown table of the topics. Retention is the default."""
+    return _table(
+        ("topic", "key", "value", "kept", "written by", "read by"),
+        (
+            (f"`{topic.name}`", topic.key, topic.value, _kept(topic), ", ".join(topic.producers), ", ".join(topic.consumers))
+            for topic in TOPICS
+        ),
+    )
+
+
+def _kept(topic: Topic) -> str:
+    return "newest of each key" if topic.retention is None else f"{Settings.model_fields[topic.retention].default} days"
+
+
+def settings_table() -> str:
+    """Return a Markdown table of every setting: variable, default, which commands do not start without it, meaning."""
+    return _table(("variable", "default", "needed by", "meaning"), (_setting(name, field) for name, field in Settings.model_fields.items()))
+
+
+def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
+    choices = _choices(field.annotation)
+    meaning = field.description or ""
+    if choices:
+        meaning += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
+    default = "-" if field.default in (None, "") else f"`{field.default}`"
+    return f"`{PREFIX}{name.upper()}`", default, ", ".join(role for role, names in REQUIRED.items() if name in names) or "-", meaning
+
+
+def _choices(annotation: object) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for argument in get_args(annotation) for choice in _choices(argument))
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    escaped = (tuple(cell.replace("|", "\\|") for cell in row) for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *escaped))
+
+
+PARTS: dict[str, Callable[[], str]] = {"topology": topology_diagram, "topics": topics_table, "settings": settings_table}
+"""What can be generated, by the name in the markers."""
+
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """Return ``text`` with every generated part as it is now. Raises KeyError for the name of none."""
+    return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}\n{part[3]}", text)
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")

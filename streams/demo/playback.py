@@ -1,0 +1,226 @@
+"""Playing the story: deliver it to a running stack, wait until every stage has worked it in, and read back what was written."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import asyncpg
+import httpx
+
+from schemas.reasons import Reason
+from streams.demo.accounting import Evidence
+from streams.demo.deliveries import WEBHOOKS, Delivery
+from streams.demo.scenario import Story
+from streams.embedded.stack import Stack
+from streams.engine.replay import recorded_outcomes
+from streams.errors import TierstreamError
+from streams.gateway.signatures import sign_razorpay
+from streams.kafka.log_reader import LogReader, committed_offsets
+from streams.kafka.records import Record
+from streams.settings import Settings
+from streams.stores.audit_log import AuditRow
+from streams.topics import (
+    AUDIT_EVENTS,
+    CLASSIFY_CHANGELOG,
+    DEAD_LETTERS,
+    NORMALISE_CHANGELOG,
+    RAZORPAY_WEBHOOKS,
+    TEAM_EVENTS,
+    TIER_CURRENT,
+    Topic,
+    group_id,
+)
+
+PATIENCE_SECONDS = 30.0
+"""How long nothing new may come before the demo gives up: more than a stage that dies needs to be back at work."""
+
+_EVIDENCE = (RAZORPAY_WEBHOOKS, TEAM_EVENTS, AUDIT_EVENTS, TIER_CURRENT, DEAD_LETTERS)
+_CHANGELOGS = (NORMALISE_CHANGELOG, CLASSIFY_CHANGELOG)
+_READ_SECONDS = 0.05
+_REQUEST_SECONDS = 10.0
+
+Tell = Callable[[str], None]
+"""Is told, in a few words, how far the demo has come."""
+
+Progress = tuple[int, int]
+"""So many have come, of so many that must."""
+
+T = TypeVar("T")
+
+
+async def play(stack: Stack, story: Story, tell: Tell) -> Evidence:
+    """Deliver ``story`` and return what the system has written when all of it is worked in.
+
+    Raises TierstreamError, naming the stage, when what must come does not come in time.
+    """
+    async with _observing(stack.settings, tell) as observer:
+        answers = await _deliver(stack, story, observer)
+        await observer.until_classified(answers)
+        records = await observer.read_evidence()
+        await observer.until_handled("audit", records[AUDIT_EVENTS])
+        await observer.until_handled("forward", records[AUDIT_EVENTS])
+        rows, ledger = await _read_postgres(stack.postgres)
+        return Evidence(
+            answers=tuple(zip(story.deliveries, answers, strict=True)),
+            webhooks=records[RAZORPAY_WEBHOOKS],
+            team_events=records[TEAM_EVENTS],
+            audit_events=records[AUDIT_EVENTS],
+            tiers=records[TIER_CURRENT],
+            dead_letters=records[DEAD_LETTERS],
+            counted={"normalise": observer.counted(NORMALISE_CHANGELOG), "classify": observer.counted(CLASSIFY_CHANGELOG)},
+            rows=rows,
+            ledger=ledger,
+            mails=await _read_mails(stack.loops),
+        )
+
+
+class Observer:
+    """Follows what the stages count; every wait ends with TierstreamError when nothing new has come for ``patience_seconds``.
+
+    Its calls to Kafka run in one thread, so that no cancellation closes a consumer in mid-call."""
+
+    def __init__(self, settings: Settings, tell: Tell, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._settings = settings
+        self._tell = tell
+        self._patience_seconds = patience_seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="observer")
+        self._changelogs: LogReader | None = None
+        self._records: dict[str, list[Record]] = {topic.full_name(settings): [] for topic in _CHANGELOGS}
+
+    async def open(self) -> None:
+        """Connect. Raises KafkaUnavailable."""
+        self._changelogs = await self._in_thread(lambda: LogReader(self._settings, list(self._records)))
+
+    def close(self) -> None:
+        """Let go, after the call that is under way."""
+        if self._changelogs is not None:
+            self._thread.submit(self._changelogs.close)
+        self._thread.shutdown(wait=False)
+
+    def counted(self, changelog: Topic) -> Counter[str]:
+        """How many of each outcome a stage has counted in the position rows of its changelog."""
+        return recorded_outcomes(self._records[changelog.full_name(self._settings)])
+
+    async def until_normalised(self, accepted: int) -> None:
+        """Wait until normalise has worked in ``accepted`` webhooks."""
+        await self._until(lambda: self._counted(NORMALISE_CHANGELOG, accepted), "webhooks worked in by normalise")
+
+    async def until_classified(self, answers: Sequence[int]) -> None:
+        """Wait until classify has worked in all that follows from requests that got these answers."""
+        await self.until_normalised(answers.count(200))
+        events = answers.count(202) + self.counted(NORMALISE_CHANGELOG)[Reason.NORMALISED]
+        await self._until(lambda: self._counted(CLASSIFY_CHANGELOG, events), "events worked in by classify")
+
+    async def until_handled(self, stage: str, records: Sequence[Record]) -> None:
+        """Wait until ``stage``, which has no table, has committed these ``records`` of ``audit.events``."""
+        topic, group = AUDIT_EVENTS.full_name(self._settings), group_id(self._settings, stage)
+
+        async def look() -> Progress:
+            offsets = await self._in_thread(lambda: committed_offsets(self._settings, group, topic))
+            return sum(record.offset < offsets.get(record.partition, 0) for record in records), len(records)
+
+        await self._until(look, f"audit events worked in by {stage}")
+
+    async def read_evidence(self) -> dict[Topic, tuple[Record, ...]]:
+        """Return what the topics hold now, by partition and offset."""
+        names = {topic.full_name(self._settings): topic for topic in _EVIDENCE}
+        held: dict[Topic, list[Record]] = {topic: [] for topic in _EVIDENCE}
+        for record in await self._in_thread(lambda: _read_to_end(self._settings, list(names))):
+            held[names[record.topic]].append(record)
+        return {topic: tuple(sorted(records, key=lambda record: (record.partition, record.offset))) for topic, records in held.items()}
+
+    async def _counted(self, changelog: Topic, expected: int) -> Progress:
+        reader = self._changelogs
+        assert reader is not None  # ``open`` was called
+        for record in await self._in_thread(lambda: reader.read(_READ_SECONDS)):
+            self._records[record.topic].append(record)
+        return self.counted(changelog).total(), expected
+
+    async def _until(self, look: Callable[[], Awaitable[Progress]], what: str) -> None:
+        last, since = -1, time.monotonic()
+        while True:
+            come, expected = await look()
+            self._tell(f"{come} of {expected} {what}")
+            if come >= expected:
+                return
+            if come != last:
+                last, since = come, time.monotonic()
+            elif time.monotonic() - since > self._patience_seconds:
+                raise TierstreamError(
+                    f"The demo gives up, for nothing came for {self._patience_seconds:.0f} s: {come} of {expected} {what}."
+                )
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _read_to_end(settings: Settings, topics: Sequence[str]) -> list[Record]:
+    with contextlib.closing(LogReader(settings, topics)) as reader:
+        return reader.read_to_end()
+
+
+@contextlib.asynccontextmanager
+async def _observing(settings: Settings, tell: Tell) -> AsyncIterator[Observer]:
+    observer = Observer(settings, tell)
+    try:
+        await observer.open()
+        yield observer
+    finally:
+        observer.close()
+
+
+async def _deliver(stack: Stack, story: Story, observer: Observer) -> list[int]:
+    """Post every delivery in its turn and return the status codes.
+
+    Days lie between the events of one team, and here only milliseconds: what a webhook says must stand on ``team.events`` before the
+    team's next event may overtake it there (services' events come in behind normalise, and each subscription on a way of its own).
+    """
+    secret, token = stack.settings.razorpay_secrets[0], next(iter(stack.settings.ingest_clients))
+    answers: list[int] = []
+    under_way: set[str | None] = set()
+    async with httpx.AsyncClient(base_url=stack.gateway, timeout=_REQUEST_SECONDS, trust_env=False) as gateway:
+        for delivery in story.deliveries:
+            if delivery.team in under_way:
+                await observer.until_normalised(answers.count(200))
+                under_way.clear()
+            try:
+                response = await gateway.post(delivery.route, content=delivery.body, headers=_headers(delivery, secret, token))
+            except httpx.TransportError as error:
+                raise TierstreamError(f"The gateway at {stack.gateway} does not answer ({type(error).__name__}).") from error
+            answers.append(response.status_code)
+            if delivery.route == WEBHOOKS:
+                under_way.add(delivery.team)
+    return answers
+
+
+def _headers(delivery: Delivery, secret: bytes, token: str) -> dict[str, str]:
+    if delivery.route != WEBHOOKS:
+        return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return {
+        "User-Agent": "Razorpay-Webhook/v1",
+        "Content-Type": "application/json",
+        "Request-Id": delivery.event_id,
+        "X-Razorpay-Event-Id": delivery.event_id,
+        "X-Razorpay-Signature": sign_razorpay(delivery.body, b"a guess" if delivery.is_forged else secret),
+    }
+
+
+async def _read_postgres(dsn: str) -> tuple[tuple[AuditRow, ...], dict[str, str]]:
+    """Return the rows of ``audit_log``, and the classification of each audit id in ``forwarder_sent``."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(f"select {', '.join(AuditRow._fields)} from audit_log order by created_at, id")
+        ledger = await connection.fetch("select audit_id, classification from forwarder_sent")
+    finally:
+        await connection.close()
+    return tuple(AuditRow(*row.values()) for row in rows), {str(row["audit_id"]): row["classification"] for row in ledger}
+
+
+async def _read_mails(loops: str) -> tuple[dict[str, object], ...]:
+    """Return what the fake Loops has accepted, in order."""
+    async with httpx.AsyncClient(base_url=loops, timeout=_REQUEST_SECONDS, trust_env=False) as client:
+        return tuple((await client.get("/_sent")).json())

@@ -1,0 +1,245 @@
+"""The Faust apps: one a stage, each its own consumer group, so that a slow Loops never holds up the audit rows. The wiring.
+
+normalise   razorpay.webhooks, subscription.links → team.events, audit.events      table: subscription → team
+classify    team.events → audit.events, tier.current                               table: team → registers
+audit       audit.events → PostgreSQL
+forward     audit.events → Loops
+"""
+
+import logging
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol, cast
+
+import faust
+from faust.streams import Stream
+from faust.types import TP, Message, StreamT
+
+from schemas.reasons import Reason
+from streams.engine.changelog import InputCheck
+from streams.engine.exactly_once import Restorer, TransactionalWorker
+from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
+from streams.engine.partitions import Batch, PartitionWorker, Processing
+from streams.engine.table_stage import TableStage
+from streams.engine.tables import OwnedTable, OwnedTables
+from streams.errors import ConfigurationError
+from streams.kafka.records import Record
+from streams.metrics import count_outcomes
+from streams.settings import Settings
+from streams.topics import Topic, group_id
+
+COMMIT_INTERVAL_SECONDS = 0.25
+"""How often acked offsets are committed. For tables the position row counts; elsewhere a crash redoes at most this much."""
+
+HEARTBEAT_SECONDS = 1.0
+"""How often a member asks whether the group is rebalancing: a joining worker waits for all others to ask. Far below the session's
+time-out, whose least is 6 s."""
+
+MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
+"""Off, in effect: aiokafka gives a member that did not poll in time up for good. Progress is watched by ourselves."""
+
+FETCH_BYTES = 1_048_576
+"""Most of one partition that one fetch brings: some 4,000 events. Up to seven fetches of each partition may be in memory."""
+
+TABLE_FETCH_BYTES = 32 * 1_048_576
+"""The same for all partitions of a stage with a table together, up to four times ``FETCH_BYTES`` for one: the more of a team's events meet
+in one slice, the fewer rows and current tiers are written."""
+
+POLL_RECORDS = 32_768
+"""Records that one look at what was fetched unpacks, of all partitions together. What is fetched stays compressed until then, and takes
+a fifth of the memory."""
+
+
+class BatchHandler(Protocol):
+    """A stage without a table, whose effects are idempotent. ``progress`` counts what it has got done, inside of batches too."""
+
+    progress: int
+
+    async def handle(self, records: Sequence[Record]) -> Mapping[Reason, int]:
+        """Work in the records of one partition; return their outcomes when all effects are durable."""
+
+
+class HandlerWorker:
+    """Gives one partition's batches to a BatchHandler."""
+
+    def __init__(self, stage: str, handler: BatchHandler) -> None:
+        self._stage = stage
+        self._handler = handler
+
+    async def prepare(self) -> None:
+        """Nothing to get ready."""
+
+    async def process(self, batch: Batch) -> None:
+        """Handle the batch and count its outcomes."""
+        count_outcomes(self._stage, await self._handler.handle(batch.records))
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Stage:
+    """A Faust app with its processing. Build it inside the event loop that runs it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        sources: Sequence[Topic],
+        new_worker: Callable[[int], PartitionWorker],
+        fetch_bytes: int = FETCH_BYTES,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.app = _faust_app(settings, name, fetch_bytes)
+        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self)
+        self.sources = [topic.full_name(settings) for topic in sources]
+        for source in self.sources:
+            self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
+        self.app.on_partitions_revoked.connect(self._on_revoked)
+        self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
+        self.reached: dict[tuple[str, int], int] = {}
+        """By (topic, partition): the offset after the last batch that is durable."""
+        self.close: Callable[[], None] = lambda: None
+        """Lets go of what the stage holds beside its app."""
+        self.progress: Callable[[int], int] = lambda _number: 0
+        """Counts whatever gets done inside of a partition's batches. It may count that of other partitions too, but for tables."""
+        self.restored_records: Callable[[], int] = lambda: 0
+        """Counts the records that restores have read."""
+
+    def _done(self, message: Message) -> None:
+        self.reached[message.topic, message.partition] = message.offset + 1
+        self._consumer.done(message)
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        # Asked for late: Faust makes it, with a thread's event loop, when it is first looked at.
+        return cast(BatchConsumer, self.app.consumer)
+
+    def hold(self, topic: str, partition: int) -> None:
+        """Bring no more batches of a partition for now."""
+        self._consumer.hold(topic, partition)
+
+    def release(self, topic: str, partition: int) -> None:
+        """Bring them again."""
+        self._consumer.release(topic, partition)
+
+    async def _agent(self, stream: StreamT[Any]) -> None:
+        async for event in cast(Stream[Any], stream).noack().events():
+            message = event.message
+            done = partial(self._done, message)
+            self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, done))
+
+    async def fetch_positions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the next offset that the consumer would fetch, for each partition that has one."""
+        found: dict[tuple[str, int], int] = {}
+        for topic, number in wanted:
+            position = await self._consumer.position(TP(topic, number))
+            if position is not None:
+                found[topic, number] = position
+        return found
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Make ``partitions`` the ones that this process works on."""
+        wanted = frozenset(partitions)
+        self.on_assigned(wanted)
+        self.processing.assign(wanted)
+
+    async def _on_assigned(self, _app: Any, /, *given: Any, signal: Any, **_: Any) -> None:
+        assigned: Iterable[TP] = given[0]
+        self.assign(tp.partition for tp in assigned if tp.topic == self.sources[0])
+
+    async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        await self.processing.rest()
+
+    def follow_assignment(self) -> None:
+        """Follow Faust's assignment signal (stages with a table follow their store)."""
+        self.app.on_partitions_assigned.connect(self._on_assigned)
+
+
+def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequence[Topic], changelog: Topic) -> Stage:
+    """Return the app of a stage that decides with a table beside it, exactly once."""
+    changelog_name = changelog.full_name(settings)
+    pool = ThreadPoolExecutor(max_workers=settings.partitions + 2, thread_name_prefix="kafka")
+    inputs = InputCheck(settings, group_id(settings, stage.name), [topic.full_name(settings) for topic in sources])
+    restorer = Restorer(settings, stage.name, changelog_name, inputs, pool)
+    fetch_bytes = min(4 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
+
+    def new_worker(number: int) -> TransactionalWorker:
+        return TransactionalWorker(settings, stage, changelog_name, number, restorer)
+
+    built = Stage(settings, stage.name, sources, new_worker, fetch_bytes)
+    built.app.tables.add(
+        OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
+    )
+    built.close = partial(pool.shutdown, wait=False, cancel_futures=True)
+    built.progress = lambda number: restorer.slices[number]
+    built.restored_records = lambda: restorer.records
+    return built
+
+
+def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHandler) -> Stage:
+    """Return the app of a stage without a table."""
+    built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
+    built.progress = lambda _number: handler.progress
+    built.follow_assignment()
+    return built
+
+
+class _App(faust.App):
+    """Faust's app without its directories: nothing of ours is kept on the disk, and the working directory may be read-only."""
+
+    logger = logging.getLogger("faust.app")
+
+    def _create_directories(self) -> None:
+        """Make none."""
+
+
+def _faust_app(settings: Settings, stage: str, fetch_bytes: int) -> faust.App:
+    servers = [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
+    app = _App(
+        group_id(settings, stage),
+        broker=[f"kafka://{server}" for server in servers],
+        broker_credentials=_credentials(settings),
+        consumer_group_instance_id=settings.instance_id,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=HEARTBEAT_SECONDS,
+        broker_request_timeout=max(30.0, settings.session_timeout_seconds),
+        broker_rebalance_timeout=max(30.0, settings.session_timeout_seconds),
+        broker_max_poll_records=POLL_RECORDS,
+        broker_max_poll_interval=MAX_POLL_INTERVAL_SECONDS,
+        broker_commit_interval=COMMIT_INTERVAL_SECONDS,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=fetch_bytes,
+        stream_buffer_maxsize=8,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        topic_partitions=settings.partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        TableManager=OwnedTables,
+    )
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.producer_transport = BatchTransport(app.conf.broker_producer, app)
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    protocol = settings.kafka_security_protocol
+    context = ssl.create_default_context(cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None)
+    if protocol == "PLAINTEXT":
+        return None
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    if settings.kafka_sasl_mechanism is None:
+        raise ConfigurationError("TIERSTREAM_KAFKA_SECURITY_PROTOCOL asks for SASL: set TIERSTREAM_KAFKA_SASL_MECHANISM.")
+    password = settings.kafka_sasl_password
+    return faust.SASLCredentials(
+        mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_sasl_username,
+        password=password.get_secret_value() if password else None,
+        ssl_context=context if protocol == "SASL_SSL" else None,
+    )

@@ -1,0 +1,235 @@
+"""A table partition in memory, and its changelog: rows, and one position row for each input topic.
+
+The position row is written in the same transaction as the rows and the outputs of a batch. It says how far the input has
+been worked in: records below it are skipped, whatever Kafka's own committed offset says. It also keeps the counts of
+outcomes, so that events received = sum of outcomes can be proven from the log.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import confluent_kafka as kafka
+import msgspec
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.reasons import Reason
+from streams.errors import KafkaUnavailable, PositionError
+from streams.kafka.client import client_config
+from streams.kafka.log_reader import committed_reader
+from streams.settings import Settings
+
+POSITION_PREFIX = b"\x00position:"
+"""Key of a position row: this, then the name of the input topic. No key of a row starts with a NUL byte."""
+
+_CONSUME_RECORDS = 1_000
+"""Records taken at a time. Few: each holds on to the whole of what it was fetched with, and memory once taken is hardly given back."""
+
+_CONSUME_SECONDS = 0.02
+"""``consume`` waits this long for its whole number of records, also when all that is left to come is a partition's end."""
+
+log = structlog.get_logger(__name__)
+_librdkafka = logging.getLogger("librdkafka")
+
+
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far one input topic's partition has been worked in."""
+
+    topic_id: str
+    next_offset: int
+    outcomes: dict[str, int] = {}
+
+    def advanced(self, next_offset: int, outcomes: Counter[Reason]) -> "Position":
+        """Return the position after a batch."""
+        counts = Counter(self.outcomes)
+        for reason, count in outcomes.items():
+            counts[reason.value] += count
+        return Position(self.topic_id, next_offset, dict(counts))
+
+
+encode_position = msgspec.json.Encoder().encode
+decode_position = msgspec.json.Decoder(Position).decode
+
+
+@dataclass(slots=True)
+class TablePartition:
+    """One partition of a table, owned by this process: packed rows by key, and positions by input topic."""
+
+    number: int
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """Take in one record of the changelog."""
+        if key.startswith(POSITION_PREFIX):
+            if value is not None:
+                self.positions[key[len(POSITION_PREFIX) :].decode()] = decode_position(value)
+        elif value is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = value
+
+
+def position_key(topic: str) -> bytes:
+    """Return the changelog key of the position row of ``topic``."""
+    return POSITION_PREFIX + topic.encode()
+
+
+def restore(
+    settings: Settings,
+    changelog: str,
+    partitions: Sequence[TablePartition],
+    timeout_seconds: float = 60.0,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Read the committed changelog into ``partitions``, up to its end, and return the number of records read. ``on_read`` is
+    told how many each time that some have come.
+
+    Blocking. The partitions must have been fenced before, so that nothing is written behind the end. Raises KafkaUnavailable,
+    naming topic, partition and offset, when nothing arrives for ``timeout_seconds``.
+    """
+    wanted = {partition.number: partition for partition in partitions}
+    consumer = committed_reader(settings, f"{changelog}-restore")
+    read = 0
+    next_offsets = dict.fromkeys(wanted, 0)
+    last_progress = time.monotonic()
+    try:
+        # Ask for the leaders first: an assignment to unknown leaders is looked at again only after half a second.
+        consumer.list_topics(changelog, timeout=timeout_seconds)
+        consumer.assign([TopicPartition(changelog, number, kafka.OFFSET_BEGINNING) for number in wanted])
+        while wanted:
+            messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
+            on_read(len(messages))
+            for message in messages:
+                error = message.error()
+                number = message.partition() or 0
+                if error is None:
+                    wanted[number].apply(message.key() or b"", message.value())
+                    next_offsets[number] = (message.offset() or 0) + 1
+                    read += 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    wanted.pop(number, None)
+                elif not error.retriable():
+                    raise KafkaException(error)
+                else:
+                    continue
+                last_progress = time.monotonic()
+            if wanted and time.monotonic() - last_progress > timeout_seconds:
+                number = min(wanted)
+                raise KafkaUnavailable(
+                    f"Recovery of {changelog}, partition {number}, does not get past offset {next_offsets[number]}: nothing came for {timeout_seconds:.0f} s."
+                )
+    except KafkaException as error:
+        raise KafkaUnavailable(f"Recovery of {changelog} failed: {error.args[0].str()}.") from error
+    finally:
+        consumer.close()
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class InputPartition:
+    """A partition of an input topic as it is on the broker: its log holds the offsets from ``first`` up to, but not with, ``end``,
+    and the group has committed that it read up to ``committed`` (0: nothing yet)."""
+
+    topic: str
+    number: int
+    topic_id: str
+    first: int
+    end: int
+    committed: int
+
+
+def checked(position: Position | None, found: InputPartition, group: str) -> Position:
+    """Return the position to go on from: ``position``, or the start of the log where the table has none.
+
+    Raises PositionError where going on would skip records or work them in twice. Pure, but for one line in the log.
+    """
+    where = f"{found.topic}, partition {found.number}"
+    remedy = (
+        f"If that is meant, start over from an empty table: stop the workers, delete the changelog and the consumer group {group}, "
+        "and run `tierstream topics apply`."
+    )
+    if position is None:
+        if found.committed:
+            raise PositionError(
+                f"The table has no position for {where}, yet its group has read up to {found.committed}: the changelog is gone. {remedy}"
+            )
+        return Position(found.topic_id, found.first)
+    if position.topic_id != found.topic_id:
+        raise PositionError(
+            f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}"
+        )
+    if position.next_offset > found.end:
+        raise PositionError(
+            f"The table's position {position.next_offset} for {where}, lies beyond the log's end {found.end}: the log was cut. {remedy}"
+        )
+    if position.next_offset < found.committed:
+        raise PositionError(
+            f"The table's position {position.next_offset} for {where}, is behind the {found.committed} that its group has read: "
+            f"the changelog lost records, or the group's offsets were moved. {remedy}"
+        )
+    if position.next_offset < found.first:
+        log.error(
+            "records were deleted by retention before they were read",
+            topic=found.topic,
+            partition=found.number,
+            first=position.next_offset,
+            next=found.first,
+        )
+    return position
+
+
+class InputCheck:
+    """Compares positions with the input topics as they are on the broker. Blocking calls."""
+
+    def __init__(self, settings: Settings, group: str, topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._group = group
+        self.topics = tuple(topics)
+
+    def check(self, partitions: Sequence[TablePartition], timeout_seconds: float = 10.0) -> None:
+        """Give each partition a position for every input topic. Raises PositionError for one that can not be right, and
+        KafkaUnavailable."""
+        ids = self._topic_ids(timeout_seconds)
+        consumer = kafka.Consumer(
+            {**client_config(self._settings), "group.id": self._group, "enable.auto.commit": False}, logger=_librdkafka
+        )
+        try:
+            wanted = [TopicPartition(topic, partition.number) for topic in self.topics for partition in partitions]
+            committed = {(tp.topic, tp.partition): _offset(tp) for tp in consumer.committed(wanted, timeout=timeout_seconds)}
+            for partition in partitions:
+                for topic in self.topics:
+                    number = partition.number
+                    first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_seconds)
+                    found = InputPartition(topic, number, ids[topic], first, end, committed[topic, number])
+                    partition.positions[topic] = checked(partition.positions.get(topic), found, self._group)
+        except KafkaException as error:
+            raise KafkaUnavailable(f"Kafka does not answer (positions of {self._group}): {error.args[0].str()}.") from error
+        finally:
+            consumer.close()
+
+    def _topic_ids(self, timeout_seconds: float) -> dict[str, str]:
+        """Return the id of each input topic: another id is another topic of the same name."""
+        admin = AdminClient(client_config(self._settings), logger=_librdkafka)
+        ids: dict[str, str] = {}
+        described = admin.describe_topics(kafka.TopicCollection(list(self.topics)), request_timeout=timeout_seconds)
+        for name, future in described.items():
+            try:
+                ids[name] = str(future.result(timeout_seconds).topic_id)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise PositionError(f"The topic {name} does not exist; run `tierstream topics apply`.") from error
+                raise KafkaUnavailable(f"Kafka does not answer (describe {name}): {error.args[0].str()}.") from error
+            except TimeoutError as error:
+                raise KafkaUnavailable(f"Kafka does not answer (describe {name}).") from error
+        return ids
+
+
+def _offset(committed: TopicPartition) -> int:
+    if committed.error is not None:
+        raise KafkaException(committed.error)
+    return max(committed.offset, 0)

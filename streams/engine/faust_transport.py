@@ -1,0 +1,253 @@
+"""Faust's transport with record batches in: one Faust event carries all that one fetch brought of one partition.
+
+Agents, assignment, rebalances and offset commits stay Faust's; what changes:
+
+- ``getmany`` yields one message for each partition's fetch; its value is the list of aiokafka records, its offset the last
+  record's. ``done`` lets the offset after that record be committed: when all of the batch is durable, or not at all.
+- Records are read with ``read_committed``: an aborted transaction's records are never seen.
+- Faust's own producer is replaced by none at all: stages produce through librdkafka, and what they produce is acknowledged
+  before they ack, so there is nothing that Faust's commit could flush (and its flush gives up after 0.1 s).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, cast
+
+import aiokafka
+import faust
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faust.auth import Credentials
+from faust.transport import base
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage, EventT, Message
+
+from streams.errors import KafkaUnavailable, StageFailed
+
+faust_logger = logging.getLogger("faust.transport")
+
+FETCH_MAX_WAIT_MS = 100
+"""How long the broker may hold a fetch back while there is nothing to read; it answers at once when there is."""
+
+
+FETCH_SECONDS = 0.05
+"""How long one look for records may wait. Short: a partition that is fetched of again is noticed only by the next look."""
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """The aiokafka consumer's own thread, with our consumer settings."""
+
+    logger = faust_logger
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        # Range gives the same partition numbers of every input topic to one worker, which a table needs.
+        self._assignor = RangePartitionAssignor
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            max_poll_records=conf.broker_max_poll_records,
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+            check_crcs=conf.broker_check_crcs,
+            **driver.credentials_to_aiokafka_auth(_credentials(conf.broker_credentials), conf.ssl_context),
+        )
+
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer."""
+        # While a broker is away, aiokafka's fetcher lets the cancellation of a task of its own out of ``close``.
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every assigned partition to its committed offset, or to its beginning; return the committed offsets there are."""
+        offsets: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return offsets
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        if not consumer.assignment():
+            return {}
+        committed: Mapping[TP, int] = await consumer.seek_to_committed()
+        # aiokafka leaves a partition without a committed offset where it is, which may be beyond what was dropped.
+        unread = [tp for tp, offset in committed.items() if not offset]
+        if unread and not await consumer.seek_to_beginning(*unread):
+            raise KafkaUnavailable(f"Kafka does not tell where {unread[0].topic}, partition {unread[0].partition}, begins.")
+        return committed
+
+
+def _credentials(credentials: Any) -> Credentials | None:
+    return credentials if isinstance(credentials, Credentials) else None
+
+
+class BatchConsumer(driver.Consumer):
+    """Yields one message for each partition's fetch, and commits only what ``done`` was told.
+
+    After an assignment, and after anything that was fetched had to be dropped, every partition is read again from its committed
+    offset, by the task that fetches and before its next fetch. So what one generation reads of a partition has no holes.
+    """
+
+    logger = faust_logger
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._at_committed = False
+        self._fetchable = asyncio.Event()
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin a generation: each of its partitions is to be read from its committed offset."""
+        self._at_committed = False
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Fetch, and yield (partition, batch) for each partition that has records; ``timeout`` is in seconds."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow.wait())
+        generation = self.app.consumer_generation_id
+        if self.should_stop or not await self._go_to_committed(generation):
+            return
+        active = self._get_active_partitions()
+        if not active:
+            self._fetchable.clear()
+            await self.wait(self._fetchable.wait(), timeout=timeout)
+            return
+        records = await self._getmany(active, min(timeout, FETCH_SECONDS))
+        for tp, batch in records.items():
+            if not self._goes_on(generation):
+                self._at_committed = False
+                return
+            last = batch[-1]
+            yield (
+                tp,
+                ConsumerMessage(
+                    tp.topic,
+                    tp.partition,
+                    last.offset,
+                    last.timestamp / 1000,
+                    last.timestamp_type,
+                    None,
+                    None,
+                    cast(bytes, batch),  # Faust hands a value on as it is
+                    None,
+                    0,
+                    0,
+                    tp,
+                    generation_id=generation,
+                ),
+            )
+
+    def _goes_on(self, generation: int) -> bool:
+        """Whether no rebalance has begun since ``generation`` was looked up."""
+        return self.flow_active and self.app.consumer_generation_id == generation
+
+    async def _go_to_committed(self, generation: int) -> bool:
+        """Seek unless that is done already. Returns False when a rebalance came in between, which makes it moot."""
+        if self._at_committed:
+            return True
+        self._at_committed = True  # an assignment in the meantime sets it back
+        try:
+            await self.perform_seek()
+        except Exception:
+            self._at_committed = False
+            if self._goes_on(generation):
+                raise
+        return self._at_committed and self._goes_on(generation)
+
+    async def verify_all_partitions_active(self) -> None:
+        """Do nothing: ``streams.engine.watchdog`` looks whether a partition gets on. Faust's own look only logs, and fails where a partition
+        that was just assigned has no position yet, which ends the app."""
+
+    def hold(self, topic: str, partition: int) -> None:
+        """Fetch no more of this partition until ``release``."""
+        self.on_buffer_full(TP(topic, partition))
+
+    def release(self, topic: str, partition: int) -> None:
+        """Fetch of it again."""
+        self.on_buffer_drop(TP(topic, partition))
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Fetch of ``tp`` again, at once."""
+        super().on_buffer_drop(tp)
+        self._fetchable.set()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch of ``tps`` again, at once."""
+        super().resume_partitions(tps)
+        self._fetchable.set()
+
+    def ack(self, message: Message) -> bool:
+        """Do nothing: Faust's streams ack what they skip as well, so their ack does not say that anything was done."""
+        return False
+
+    def done(self, message: Message) -> None:
+        """Let the offset after this batch be committed: all of it is durable, and so are the partition's batches before it."""
+        committed = self._committed_offset[message.tp]
+        if committed is None or message.offset >= committed:
+            self._acked[message.tp].append(message.offset)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Offsets inside a batch, commit markers and compacted records look like gaps to Faust; they are none."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return the offset to commit: after the newest batch that is done. Batches of a partition are done in order."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest: int = max(acked)
+        acked.clear()
+        return newest + 1
+
+
+class NoProducer(base.Producer):
+    """Stands where Faust expects a producer, and refuses to produce."""
+
+    logger = faust_logger
+
+    async def flush(self) -> None:
+        """Do nothing: what a stage produces is acknowledged before its batch is acked."""
+
+    async def send(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """Raise StageFailed."""
+        raise StageFailed("A stage tried to produce through Faust; stages produce through streams.engine.")
+
+    async def send_and_wait(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise StageFailed."""
+        return await self.send()
+
+
+class BatchTransport(driver.Transport):
+    """Faust's transport with batches in, and no producer of Faust's own."""
+
+    Consumer = BatchConsumer
+    Producer = NoProducer
+
+
+class BatchSchema(faust.Schema[Any, Any]):
+    """Hands the records over as they came: decoding belongs to the stage, inside what it guards."""
+
+    def compile(
+        self, app: Any, *, on_key_decode_error: Any = None, on_value_decode_error: Any = None, default_propagate: bool = False
+    ) -> Callable[..., Awaitable[EventT[Any]]]:
+        """Return the function that makes a Faust event of a batch message."""
+        create = app.create_event
+
+        async def decode(message: ConsumerMessage, *, propagate: bool = False) -> EventT[Any]:
+            return create(None, message.value, message.headers, message)  # type: ignore[no-any-return]
+
+        return decode

@@ -1,0 +1,290 @@
+"""One task for each partition: batches in order, each acked only when all of it is durable.
+
+A failure is never swallowed and never acked: it ends the process (``Processing.failure``), which the supervisor starts again.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from streams.errors import StageFailed, TierstreamError
+from streams.kafka.records import Record
+
+QUEUED_BATCHES = 2
+"""From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch, or as many small ones
+as make one."""
+
+BATCH_RECORDS = 1_000
+"""A waiting batch of fewer records takes in what is fetched after it: a transaction, or a statement, costs the same for one record
+as for many."""
+
+BATCH_BYTES = 1_048_576
+"""The same in bytes of values, so that large records do not wait in memory by the thousand."""
+
+PACE = 4.0
+"""A partition's next batch begins no sooner after the last one began than so many times what that took, up to ``PACE_SECONDS``. So a
+slow machine, or a busy one, makes larger batches by itself; a lone event waits for nothing, nor does one behind a long batch."""
+
+PACE_SECONDS = 0.1
+
+FINISH_SECONDS = 3.0
+"""How long a batch under way may take to its end when its partition is given up. Less than a stop's grace: a batch of mails, or
+one that waits for Kafka, may take minutes, and what is not acked is done again by the partition's next owner."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One partition's fetch: its records in offset order, the group's generation that they were read in, and what to call
+    when all of them are durable."""
+
+    topic: str
+    partition: int
+    generation: int
+    records: Sequence[Record]
+    ack: Callable[[], Any]
+
+    @property
+    def value_bytes(self) -> int:
+        """The size of all values together."""
+        return sum(len(record.value or b"") for record in self.records)
+
+    def continues(self, other: "Batch") -> bool:
+        """Whether this is what the same generation read of the same partition after ``other``, and nothing of it again."""
+        same = (self.topic, self.partition, self.generation) == (other.topic, other.partition, other.generation)
+        return same and self.records[0].offset > other.records[-1].offset
+
+    def joined(self, later: "Batch") -> "Batch":
+        """Both as one, which is done when all of it is durable: the later one's ack covers this one's records."""
+        return Batch(self.topic, self.partition, self.generation, [*self.records, *later.records], later.ack)
+
+
+class PartitionWorker(Protocol):
+    """What a stage does with one partition."""
+
+    async def prepare(self) -> None:
+        """Get ready; batches wait until it returns."""
+
+    async def process(self, batch: Batch) -> None:
+        """Work a batch in; return when all of it is durable."""
+
+    async def close(self) -> None:
+        """Let go of the partition. No batch is under way any more."""
+
+
+class Flow(Protocol):
+    """Where batches come from."""
+
+    def hold(self, topic: str, partition: int) -> None:
+        """Bring no more batches of this partition, but for those under way."""
+
+    def release(self, topic: str, partition: int) -> None:
+        """Bring them again."""
+
+
+class _Lane:
+    """One partition: the batches that wait for it, and the task that works them in."""
+
+    __slots__ = ("_waits", "batches", "full", "held", "idle", "may_begin_at", "task", "under_way")
+
+    def __init__(self) -> None:
+        self.under_way: Batch | None = None
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.batches: deque[Batch] = deque()
+        self.held: set[str] = set()
+        self.full = asyncio.Event()
+        self._waits = asyncio.Event()
+        self.may_begin_at = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+    def put(self, batch: Batch, batch_records: int) -> None:
+        """Queue a batch, or make it part of the last one that waits."""
+        last = self.batches[-1] if self.batches else None
+        if last is not None and len(last.records) < batch_records and last.value_bytes < BATCH_BYTES and batch.continues(last):
+            self.batches[-1] = last.joined(batch)
+        else:
+            self.batches.append(batch)
+            self._waits.set()
+
+    async def get(self) -> Batch:
+        """Return the next batch, once there is one and its time has come, or the lane is full."""
+        await self._waits.wait()
+        pause = self.may_begin_at - time.monotonic()
+        if pause > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self.full.wait()
+        batch = self.batches.popleft()
+        if not self.batches:
+            self._waits.clear()
+        return batch
+
+    def begin(self, batch: Batch) -> None:
+        self.under_way = batch
+        self.idle.clear()
+
+    def end(self) -> None:
+        self.under_way = None
+        self.idle.set()
+
+
+class Processing:
+    """Runs a PartitionWorker for each assigned partition. Use it from one event loop.
+
+    Partitions do not wait for each other: one that has enough is held, and the others go on.
+
+    Batches of an earlier generation are not begun: after a rebalance the consumer reads on from the committed offset, and a
+    batch from before would be acked ahead of those that were dropped before it.
+    """
+
+    def __init__(
+        self,
+        new_worker: Callable[[int], PartitionWorker],
+        generation: Callable[[], int],
+        flow: Flow,
+        *,
+        finish_seconds: float = FINISH_SECONDS,
+        batch_records: int = BATCH_RECORDS,
+        pace: float = PACE,
+        pace_seconds: float = PACE_SECONDS,
+    ) -> None:
+        """``generation`` is asked for the group's present generation; ``finish_seconds`` is what a batch under way gets to end.
+
+        A batch that waits with fewer than ``batch_records`` takes in what follows it (1: none does). A batch begins at least
+        ``pace`` times as long after the one before as that one took, but for no longer than ``pace_seconds``, and a full lane waits
+        for nothing (0: none waits).
+        """
+        self._finish_seconds = finish_seconds
+        self._batch_records = batch_records
+        self._pace = pace
+        self._pace_seconds = pace_seconds
+        self._new_worker = new_worker
+        self._generation = generation
+        self._flow = flow
+        self._lanes: dict[int, _Lane] = {}
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
+        self._preparing: set[int] = set()
+        self.assigned = False
+        """Whether there has been an assignment; an empty one counts, for a spare worker is ready too."""
+        self.failure: asyncio.Future[TierstreamError] = asyncio.get_running_loop().create_future()
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that have a task."""
+        return frozenset(self._lanes)
+
+    @property
+    def working(self) -> frozenset[tuple[str, int]]:
+        """The (topic, partition)s that have a batch under way."""
+        return frozenset((batch.topic, batch.partition) for lane in self._lanes.values() if (batch := lane.under_way) is not None)
+
+    @property
+    def preparing(self) -> frozenset[int]:
+        """The partitions that are being restored."""
+        return frozenset(self._preparing)
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others."""
+        wanted = frozenset(partitions)
+        self.assigned = True
+        self._may_begin.set()
+        for number in self.partitions - wanted:
+            _cancel(self._lanes.pop(number))
+        for number in sorted(wanted - self.partitions):
+            lane = self._lanes[number] = _Lane()
+            lane.task = asyncio.create_task(self._run(number, lane), name=f"partition-{number}")
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch. A batch of a partition that is not ours is dropped: its owner reads it."""
+        lane = self._lanes.get(batch.partition)
+        if lane is None:
+            return
+        lane.put(batch, self._batch_records)
+        if len(lane.batches) >= QUEUED_BATCHES:
+            lane.held.add(batch.topic)
+            lane.full.set()
+            self._flow.hold(batch.topic, batch.partition)
+
+    async def rest(self) -> None:
+        """Begin no batch until the next ``assign``, and return when those under way are done, or after ``finish_seconds``.
+
+        For the beginning of a rebalance: a partition that moves is then not fenced in the middle of a transaction.
+        """
+        self._may_begin.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._finish_seconds):
+                for lane in list(self._lanes.values()):
+                    await lane.idle.wait()
+
+    async def close(self) -> None:
+        """End every task, each after the batch that it is at, or after ``finish_seconds``."""
+        lanes = list(self._lanes.values())
+        self._lanes.clear()
+        tasks = [task for task in map(_cancel, lanes) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, number: int, lane: _Lane) -> None:
+        worker = self._new_worker(number)
+        try:
+            self._preparing.add(number)
+            await worker.prepare()
+            self._preparing.discard(number)
+            while True:
+                batch = await lane.get()
+                if lane.held and len(lane.batches) < QUEUED_BATCHES:
+                    for topic in lane.held:
+                        self._flow.release(topic, number)
+                    lane.held.clear()
+                    lane.full.clear()
+                await self._may_begin.wait()
+                if batch.generation == self._generation():
+                    lane.begin(batch)
+                    began = time.monotonic()
+                    await _finish(worker.process(batch), self._finish_seconds)
+                    lane.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
+                    lane.end()
+                    batch.ack()
+        except asyncio.CancelledError:
+            raise
+        except TierstreamError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("a partition's task failed", partition=number)
+            self._fail(StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where."))
+        finally:
+            self._preparing.discard(number)
+            await asyncio.shield(worker.close())
+
+    def _fail(self, error: TierstreamError) -> None:
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+
+def _cancel(lane: _Lane) -> asyncio.Task[None] | None:
+    if lane.task is not None:
+        lane.task.cancel()
+    return lane.task
+
+
+async def _finish(work: Awaitable[None], seconds: float) -> None:
+    """Await ``work``. When cancelled, let it go on to its end, which saves doing it again, but for no longer than ``seconds``."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.cancel():
+            log.warning("a batch was left unfinished, for its partition was given up", after_seconds=seconds)
+            await asyncio.wait({task})
+        elif not task.cancelled() and task.exception() is not None:
+            log.warning("a batch failed while its partition was given up", error=repr(task.exception()))
+        raise

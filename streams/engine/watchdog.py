@@ -1,0 +1,154 @@
+"""Is a stage getting on? A process that lives is no proof: a consumer can stall for ever without an error.
+
+``Watchdog.judge`` is pure but for what it remembers; ``Watch`` gathers what it judges. Whoever finds a stage stalled ends the
+process, for a restart takes its partitions over in seconds and an idle worker holds them for ever.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiokafka.errors import IllegalStateError
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streams.engine.app import Stage
+from streams.kafka.client import client_config
+from streams.runtime.waiting import services_away
+
+LOOK_SECONDS = 5.0
+"""How often the ends of the logs are asked for."""
+
+OUTAGE = 1 / 6
+"""A service that has answered nobody for this part of ``stall_seconds`` is away. One that answers some is not, and whoever gets no
+answer meanwhile stalls."""
+
+TopicPartition = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a stage looks like at one moment.
+
+    ``reached`` is the next offset that the consumer would fetch (transaction markers are behind it, too), or, where records are
+    being worked in, the first that is not done; ``ends`` is the end of the committed log as a client of its own sees it, empty while Kafka does not answer.
+    """
+
+    assigned: bool
+    rebalancing: bool
+    restoring: Mapping[int, int]  # partition → records read so far
+    working: frozenset[TopicPartition]  # a batch is under way or waits
+    progress: Mapping[int, int]  # partition → counts whatever gets done inside of its batches
+    reached: Mapping[TopicPartition, int]
+    ends: Mapping[TopicPartition, int]
+    waiting_for: str | None = None  # a service that is known to be away, which is no stall but an outage
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """Remembers when each thing last moved. Times are in seconds of one monotonic clock."""
+
+    stage: str
+    stall_seconds: float
+    _moved: dict[object, tuple[object, float]] = field(default_factory=dict)
+
+    def judge(self, now: float, seen: Snapshot) -> str | None:
+        """Return one sentence about what has not moved for ``stall_seconds`` although it should, or None."""
+        if seen.waiting_for is not None:
+            self._moved.clear()
+            return None
+        still: dict[object, tuple[object, float]] = {}
+        verdict: str | None = None
+        for what, state, sentence in self._expected_to_move(seen):
+            before = self._moved.get(what)
+            since = before[1] if before is not None and before[0] == state else now
+            still[what] = (state, since)
+            if now - since >= self.stall_seconds:
+                verdict = verdict or f"{self.stage} stalls: {sentence} for {now - since:.0f} s; it stops, to be started again."
+        self._moved = still
+        return verdict
+
+    def _expected_to_move(self, seen: Snapshot) -> list[tuple[object, object, str]]:
+        found: list[tuple[object, object, str]] = []
+        if not seen.assigned:
+            found.append(("assignment", None, "the group has assigned it nothing"))
+        elif seen.rebalancing:
+            found.append(("rebalance", None, "a rebalance does not end"))
+        for number, records in seen.restoring.items():
+            found.append(
+                (
+                    ("restore", number),
+                    records,
+                    f"the table's partition {number} is not restored, {records} records are read, and nothing came",
+                )
+            )
+        for partition in seen.working | seen.ends.keys():
+            topic, number = partition
+            reached, end = seen.reached.get(partition, 0), seen.ends.get(partition)
+            if partition in seen.working:
+                sentence = f"{topic}, partition {number}, does not get past offset {reached}"
+                found.append((("work", partition), (reached, seen.progress.get(number, 0)), sentence))
+            elif end is not None and end > reached and number not in seen.restoring:
+                found.append(
+                    (
+                        ("fetch", partition),
+                        reached,
+                        f"{topic}, partition {number}, is read up to {reached} of {end}, and nothing is fetched",
+                    )
+                )
+        return found
+
+
+class Watch:
+    """Looks at a running stage. Its view of the logs' ends comes from a Kafka client of its own, for the stage's may be what is stuck."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._watchdog = Watchdog(stage.name, stage.settings.stall_seconds)
+        self._admin: AdminClient | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._looked_at = 0.0
+
+    async def look(self) -> str | None:
+        """Return the sentence about what stalls, or None."""
+        now = time.monotonic()
+        if now - self._looked_at >= min(LOOK_SECONDS, self._stage.settings.stall_seconds / 4):
+            self._looked_at = now
+            await self._measure()
+        return self._watchdog.judge(now, self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        stage, processing = self._stage, self._stage.processing
+        away = services_away(stage.name, stage.settings.stall_seconds * OUTAGE)
+        return Snapshot(
+            processing.assigned,
+            bool(stage.app.rebalancing),
+            dict.fromkeys(processing.preparing, stage.restored_records()),
+            processing.working,
+            {number: stage.progress(number) for _, number in processing.working},
+            {**self._positions, **{partition: stage.reached.get(partition, 0) for partition in processing.working}},
+            self._ends,
+            away[0] if away else None,
+        )
+
+    async def _measure(self) -> None:
+        """Ask where the logs end and where the consumer is. What can not be learnt is left out: an outage is no stall."""
+        wanted = [(topic, number) for topic in self._stage.sources for number in self._stage.processing.partitions]
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                self._positions = await self._stage.fetch_positions(wanted)
+            self._ends = await asyncio.to_thread(self._committed_ends, wanted) if wanted else {}
+        except (KafkaException, IllegalStateError, TimeoutError):  # IllegalStateError: a rebalance took a partition meanwhile
+            self._ends = {}
+
+    def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if self._admin is None:
+            self._admin = AdminClient(client_config(self._stage.settings), logger=logging.getLogger("librdkafka"))
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
+        answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=LOOK_SECONDS)
+        return {(tp.topic, tp.partition): future.result(LOOK_SECONDS).offset for tp, future in answers.items()}

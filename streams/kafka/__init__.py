@@ -1,0 +1,1 @@
+"""Kafka clients that every part shares: configuration, acknowledged producer, log reader, topic administration, dead letters."""

@@ -1,0 +1,1 @@
+"""What every process has, whatever it runs: an HTTP server, the admin port, retries while a service is unavailable."""

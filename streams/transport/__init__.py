@@ -1,1 +1,0 @@
-"""Records in and out of Kafka: aiokafka under Faust for consuming, librdkafka for producing."""

@@ -1,0 +1,230 @@
+"""The decision on one event: every line of the decision table, every tie within a second, and one life from end to end."""
+
+from itertools import combinations, pairwise
+
+import pytest
+
+from agents.classify.decide import decide
+from agents.classify.registers import EMPTY, Row
+from schemas.kinds import SERVICE_KINDS, TRANSITIONS, Kind
+from schemas.reasons import Reason
+from schemas.team_events import EVENT_RANK, SubscriptionEvent
+from schemas.tiers import Tier
+from tests.factories import RECEIVED_AT, Event, Team, billing, claim, imported, override, read, service
+from tests.oracle import SequentialOracle
+from tests.unit.agents.classify.decision_table import DECISION_TABLE, Story, cancelled, charged, halted, updated
+
+STORIES = [pytest.param(story, id=f"{group}: {story.title}") for group, stories in DECISION_TABLE.items() for story in stories]
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_decide_every_line_of_the_table(story: Story) -> None:
+    team = Team(*story.given)
+
+    decision = team.feed(story.event)
+
+    told = (decision.reason, decision.kind, f"{decision.before.tier.label} > {decision.after.tier.label}")
+    assert told == (story.reason, story.kind, story.tiers)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_decide_a_redelivery_changes_nothing_and_tells_no_transition(story: Story) -> None:
+    team = Team(*story.given, story.event)
+    row, standing = team.row, team.decisions[-1].after
+
+    again = team.feed(story.event)
+
+    assert (again.row, again.after) == (row, standing)
+    assert again.kind not in TRANSITIONS
+
+
+def test_table_has_a_story_for_every_reason_of_classify() -> None:
+    told = {story.reason for stories in DECISION_TABLE.values() for story in stories}
+    assert told == {
+        Reason.UPGRADED,
+        Reason.DOWNGRADED,
+        Reason.CANCELED,
+        Reason.CLAIMED,
+        Reason.ADMIN_CHANGED,
+        Reason.PASSED_THROUGH,
+        Reason.ENDED,
+        Reason.RENEWAL,
+        Reason.SUPERSEDED,
+        Reason.SCHEDULED,
+        Reason.NOT_ACTIVE,
+        Reason.NOT_STARTED,
+        Reason.ENDS_LATER,
+        Reason.ALREADY_ENDED,
+        Reason.PAYMENT_TROUBLE,
+        Reason.DUPLICATE,
+        Reason.STALE,
+        Reason.IMPORTED,
+        Reason.ADOPTED,
+    }
+
+
+def test_table_has_a_story_for_every_kind() -> None:
+    assert {story.kind for stories in DECISION_TABLE.values() for story in stories} == {*Kind, None}
+    assert {*SERVICE_KINDS, *TRANSITIONS, Kind.CHARGE_UNDELIVERABLE} == {*Kind}
+
+
+WITHOUT_EFFECT = [
+    billing("authenticated", 9),
+    billing("activated", 9, paid_count=0),
+    billing("pending", 9),
+    billing("paused", 9),
+    billing("resumed", 9),
+    updated(9, "plan_team", scheduled=True),
+    updated(9, "plan_team", "halted"),
+    service("near_quota_wall", 9, resource_type="seats", used=9, limit=10),
+]
+
+
+@pytest.mark.parametrize("given", [[], [charged(0)], [charged(0), halted(5)]])
+@pytest.mark.parametrize("event", WITHOUT_EFFECT, ids=lambda event: event["type"])
+def test_decide_event_without_effect_leaves_the_very_row(given: list[Event], event: Event) -> None:
+    row = Team(*given).row
+
+    assert decide(row, read(event), Tier.FREE).row is row
+
+
+@pytest.mark.parametrize("initial", [Tier.ANONYMOUS, Tier.FREE, Tier.HOBBY, Tier.PRO])
+def test_decide_starts_a_team_on_the_initial_tier(initial: Tier) -> None:
+    team = Team(initial=initial)
+
+    assert team.feed(claim(0)).before.tier is initial
+    assert team.feed(cancelled(5, paid_count=0)).after.tier is initial
+
+
+def test_decide_initial_tier_on_a_level_with_the_plan_is_no_upgrade() -> None:
+    assert Team(initial=Tier.PRO).feed(charged(0)).reason is Reason.RENEWAL
+
+
+# Ranks: which of two facts of one second is the later one
+
+RANKED: list[tuple[str, dict[str, object]]] = [
+    ("activated", {"plan": "plan_hobby"}),
+    ("updated", {"plan": "plan_growth", "status": "active"}),
+    ("charged", {"plan": "plan_pro"}),
+    ("halted", {"plan": "plan_team"}),
+]
+"""The facts that the status register ranks, lowest first; each names another plan."""
+
+
+def test_ranks_are_those_of_the_design() -> None:
+    names = ["authenticated", "activated", "updated", "charged", "pending", "paused", "resumed", "halted", "completed", "cancelled"]
+    assert [f"subscription.{name}" for name in names] == sorted(EVENT_RANK, key=lambda event: EVENT_RANK[event])
+    assert len({*EVENT_RANK.values()}) == len(SubscriptionEvent)
+
+
+@pytest.mark.parametrize("paid_counts", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("lower", "higher"), [*combinations(RANKED, 2)], ids=lambda fact: fact[0])
+def test_tie_within_a_second_the_higher_rank_is_the_later_whichever_comes_first(
+    lower: tuple[str, dict[str, object]], higher: tuple[str, dict[str, object]], paid_counts: tuple[int, int]
+) -> None:
+    first = billing(lower[0], 0, paid_count=paid_counts[0], **lower[1])  # type: ignore[arg-type]
+    second = billing(higher[0], 0, paid_count=paid_counts[1], **higher[1])  # type: ignore[arg-type]
+
+    row = Team(first, second).row
+
+    assert row == Team(second, first).row
+    subscription = row.live["sub_A"]
+    assert subscription.status_version == read(second).version
+    assert subscription.plan_id == (lower if higher[0] == "halted" else higher)[1]["plan"]
+
+
+@pytest.mark.parametrize("event", ["charged", "activated", "updated", "halted"])
+@pytest.mark.parametrize("end", ["completed", "cancelled"])
+def test_tie_within_a_second_an_end_absorbs_whichever_comes_first(event: str, end: str) -> None:
+    fact, over = billing(event, 0, status="active"), billing(end, 0)
+
+    assert Team(fact, over).row == Team(over, fact).row
+    assert Team(over).feed(fact).reason is Reason.STALE
+    assert Team(fact).feed(over).reason is (Reason.ALREADY_ENDED if event == "halted" else Reason.CANCELED)
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        # time, then rank, then paid count, then the event's id
+        [billing("cancelled", 0, paid_count=9), billing("activated", 1, paid_count=1)],
+        [billing("updated", 0, paid_count=9), billing("charged", 0, paid_count=1)],
+        [billing("charged", 0, paid_count=1, event_id="z"), billing("charged", 0, paid_count=2, event_id="a")],
+        [billing("charged", 0, paid_count=9), billing("charged", 0, paid_count=10)],
+        [billing("charged", 0, event_id="Rp71ZiqdEWusLa"), billing("charged", 0, event_id="Rp71ZiqdEWusLb")],
+        # an import ranks before every event of its second, a person's decision after
+        [
+            imported(0, "pro"),
+            billing("activated", 0),
+            billing("cancelled", 0),
+            override(0, "pro"),
+            override(0.5, "pro"),
+            imported(1, "pro"),
+        ],
+        # two services' events of the same instant: source and id
+        [override(0, "pro", id="2", source="a"), override(0, "pro", id="1", source="b"), override(0, "pro", id="2", source="b")],
+    ],
+)
+def test_version_orders_facts(versions: list[Event]) -> None:
+    assert all(earlier < later for earlier, later in pairwise(read(event).version for event in versions))
+
+
+def test_version_a_redelivery_by_another_producer_has_the_same() -> None:
+    fact = billing("charged", 0)
+
+    assert read({**fact, "id": "other", "source": "elsewhere"}).version == read(fact).version
+
+
+# A life, and what anyone would write by hand
+
+
+def test_life_of_a_team_in_order_tells_what_anyone_would_write_by_hand() -> None:
+    old, new = "sub_A", "sub_B"
+    life: list[tuple[Event, str | None]] = [
+        (claim(0), "onboarding.claimed free>free"),
+        (billing("authenticated", 10, paid_count=0), None),
+        (billing("activated", 12, plan="plan_hobby"), "subscription.upgraded free>hobby"),
+        (charged(12, "plan_hobby"), None),
+        (charged(12, "plan_hobby"), None),
+        (charged(40, "plan_hobby", paid_count=2), None),
+        (updated(50, "plan_pro"), "subscription.upgraded hobby>pro"),
+        (charged(51, "plan_pro", paid_count=3), None),
+        (updated(55, "plan_hobby", scheduled=True), None),
+        (charged(80, "plan_growth", new), "subscription.upgraded pro>growth"),
+        (cancelled(81, old), None),
+        (charged(79, "plan_pro", old, paid_count=4), None),
+        (override(90, "team"), "admin.tier_changed growth>team"),
+        (charged(110, "plan_growth", new, paid_count=2), None),
+        (billing("pending", 140, new, "plan_growth", paid_count=2), None),
+        (halted(150, new), "subscription.canceled team>hobby"),
+        (charged(160, "plan_hobby_plus", new, paid_count=3), "subscription.upgraded hobby>hobby_plus"),
+        (service("near_quota_wall", 170, resource_type="seats", used=9, limit=10), "near_quota_wall hobby_plus>hobby_plus"),
+        (cancelled(180, new), "subscription.canceled hobby_plus>hobby"),
+        (charged(190, "plan_hobby_plus", new, paid_count=4), "billing.charge_undeliverable hobby>hobby"),
+    ]
+
+    team, oracle = Team(), SequentialOracle()
+    told = [team.feed(event) for event, _ in life]
+    second_opinion = [oracle.feed(event, RECEIVED_AT) for event, _ in life]
+
+    by_hand = [line for _, line in life]
+    assert [decision.kind and f"{decision.kind} {decision.before.tier.label}>{decision.after.tier.label}" for decision in told] == by_hand
+    assert [outcome.row and f"{outcome.row.kind} {outcome.row.from_tier}>{outcome.row.to_tier}" for outcome in second_opinion] == by_hand
+
+
+def test_decide_leaves_the_row_it_was_given() -> None:
+    row = Team(charged(0)).row
+    before = Row(dict(row.live), dict(row.ended), row.paid)
+
+    for event in (
+        charged(9, "plan_team"),
+        cancelled(9),
+        halted(9),
+        override(9, "team"),
+        claim(9),
+        imported(9, "team", "plan_pro", "sub_A"),
+    ):
+        decide(row, read(event), Tier.FREE)
+
+    assert row == before
+    assert Row() == EMPTY

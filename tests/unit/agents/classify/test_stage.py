@@ -1,0 +1,179 @@
+"""Classify's step: an event and the rows in, the outcome, the records and the row out."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from agents.classify.registers import unpack
+from agents.classify.stage import ClassifyStage
+from schemas.audit import TIER_CURRENT, TierCurrent
+from schemas.envelope import HEADERS, Envelope
+from schemas.kinds import Kind
+from schemas.reasons import DEAD_LETTER_REASONS, Reason
+from streams.engine.table_stage import Step, step_of
+from streams.engine.transactions import Output
+from streams.kafka.records import Record
+from streams.settings import Settings
+from tests import factories
+from tests.factories import billing, claim, imported, override, service
+from tests.steps import audit_in, only, value_of
+from tests.webhooks import TEAM, record
+
+SETTINGS = Settings(topic_prefix="x.")
+CLASSIFY = ClassifyStage(SETTINGS)
+Rows = Mapping[bytes, bytes]
+
+
+def classify(event: factories.Event, rows: Rows | None = None, **where: Any) -> Step:
+    return step_of(CLASSIFY, team_event(event, **where), rows or {})
+
+
+def team_event(event: factories.Event, *, key: bytes | None = TEAM.encode(), **where: Any) -> Record:
+    return record(orjson.dumps(event), key, topic="x.team.events", timestamp=factories.RECEIVED_AT * 1000, **where)
+
+
+def test_classify_a_first_charge_tells_the_transition_and_the_tier_and_keeps_the_row() -> None:
+    step = classify(billing("charged"))
+
+    audit, tier = step.outputs
+    assert step.reason is Reason.UPGRADED
+    assert (audit.topic, audit.key) == ("x.audit.events", TEAM.encode())
+    assert (tier.topic, tier.key) == ("x.tier.current", TEAM.encode())
+    assert audit.headers == tier.headers == HEADERS
+    event = audit_in(audit)
+    assert (event.type, event.subject) == (Kind.UPGRADED, TEAM)
+    assert {key: event.data.metadata[key] for key in ("from", "to", "reason")} == {"from": "free", "to": "pro", "reason": "upgraded"}
+    current = Envelope[TierCurrent].model_validate_json(value_of(tier))
+    assert (current.type, current.data.team_id, current.data.tier) == (TIER_CURRENT, TEAM, "pro")
+    assert step.key == TEAM.encode()
+    assert step.row is not None
+    assert set(unpack(step.row).live) == {"sub_A"}
+
+
+def test_classify_a_renewal_keeps_the_row_and_tells_nothing() -> None:
+    row = classify(billing("charged")).row
+    assert row is not None
+
+    step = classify(billing("charged", at=60, paid_count=2), {TEAM.encode(): row})
+
+    assert (step.reason, list(step.outputs)) == (Reason.RENEWAL, [])
+    assert step.row not in (None, row)
+
+
+def test_classify_an_event_that_changes_no_register_writes_no_row() -> None:
+    row = classify(billing("charged")).row
+    assert row is not None
+
+    step = classify(service("near_quota_wall", at=5, resource_type="disk", used=9, limit=10), {TEAM.encode(): row})
+
+    assert step.reason is Reason.PASSED_THROUGH
+    assert (step.key, step.row) == (None, None)
+    assert audit_in(only(step)).type == Kind.NEAR_QUOTA_WALL
+
+
+def test_classify_an_import_sets_the_tier_and_tells_no_transition() -> None:
+    step = classify(imported(0, "growth"))
+
+    output = only(step)
+    assert step.reason is Reason.IMPORTED
+    assert output.topic == "x.tier.current"
+    assert Envelope[TierCurrent].model_validate_json(value_of(output)).data.tier == "growth"
+
+
+def test_classify_the_first_event_of_a_team_says_its_tier_also_when_it_is_the_initial_one() -> None:
+    step = classify(claim())
+    assert [output.topic for output in step.outputs] == ["x.audit.events", "x.tier.current"]
+
+
+def test_classify_another_governing_subscription_on_the_same_tier_is_told_on_tier_current() -> None:
+    first = classify(billing("charged"))
+    assert first.row is not None
+
+    step = classify(billing("charged", at=60, subscription="sub_B"), {TEAM.encode(): first.row})
+
+    current = Envelope[TierCurrent].model_validate_json(value_of(only(step)))
+    assert (current.data.tier, current.data.subscription_id) == ("pro", "sub_B")
+
+
+def test_classify_decides_from_the_row_it_is_given_not_from_the_one_it_made_last() -> None:
+    """After an aborted transaction, or on another owner of the partition, the row is an older one."""
+    free = classify(claim()).row
+    assert free is not None
+    first = classify(billing("charged", at=60), {TEAM.encode(): free})
+    assert first.reason is Reason.UPGRADED
+
+    again = classify(billing("charged", at=60), {TEAM.encode(): free})
+    from_nothing = classify(billing("charged", at=60))
+
+    assert (again.reason, again.row) == (Reason.UPGRADED, first.row)
+    assert from_nothing.row not in (None, first.row)
+
+
+def test_classify_a_redelivery_gives_the_same_ids_wherever_it_lies() -> None:
+    first, again = classify(billing("charged"), offset=1), classify(billing("charged"), offset=99, partition=3)
+    assert [value_of(output) for output in first.outputs] == [value_of(output) for output in again.outputs]
+
+
+def test_classify_two_sources_and_two_teams_with_one_event_id_get_ids_of_their_own() -> None:
+    other = str(UUID(int=7))
+    steps = [
+        classify(override(5, "pro", id="1", source="desk")),
+        classify(override(5, "pro", id="1", source="app")),
+        classify(override(5, "pro", id="1", source="desk", team=other), key=other.encode()),
+    ]
+    ids = [orjson.loads(value_of(output))["id"] for step in steps for output in step.outputs]
+    assert len(set(ids)) == 6
+
+
+def test_classify_on_another_key_sends_the_event_to_its_teams() -> None:
+    event = team_event(billing("charged"), key=b"sub_A", partition=2)
+
+    step = step_of(CLASSIFY, event, {})
+
+    assert step == Step(Reason.REROUTED, (Output("x.team.events", TEAM.encode(), event.value, event.headers),))
+
+
+def test_classify_a_team_id_in_another_spelling_is_sent_to_the_key_of_the_one_form() -> None:
+    event = team_event(billing("charged", team=TEAM.upper()), key=TEAM.upper().encode())
+    assert only(step_of(CLASSIFY, event, {})).key == TEAM.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, Reason.MALFORMED),
+        (b"", Reason.MALFORMED),
+        (b"{}", Reason.MALFORMED),
+        (b"\xff\x00", Reason.MALFORMED),
+        (b"[" * 100_000, Reason.MALFORMED),
+        (orjson.dumps(billing("charged") | {"subject": "team-42"}), Reason.UNKNOWN_TEAM),
+        (orjson.dumps(billing("charged") | {"type": "team.renamed"}), Reason.UNKNOWN_KIND),
+        (orjson.dumps(billing("charged", plan="plan_of_nobody")), Reason.UNKNOWN_PLAN),
+        (orjson.dumps(override(0, "platinum")), Reason.UNKNOWN_TIER),
+        (orjson.dumps(billing("charged", at=99_999_999)), Reason.FUTURE_TIME),
+    ],
+)
+def test_classify_poison_is_a_dead_letter_with_a_sentence(value: bytes | None, reason: Reason) -> None:
+    poison = record(value, TEAM.encode(), topic="x.team.events", timestamp=factories.RECEIVED_AT * 1000)
+
+    step = step_of(CLASSIFY, poison, {})
+
+    assert (step.reason, step.outputs, step.row) == (reason, (), None)
+    assert step.reason in DEAD_LETTER_REASONS
+    assert step.error is not None
+    assert step.error.endswith(".")
+
+
+@pytest.mark.parametrize("initial", ["free", "anonymous"])
+def test_classify_starts_a_team_on_the_initial_tier(initial: str) -> None:
+    step = step_of(ClassifyStage(Settings(initial_tier=initial)), team_event(billing("charged")), {})
+    assert audit_in(step.outputs[0]).data.metadata["from"] == initial
+
+
+def test_classify_changes_neither_the_record_nor_the_rows() -> None:
+    rows: dict[bytes, bytes] = {}
+    step_of(CLASSIFY, team_event(billing("charged")), rows)
+    assert rows == {}

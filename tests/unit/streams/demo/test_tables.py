@@ -1,0 +1,67 @@
+"""What the demo prints: everything is there, in 80 columns, whole, without an address."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from schemas.reasons import Reason
+from streams.demo.accounting import balance
+from streams.demo.scenario import tell
+from streams.demo.tables import show, totals
+from streams.embedded.stack import EXAMPLE_PLANS
+from streams.settings import Settings
+from tests.pretended_stack import pretend
+
+NOW = 1_780_000_000.0
+STORY = tell(NOW)
+SETTINGS = Settings(plans=EXAMPLE_PLANS, partitions=8, replication_factor=1)
+EVIDENCE = pretend(STORY, SETTINGS, NOW)
+BOOKS = balance(STORY, EVIDENCE, SETTINGS)
+
+
+def printed(width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    show(console, STORY, EVIDENCE, BOOKS)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_and_cut_nothing_off(width: int) -> None:
+    text = printed(width)
+
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for delivery in STORY.deliveries:
+        assert delivery.event in text
+        assert delivery.note in text
+    for row in EVIDENCE.rows:
+        assert row.kind in text
+
+
+def test_tables_show_every_reason_with_its_team_and_the_move() -> None:
+    text = printed(80)
+
+    assert re.search(r"ember +subscription\.charged +classify +stale +stays growth", text)
+    assert re.search(r"fjord +admin\.tier_changed +classify +admin_changed +hobby -> team", text)
+    assert re.search(r"- +subscription\.charged +gateway +bad_signature", text)
+    for reason in BOOKS.total.outcomes:
+        assert re.search(rf"\b{reason}\b", text)
+
+
+def test_tables_mask_addresses() -> None:
+    text = printed(80)
+
+    assert "owner@" not in text
+    assert "o***@aurora.example" in text
+
+
+def test_totals_are_one_line_whose_summands_make_what_was_received() -> None:
+    line = totals(BOOKS.total)
+
+    received, outcomes = line.removeprefix("received ").split(" = ")
+    assert "\n" not in line
+    assert int(received) == len(STORY.deliveries) == sum(int(count) for count in re.findall(r"\d+", outcomes))
+    assert f"1 {Reason.STALE}" in outcomes

@@ -1,0 +1,96 @@
+"""What PostgreSQL's errors mean."""
+
+import asyncpg
+import pytest
+
+from streams.errors import ConfigurationError, PostgresUnavailable, RowRejected
+from streams.runtime.waiting import Waiting
+from streams.stores.pool import Fault, PostgresPool, classify_error, describe_server, translate
+
+SERVER = "PostgreSQL at db:5432/app"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UntranslatableCharacterError("22P05: a NUL in jsonb"),
+        asyncpg.CharacterNotInRepertoireError("22021: a NUL in text"),
+        asyncpg.NumericValueOutOfRangeError("22003"),
+        asyncpg.InvalidTextRepresentationError("22P02"),
+        asyncpg.NotNullViolationError("23502"),
+        asyncpg.UniqueViolationError("23505"),
+        asyncpg.CheckViolationError("23514"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        OverflowError("date value out of range"),
+    ],
+)
+def test_classify_error_sqlstate_class_22_or_23_is_poison(error: Exception) -> None:
+    assert classify_error(error) is Fault.POISON
+    assert isinstance(translate(error, SERVER), RowRejected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UndefinedTableError("42P01"),
+        asyncpg.UndefinedColumnError("42703"),
+        asyncpg.AdminShutdownError("57P01"),
+        asyncpg.CannotConnectNowError("57P03"),
+        asyncpg.TooManyConnectionsError("53300"),
+        asyncpg.DiskFullError("53100"),
+        asyncpg.DeadlockDetectedError("40P01"),
+        asyncpg.InvalidPasswordError("28P01"),
+        asyncpg.InvalidCatalogNameError("3D000"),
+        asyncpg.InsufficientPrivilegeError("42501"),
+        asyncpg.InvalidCachedStatementError("0A000"),
+        asyncpg.ReadOnlySQLTransactionError("25006"),
+        asyncpg.ConnectionDoesNotExistError("08003"),
+        asyncpg.InterfaceError("connection is closed"),
+        ConnectionRefusedError(),
+        TimeoutError(),
+    ],
+)
+def test_classify_error_everything_else_is_an_outage(error: Exception) -> None:
+    assert classify_error(error) is Fault.OUTAGE
+    assert isinstance(translate(error, SERVER), PostgresUnavailable)
+
+
+def test_translate_missing_table_names_the_command_that_makes_it() -> None:
+    error = asyncpg.UndefinedTableError()
+    error.message = 'relation "audit_log" does not exist'  # as the driver fills it from the server's answer
+
+    assert str(translate(error, SERVER)) == (
+        "PostgreSQL at db:5432/app lacks a table or a column "
+        '(SQLSTATE 42P01: relation "audit_log" does not exist); run `tierstream migrate`.'
+    )
+
+
+def test_translate_refused_value_is_not_quoted() -> None:
+    error = asyncpg.InvalidTextRepresentationError('invalid input syntax for type uuid: "asha@example.com"')
+    error.message = str(error)
+
+    assert "asha" not in str(translate(error, SERVER))
+
+
+def test_describe_server_hides_user_and_password() -> None:
+    assert describe_server("postgresql://user:p4ss@db.internal:6432/app") == "PostgreSQL at db.internal:6432/app"
+    assert describe_server("host=db password=p4ss") == "PostgreSQL"
+    assert describe_server("postgresql://user:p4ss@db:not-a-port/app") == "PostgreSQL"
+
+
+async def test_pool_opens_while_postgres_is_away_and_says_so_on_use() -> None:
+    pool = PostgresPool("postgresql://nobody@127.0.0.1:1/none", Waiting("test", "postgres"))
+    await pool.open()
+
+    with pytest.raises(PostgresUnavailable, match=r"^PostgreSQL at 127.0.0.1:1/none does not answer \(ConnectionRefusedError\); start it"):
+        await pool.attempt(lambda connection: connection.execute("select 1"))
+    await pool.close()
+
+
+async def test_pool_dsn_that_is_none_is_a_configuration_error() -> None:
+    pool = PostgresPool("mysql://somewhere", Waiting("test", "postgres"))
+    await pool.open()
+
+    with pytest.raises(ConfigurationError, match="TIERSTREAM_POSTGRES_DSN is no PostgreSQL address"):
+        await pool.run(lambda connection: connection.execute("select 1"))
+    await pool.close()
