@@ -37,7 +37,7 @@ def on_broker(settings: Settings) -> list[str]:
 
 def differences(settings: Settings, command: str) -> str:
     with pytest.raises(TopologyError) as refused:
-        getattr(topics, command)(settings)
+        getattr(topic_admin, command)(settings)
     return str(refused.value)
 
 
