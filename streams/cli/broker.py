@@ -9,8 +9,9 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.settings import DataDir, command_settings
 from streams.kafka import topic_admin
-from streams.settings import PREFIX, load_plans, load_settings
+from streams.settings import PREFIX, load_plans
 from streams.topics import TOPICS
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -26,13 +27,12 @@ def register(app: typer.Typer) -> None:
     app.command("check-config")(check_config)
 
 
-def apply_topics(as_json: Json = False) -> None:
+def apply_topics(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Create the topics that are missing; refuse to change partitions or cleanup policy.
 
     Example: tierstream topics apply
     """
-    settings = load_settings()
-    settings.require("topics")
+    settings = command_settings(data_dir, "topics")
     created = topic_admin.apply(settings)
     if as_json:
         print(json.dumps({"created": created}))
@@ -40,26 +40,24 @@ def apply_topics(as_json: Json = False) -> None:
         print("\n".join(f"created {name}" for name in created) or f"all {len(TOPICS)} topics are there")
 
 
-def check_topics(as_json: Json = False) -> None:
+def check_topics(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Compare the broker's topics with the topology; exit 1 when they differ.
 
     Example: tierstream topics check
     """
-    settings = load_settings()
-    settings.require("topics")
+    settings = command_settings(data_dir, "topics")
     topic_admin.check(settings)
     print(json.dumps({"ok": True}) if as_json else f"all {len(TOPICS)} topics are as they should be")
 
 
-def migrate(as_json: Json = False) -> None:
+def migrate(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Bring the PostgreSQL tables up to date. Safe to run twice, and from two places at once.
 
     Example: tierstream migrate
     """
     from streams.stores.migrate import migrate as run_migrations
 
-    settings = load_settings()
-    settings.require("migrate")
+    settings = command_settings(data_dir, "migrate")
     assert settings.postgres_dsn is not None  # required just above
     applied = asyncio.run(run_migrations(settings.postgres_dsn.get_secret_value()))
     if as_json:
@@ -68,12 +66,12 @@ def migrate(as_json: Json = False) -> None:
         print("\n".join(f"applied {name}" for name in applied) or "the tables are up to date")
 
 
-def check_config(as_json: Json = False) -> None:
+def check_config(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Print the settings in force, secrets hidden; exit 2 when one is wrong.
 
     Example: TIERSTREAM_CONFIG=tierstream.toml tierstream check-config
     """
-    settings = load_settings()
+    settings = command_settings(data_dir)
     plans = load_plans(settings.plans) if settings.plans else {}
     shown: dict[str, str | None] = {}
     for name in type(settings).model_fields:

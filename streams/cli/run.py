@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.settings import DataDir, command_settings
 from streams.errors import TierstreamError
 from streams.logging import configure_logging
 from streams.settings import Settings, load_settings
@@ -30,19 +31,20 @@ def register(app: typer.Typer) -> None:
     app.command("loops-sink")(loops_sink)
 
 
-def gateway() -> None:
+def gateway(data_dir: DataDir = None) -> None:
     """Take webhooks and events over HTTP and land them on Kafka.
 
     Example: TIERSTREAM_RAZORPAY_WEBHOOK_SECRETS=... tierstream gateway
     """
     from streams.gateway.server import run
 
-    settings = load_settings()
-    settings.require("gateway")
+    settings = command_settings(data_dir, "gateway")
     serve(settings, lambda stop: run(settings, stop))
 
 
-def worker(stages: Annotated[list[StageName], typer.Argument(help="One or more stages to run in this process.")]) -> None:
+def worker(
+    stages: Annotated[list[StageName], typer.Argument(help="One or more stages to run in this process.")], data_dir: DataDir = None
+) -> None:
     """Run stages: read their topics, decide, write. Start more workers of a stage for more load.
 
     Example: tierstream worker normalise classify
@@ -50,7 +52,7 @@ def worker(stages: Annotated[list[StageName], typer.Argument(help="One or more s
     from agents.registry import stage_factory
     from streams.engine.worker import run_stages
 
-    settings = load_settings()
+    settings = command_settings(data_dir)
     for stage in stages:
         settings.require(stage.value)
     factories = [stage_factory(settings, stage.value) for stage in dict.fromkeys(stages)]

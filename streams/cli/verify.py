@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from streams.settings import Settings, load_settings
+from streams.cli.settings import DataDir, command_settings
+from streams.settings import Settings
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -32,6 +33,7 @@ def verify(
     seed: Annotated[int | None, typer.Option(help="Seed of those orders, to repeat a run.")] = None,
     snapshot: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Begin where this snapshot ends.")] = None,
     write_snapshot: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a snapshot here if nothing differs.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Prove the accounting from topics and database: every event one outcome, every transition one row, every mail one entry.
 
@@ -43,8 +45,7 @@ def verify(
     from streams.operate.verify import Options
     from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 
-    settings = load_settings()
-    settings.require("verify")
+    settings = command_settings(data_dir, "verify")
     configure_logging(settings)
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     with ExitStack() as stack:

@@ -19,6 +19,7 @@ from streams.embedded.postgres import EmbeddedPostgres
 from streams.embedded.process import free_port
 from streams.embedded.program import LineSink, Program, console_sink, file_sink
 from streams.embedded.ready_file import write_ready_file
+from streams.embedded.running import DIRECTORY, published
 from streams.embedded.supervisor import PidTable, Supervisor
 from streams.engine.worker import stop_on_signals
 from streams.kafka import topic_admin
@@ -84,7 +85,7 @@ async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: 
     console = Console(highlight=False)
     try:
         async with contextlib.AsyncExitStack() as stack_exit:
-            starting = asyncio.ensure_future(stack_exit.enter_async_context(start_stack(options, ready_file)))
+            starting = asyncio.ensure_future(stack_exit.enter_async_context(start_stack(options, ready_file, data_dir or DIRECTORY)))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
@@ -104,10 +105,11 @@ async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: 
 
 
 @contextlib.asynccontextmanager
-async def start_stack(options: StackOptions, ready_file: Path | None = None) -> AsyncIterator[Stack]:
+async def start_stack(options: StackOptions, ready_file: Path | None = None, publish_in: Path | None = None) -> AsyncIterator[Stack]:
     """Start everything that has no address set, then the gateway and the stages; gives the running stack.
 
-    With ``ready_file``, writes it when all is ready and again whenever a process is restarted. Leaving the block stops all of it.
+    With ``publish_in``, commands that are called with that directory find this stack (``streams.embedded.running``). With
+    ``ready_file``, writes it when all is ready and again whenever a process is restarted. Leaving the block stops all of it.
     Raises TierstreamError when a part can not start.
     """
     with _data_directory(options.data_dir) as data_dir:
@@ -137,8 +139,11 @@ async def start_stack(options: StackOptions, ready_file: Path | None = None) -> 
                 data_dir,
                 lambda stage, instance: services.worker(settings, stage, instance),
             )
-            write(supervisor.pids)
-            yield stack
+            with contextlib.ExitStack() as files:
+                if publish_in is not None and not files.enter_context(published(publish_in, environment_of(settings))):
+                    services.report(f"Another tierstream up runs with {publish_in}: commands without addresses use that one.")
+                write(supervisor.pids)
+                yield stack
 
 
 async def _prepare(settings: Settings) -> None:
@@ -270,5 +275,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
     for name in settings.model_fields_set:
         value = getattr(settings, name)
         if value is not None:
-            variables[PREFIX + name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            variables[PREFIX + name.upper()] = _text(value)
     return variables
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    # A command that uses them may be called in another directory.
+    return str(value.absolute() if isinstance(value, Path) else value)

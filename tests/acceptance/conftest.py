@@ -24,6 +24,7 @@ class Running:
     """A running ``tierstream up``."""
 
     process: subprocess.Popen[bytes]
+    directory: Path
     ready_file: Path
     log: Path
 
@@ -62,9 +63,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     environment = {**os.environ, "TIERSTREAM_LOOPS_RATE_PER_SECOND": "2000"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)], env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)],
+            cwd=directory,
+            env=environment,
+            stdout=output,
+            stderr=output,
         )
-    running = Running(process, ready_file, log)
+    running = Running(process, directory, ready_file, log)
     try:
         _until_ready(running)
         yield running
