@@ -52,8 +52,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     if not given.no_write and not given.quick:
-        if trouble := draw_plots(path):
-            console.print(f"No plot: {trouble}", style="yellow", markup=False)
+        if failure := draw_plots(path):
+            console.print(f"No plot: {failure}", style="yellow", markup=False)
         fill_document(path)
     for sentence in (wrong := wrong_results(results)):
         console.print(sentence, style="red", markup=False)

@@ -108,7 +108,7 @@ class Reviewer:
         row, audit = outcome.row, event.audit
         same = (row is None) == (audit is None)
         if row is not None and audit is not None:
-            told = audit.before != ""
+            emitted = audit.before != ""
             same = (row.id, row.kind, row.team, row.reason, row.event_id) == (
                 audit.id,
                 audit.kind,
@@ -117,7 +117,7 @@ class Reviewer:
                 audit.event_id,
             )
             same &= (row.subscription or "", row.plan or "") == (audit.subscription, audit.plan)
-            same &= not told or (row.from_tier, row.to_tier) == (audit.before, audit.after)
+            same &= not emitted or (row.from_tier, row.to_tier) == (audit.before, audit.after)
         current = outcome.current
         same &= (None if current is None else (current.tier, current.subscription or "")) == (
             None if event.current is None else (event.current.tier, event.current.subscription)

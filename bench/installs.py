@@ -32,17 +32,17 @@ def environment_missing(name: str) -> str | None:
         [sys.executable, "-m", "venv", "--clear", str(directory)],
         [environment_python(name), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "-r", str(requirements)],
     ):
-        trouble = _run(command, BENCH)
-        if trouble is not None:
-            return f"its packages can not be installed: {trouble}"
+        failure = _run(command, BENCH)
+        if failure is not None:
+            return f"its packages can not be installed: {failure}"
     stamp.write_text(wanted)
     return None
 
 
 def draw_plots(results: Path) -> str | None:
     """Draw ``results`` beside their file; say why they can not be, or None."""
-    trouble = environment_missing("plot")
-    return trouble or _run([environment_python("plot"), str(BENCH / "plot.py"), str(results), str(results.parent)], BENCH)
+    failure = environment_missing("plot")
+    return failure or _run([environment_python("plot"), str(BENCH / "plot.py"), str(results), str(results.parent)], BENCH)
 
 
 def java_command(*arguments: str) -> list[str]:
@@ -60,9 +60,9 @@ def java_job_missing() -> str | None:
     stamp = JAVA_JOB / "target" / ".ready"
     if stamp.is_file() and stamp.read_text() == wanted:
         return None
-    trouble = _run(["mvn", "--quiet", "--batch-mode", "package"], JAVA_JOB)
-    if trouble is not None:
-        return f"Maven can not build it: {trouble}"
+    failure = _run(["mvn", "--quiet", "--batch-mode", "package"], JAVA_JOB)
+    if failure is not None:
+        return f"Maven can not build it: {failure}"
     stamp.write_text(wanted)
     return None
 

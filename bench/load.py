@@ -94,13 +94,13 @@ _PLAN_NAMES: Final = list(PLANS)
 def events(spec: LoadSpec) -> Iterator[LoadEvent]:
     """Yield the load, in the order in which it is produced."""
     chance = random.Random(spec.seed)
-    teams = [_Life(str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance, spec) for _ in range(spec.teams)]
+    teams = [_TeamScenario(str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance, spec) for _ in range(spec.teams)]
     pick = chance.random
     for number in range(spec.events):
         yield teams[int(pick() * spec.teams)].next_event(number)
 
 
-class _Life:
+class _TeamScenario:
     """One team so far. ``seen`` holds, for each plan of the present subscription, when it first had it."""
 
     __slots__ = (
@@ -147,7 +147,7 @@ class _Life:
             if roll < 0.1 and not self.waiting:
                 self._subscribe(ids)
                 self.waiting = True
-                return self._told(seconds, time, ids, "authenticated", "authenticated")
+                return self._reported(seconds, time, ids, "authenticated", "authenticated")
             if not self.waiting:
                 self._subscribe(ids)
             return self._charge(seconds, time, ids, self.plan)
@@ -164,9 +164,9 @@ class _Life:
         if roll < 0.935:
             return self._charge(seconds, time, ids, self.chance.choice(_OTHER_TIER[self.plan]), "updated")
         if roll < 0.945:
-            return self._told(seconds, time, ids, "updated", "active", scheduled=True)
+            return self._reported(seconds, time, ids, "updated", "active", scheduled=True)
         if roll < 0.96:
-            return self._told(seconds, time, ids, "pending", "pending")
+            return self._reported(seconds, time, ids, "pending", "pending")
         if roll < 0.985:
             return self._passed_through(seconds, time, ids, "near_quota_wall", _quota(self.chance))
         data = {"experiment": "pricing_page_2026", "variant": "annual_first", "goal": "checkout"}
@@ -206,16 +206,16 @@ class _Life:
             row = self._row(
                 _NORMALISE, id, event_id, f"subscription.{reason}", before, after, reason, time, subscription=self.subscription, plan=plan
             )
-        told = before != after or not governed
-        current = CurrentTier(self.team, after, since, self.subscription) if told else None
+        emitted = before != after or not governed
+        current = CurrentTier(self.team, after, since, self.subscription) if emitted else None
         return LoadEvent(self.team, value, _arrival(seconds), row, current)
 
     def _end(self, seconds: int, time: str, ids: str, event: str) -> LoadEvent:
         """The subscription ends, or is halted: what was paid once leaves the team on hobby."""
-        told, before = self.active, self.tier
+        emitted, before = self.active, self.tier
         self.active, self.halted = False, event == "halted"
         id, event_id, value = self._fact(seconds, time, ids, event, event)
-        if not told:
+        if not emitted:
             return LoadEvent(self.team, value, _arrival(seconds), None, None)
         self.tier = "hobby"
         row = self._row(
@@ -232,7 +232,7 @@ class _Life:
         )
         return LoadEvent(self.team, value, _arrival(seconds), row, CurrentTier(self.team, "hobby", time, ""))
 
-    def _told(self, seconds: int, time: str, ids: str, event: str, status: str, *, scheduled: bool = False) -> LoadEvent:
+    def _reported(self, seconds: int, time: str, ids: str, event: str, status: str, *, scheduled: bool = False) -> LoadEvent:
         """A fact that changes nothing."""
         _, _, value = self._fact(seconds, time, ids, event, status, scheduled=scheduled)
         return LoadEvent(self.team, value, _arrival(seconds), None, None)

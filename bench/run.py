@@ -28,7 +28,7 @@ STOP_SECONDS = 20.0
 PATIENCE_SECONDS = 120.0
 """A job that gets no further for this long is given up."""
 
-LOOK_SECONDS = 0.01
+CHECK_SECONDS = 0.01
 Progress = Callable[[int], object]
 
 
@@ -146,7 +146,7 @@ def _watch(
         show()
     peak, done, moved = 0.0, 0, began
     while done < gauge.goal:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_SECONDS)
         alive()
         now_done = gauge.read()
         ended = time.monotonic()

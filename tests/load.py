@@ -55,7 +55,7 @@ class Subscription:
 
 
 @dataclass
-class Life:
+class TeamScenario:
     """One team's life so far, and the webhooks that it caused. ``clock`` is in Unix seconds; ``steps`` is how far it may go on
     with each webhook."""
 
@@ -135,58 +135,58 @@ class Life:
         return "".join(self.chance.choices(BASE62, k=length))
 
 
-def lives(seed: int, teams: int, webhooks: int, start: int) -> list[Life]:
+def team_scenarios(seed: int, teams: int, webhooks: int, start: int) -> list[TeamScenario]:
     """Return ``teams`` lives with ``webhooks`` webhooks between them, each in the order in which it happened."""
     chance = random.Random(seed)
     found = []
     for number in range(teams):
-        life = Life(str(uuid.UUID(int=chance.getrandbits(128), version=4)), random.Random(chance.getrandbits(64)), start)
-        story = _live(life)
-        while len(life.webhooks) < webhooks // teams + (number < webhooks % teams):
-            next(story)
-        found.append(life)
+        team_scenario = TeamScenario(str(uuid.UUID(int=chance.getrandbits(128), version=4)), random.Random(chance.getrandbits(64)), start)
+        scenario = _live(team_scenario)
+        while len(team_scenario.webhooks) < webhooks // teams + (number < webhooks % teams):
+            next(scenario)
+        found.append(team_scenario)
     return found
 
 
-def _live(life: Life) -> Iterator[None]:
+def _live(team_scenario: TeamScenario) -> Iterator[None]:
     """Never-ending: sign up, pay, change, stop, come back. Each step sends one webhook."""
-    chance = life.chance
+    chance = team_scenario.chance
     plans = list(PLANS)
     while True:
-        subscription = life.subscribe(chance.choice(plans))
+        subscription = team_scenario.subscribe(chance.choice(plans))
         subscription.status = "authenticated"
-        life.send("subscription.authenticated", subscription)
+        team_scenario.send("subscription.authenticated", subscription)
         yield
-        life.charge(subscription)
+        team_scenario.charge(subscription)
         yield
         for _ in range(chance.randrange(6)):
             match chance.choice(("renewal", "change", "updated", "pending", "halt", "unknown_plan", "move", "scheduled")):
                 case "renewal":
-                    life.charge(subscription)
+                    team_scenario.charge(subscription)
                 case "change":
-                    life.charge(subscription, chance.choice(plans))
+                    team_scenario.charge(subscription, chance.choice(plans))
                 case "updated":
                     subscription.plan = chance.choice(plans)
-                    life.send("subscription.updated", subscription)
+                    team_scenario.send("subscription.updated", subscription)
                 case "scheduled":
-                    life.send("subscription.updated", subscription, has_scheduled_changes=True)
+                    team_scenario.send("subscription.updated", subscription, has_scheduled_changes=True)
                 case "pending":
-                    life.send("subscription.pending", subscription, status="pending")
+                    team_scenario.send("subscription.pending", subscription, status="pending")
                 case "halt":
-                    life.send("subscription.halted", subscription, status="halted")
+                    team_scenario.send("subscription.halted", subscription, status="halted")
                     yield
-                    life.charge(subscription)
+                    team_scenario.charge(subscription)
                 case "unknown_plan":
-                    other = life.subscribe(UNKNOWN_PLAN)
-                    life.charge(other)
+                    other = team_scenario.subscribe(UNKNOWN_PLAN)
+                    team_scenario.charge(other)
                 case "move":
-                    old, subscription = subscription, life.subscribe(chance.choice(plans))
-                    life.charge(subscription)
+                    old, subscription = subscription, team_scenario.subscribe(chance.choice(plans))
+                    team_scenario.charge(subscription)
                     yield
-                    life.send("subscription.cancelled", old, status="cancelled", ended_at=life.clock)
+                    team_scenario.send("subscription.cancelled", old, status="cancelled", ended_at=team_scenario.clock)
             yield
         if chance.random() < 0.5:
-            life.send("subscription.cancelled", subscription, status="cancelled", ended_at=life.clock)
+            team_scenario.send("subscription.cancelled", subscription, status="cancelled", ended_at=team_scenario.clock)
         else:
-            life.send("subscription.completed", subscription, status="completed", current_end=life.clock - 5)
+            team_scenario.send("subscription.completed", subscription, status="completed", current_end=team_scenario.clock - 5)
         yield

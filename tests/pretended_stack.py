@@ -22,7 +22,7 @@ from schemas.razorpay import landing_key
 from schemas.reasons import Reason
 from streams.demo.accounting import Evidence
 from streams.demo.deliveries import EVENTS, Delivery
-from streams.demo.scenario import Story
+from streams.demo.scenario import Scenario
 from streams.engine.changelog import Position, encode_position, position_key
 from streams.engine.table_stage import TableStage, step_of
 from streams.gateway.ingest import accept
@@ -112,9 +112,9 @@ class Pretended:
     mails: tuple[dict[str, Any], ...]
 
 
-def pretend(story: Story, settings: Settings, now: float) -> Evidence:
+def pretend(scenario: Scenario, settings: Settings, now: float) -> Evidence:
     """Return the evidence that a stack leaves which does everything right."""
-    pretended = played_out(story, settings, now)
+    pretended = played_out(scenario, settings, now)
     log = pretended.log
     return Evidence(
         answers=pretended.answers,
@@ -130,14 +130,14 @@ def pretend(story: Story, settings: Settings, now: float) -> Evidence:
     )
 
 
-def played_out(story: Story, settings: Settings, now: float) -> Pretended:
+def played_out(scenario: Scenario, settings: Settings, now: float) -> Pretended:
     """Tell ``story`` to a pretended stack, to its end."""
     assert settings.plans is not None
     log = Log(settings.partitions, int(now * 1000))
     normalise = PretendedStage(NormaliseStage(settings, Rules(load_plans(settings.plans))), log, NORMALISE_CHANGELOG.name)
     classify = PretendedStage(ClassifyStage(settings), log, CLASSIFY_CHANGELOG.name)
     answers = []
-    for delivery in story.deliveries:
+    for delivery in scenario.deliveries:
         status = (
             401 if delivery.is_forged else 202 if delivery.route == EVENTS else 200 if landing_key(delivery.body).is_json_object else 400
         )

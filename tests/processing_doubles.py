@@ -84,18 +84,18 @@ class Script:
     finished: list[int] = field(default_factory=list)
     acked: list[int] = field(default_factory=list)
     workers: list[ScriptedWorker] = field(default_factory=list)
-    held: set[tuple[str, int]] = field(default_factory=set)
+    paused: set[tuple[str, int]] = field(default_factory=set)
     generation: int = 1
 
     def worker(self, number: int) -> ScriptedWorker:
         self.workers.append(ScriptedWorker(self, number))
         return self.workers[-1]
 
-    def hold(self, topic: str, partition: int) -> None:
-        self.held.add((topic, partition))
+    def pause(self, topic: str, partition: int) -> None:
+        self.paused.add((topic, partition))
 
-    def release(self, topic: str, partition: int) -> None:
-        self.held.discard((topic, partition))
+    def resume(self, topic: str, partition: int) -> None:
+        self.paused.discard((topic, partition))
 
     def batch(self, *offsets: int, partition: int = 0, topic: str = TOPIC, value: bytes = b"") -> Batch:
         """Return a batch of the present generation. Its ack notes its last offset."""

@@ -139,15 +139,15 @@ async def compare(settings: Settings, postgres: str, loops: str, refuses: Callab
 
 def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], others: dict[str, str], rows: Sequence[Any]) -> None:
     expected = {row.id: (row.team, row.kind, row.from_tier, row.to_tier, row.reason) for _, outcome in verdicts if (row := outcome.row)}
-    told: dict[str, tuple[str, ...]] = {}
+    emitted: dict[str, tuple[str, ...]] = {}
     for row in rows:
         metadata = json.loads(row["metadata"])
-        if str(row["id"]) in told:
+        if str(row["id"]) in emitted:
             findings.duplicate_rows.append(f"audit row {row['id']}")
-        told[str(row["id"])] = (str(row["team_id"]), row["kind"], metadata.get("from"), metadata.get("to"), metadata["reason"])
-    for key in (expected.keys() | others.keys()) - told.keys():
+        emitted[str(row["id"])] = (str(row["team_id"]), row["kind"], metadata.get("from"), metadata.get("to"), metadata["reason"])
+    for key in (expected.keys() | others.keys()) - emitted.keys():
         findings.missing.append(f"audit row {key} {expected.get(key, others.get(key))}")
-    for key, content in told.items():
+    for key, content in emitted.items():
         if key in others:
             continue
         want = expected.get(key)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streams.demo.scenario import tell
+from streams.demo.scenario import build_scenario
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.kafka.records import Record
 from streams.operate.verify import Options, verify
@@ -20,7 +20,7 @@ from tests.pretended_stack import Pretended, played_out, topic_id_of
 
 NOW = 1_780_000_000.0
 SETTINGS = Settings(plans=EXAMPLE_PLANS, partitions=8, replication_factor=1)
-PRETENDED = played_out(tell(NOW), SETTINGS, NOW)
+PRETENDED = played_out(build_scenario(NOW), SETTINGS, NOW)
 """The demo's story on a stack that does everything right."""
 
 GROUPS = {

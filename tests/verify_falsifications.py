@@ -103,7 +103,7 @@ def mail_of_what_is_never_mailed(stack: Stack) -> None:
     stack[1].lines[row.id] = LedgerLine(row.id, row.kind, "sent")
 
 
-def refused_without_a_letter(stack: Stack) -> None:
+def refused_without_a_dead_letter(stack: Stack) -> None:
     lines, id = stack[1].lines, last_row(stack)
     lines[id] = lines[id]._replace(classification="refused")
 
@@ -219,34 +219,34 @@ def lost_fact(stack: Stack) -> None:
     )
 
 
-def lost_letter(stack: Stack) -> None:
+def lost_dead_letter(stack: Stack) -> None:
     without(stack[0], DEAD_LETTERS, is_parked)
 
 
-def doubled_letter(stack: Stack) -> None:
-    (letter, *_) = [record for record in stack[0].topics[DEAD_LETTERS.name] if is_parked(record)]
-    added(stack[0], DEAD_LETTERS, letter)
+def doubled_dead_letter(stack: Stack) -> None:
+    (dead_letter, *_) = [record for record in stack[0].topics[DEAD_LETTERS.name] if is_parked(record)]
+    added(stack[0], DEAD_LETTERS, dead_letter)
 
 
-def letter_of(stack: Stack, **headers: bytes) -> None:
-    (letter, *_) = [record for record in stack[0].topics[DEAD_LETTERS.name] if is_parked(record)]
+def dead_letter_of(stack: Stack, **headers: bytes) -> None:
+    (dead_letter, *_) = [record for record in stack[0].topics[DEAD_LETTERS.name] if is_parked(record)]
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    added(stack[0], DEAD_LETTERS, letter, headers=[*({**dict(letter.headers), **named}.items())])
+    added(stack[0], DEAD_LETTERS, dead_letter, headers=[*({**dict(dead_letter.headers), **named}.items())])
 
 
-def letter_of_what_is_not_parked(stack: Stack) -> None:
+def dead_letter_of_what_is_not_parked(stack: Stack) -> None:
     (event, *_) = stack[0].topics[TEAM_EVENTS.name]
-    letter_of(
+    dead_letter_of(
         stack, dlq_stage=b"classify", dlq_topic=b"team.events", dlq_partition=b"%d" % event.partition, dlq_offset=b"%d" % event.offset
     )
 
 
-def letter_of_another_topic(stack: Stack) -> None:
-    letter_of(stack, dlq_stage=b"classify", dlq_topic=b"razorpay.webhooks")
+def dead_letter_of_another_topic(stack: Stack) -> None:
+    dead_letter_of(stack, dlq_stage=b"classify", dlq_topic=b"razorpay.webhooks")
 
 
-def letter_without_an_origin(stack: Stack) -> None:
-    letter_of(stack, dlq_offset=b"somewhere")
+def dead_letter_without_an_origin(stack: Stack) -> None:
+    dead_letter_of(stack, dlq_offset=b"somewhere")
 
 
 def unreadable_event(stack: Stack) -> None:
@@ -270,7 +270,7 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Stack], None], str, str]] = {
     "a mail of nothing": (mail_of_nothing, "forwarder_sent", rf"forwarder_sent holds {ID} \(subscription\.upgraded\), which no audit event explains\."),
     "a mail of another kind": (mail_of_another_kind, "forwarder_sent", rf"forwarder_sent holds {ID} as subscription\.downgraded, and it is subscription\.upgraded\."),
     "a mail of what is never mailed": (mail_of_what_is_never_mailed, "forwarder_sent", rf"forwarder_sent holds {ID} \(billing\.charge_undeliverable\), of a kind that is never mailed\."),
-    "a refusal without its letter": (refused_without_a_letter, "dead.letters", rf"dead\.letters lacks the mail {ID} \(subscription\.upgraded\), which Loops refused\."),
+    "a refusal without its letter": (refused_without_a_dead_letter, "dead.letters", rf"dead\.letters lacks the mail {ID} \(subscription\.upgraded\), which Loops refused\."),
     "another tier": (another_tier, "tier.current", rf"tier\.current has team {ID} on growth by sub_\w+, and its row is on pro by sub_\w+\."),
     "a lost tier": (lost_tier, "tier.current", rf"tier\.current lacks team {ID}, which is on \w+\."),
     "a tier of nobody": (tier_of_nobody, "tier.current", rf"tier\.current holds team {ID}, of which there is no row\."),
@@ -285,9 +285,9 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Stack], None], str, str]] = {
     "a changed audit event": (changed_event, "audit.events", rf"{ID} stands with other content \({PLACE}\) than classify decides from {PLACE}\."),
     "a doubled audit event": (doubled_event, "audit.events", rf"audit\.events holds {ID} 2 times instead of 1 \({PLACE}\)\."),
     "a lost fact": (lost_fact, "team.events", rf"team\.events lacks {ID}, which normalise decides from razorpay\.webhooks, partition \d, offset \d+\."),
-    "a lost dead letter": (lost_letter, "dead.letters", rf"dead\.letters lacks {PLACE}, which normalise parks\."),
-    "a doubled dead letter": (doubled_letter, "dead.letters", rf"dead\.letters holds {PLACE} of normalise 2 times\."),
-    "a dead letter of what is not parked": (letter_of_what_is_not_parked, "dead.letters", rf"dead\.letters holds {PLACE}, which classify does not park\."),
-    "a dead letter of another topic": (letter_of_another_topic, "dead.letters", rf"dead\.letters holds {PLACE}, which classify does not read\."),
-    "a dead letter without an origin": (letter_without_an_origin, "dead.letters", r"dead\.letters, partition \d, offset \d+, does not say whose it is\."),
+    "a lost dead letter": (lost_dead_letter, "dead.letters", rf"dead\.letters lacks {PLACE}, which normalise parks\."),
+    "a doubled dead letter": (doubled_dead_letter, "dead.letters", rf"dead\.letters holds {PLACE} of normalise 2 times\."),
+    "a dead letter of what is not parked": (dead_letter_of_what_is_not_parked, "dead.letters", rf"dead\.letters holds {PLACE}, which classify does not park\."),
+    "a dead letter of another topic": (dead_letter_of_another_topic, "dead.letters", rf"dead\.letters holds {PLACE}, which classify does not read\."),
+    "a dead letter without an origin": (dead_letter_without_an_origin, "dead.letters", r"dead\.letters, partition \d, offset \d+, does not say whose it is\."),
 }  # fmt: skip

@@ -67,8 +67,8 @@ class AuditWriter:
             dead += _unwritten(readable, rows, results)
         for start in range(0, len(dead), _DEAD_LETTERS_AT_ONCE):
             some = dead[start : start + _DEAD_LETTERS_AT_ONCE]
-            await asyncio.gather(*(self._dead_letters.write(record, letter.reason, letter.error) for record, letter in some))
-        outcomes = Counter([letter.reason for _, letter in dead])
+            await asyncio.gather(*(self._dead_letters.write(record, dead_letter.reason, dead_letter.error) for record, dead_letter in some))
+        outcomes = Counter([dead_letter.reason for _, dead_letter in dead])
         for status, reason in ((RowStatus.INSERTED, Reason.WRITTEN), (RowStatus.ALREADY_THERE, Reason.ALREADY_WRITTEN)):
             if statuses[status]:
                 outcomes[reason] = statuses[status]

@@ -83,7 +83,7 @@ def _decide_billing(row: Row, version: Version, body: Billing, initial: Tier, be
     if tier is not None and (charged or starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes)):
         merged = merge_active(row, fact.subscription_id, version, fact.plan_id or "", tier, charged or fact.paid_count > 0)
         after = standing(merged, initial)
-        reason, kind = _tell_start(row, version, event, fact, before, after)
+        reason, kind = _outcome_of_start(row, version, event, fact, before, after)
         return Decision(merged, reason, kind, before, after)
     if event is SubscriptionEvent.UPDATED:
         return Decision(row, Reason.SCHEDULED if fact.has_scheduled_changes else Reason.NOT_ACTIVE, None, before, before)
@@ -95,11 +95,11 @@ def _decide_billing(row: Row, version: Version, body: Billing, initial: Tier, be
     merge = merge_halted if event is SubscriptionEvent.HALTED else merge_ended
     merged = merge(row, fact.subscription_id, version, fact.paid_count > 0)
     after = standing(merged, initial)
-    reason, kind = _tell_end(row, merged, version, fact, before, after)
+    reason, kind = _outcome_of_end(row, merged, version, fact, before, after)
     return Decision(merged, reason, kind, before, after)
 
 
-def _tell_start(
+def _outcome_of_start(
     row: Row, version: Version, event: SubscriptionEvent, fact: BillingFact, before: Standing, after: Standing
 ) -> tuple[Reason, Kind | None]:
     end = row.ended.get(fact.subscription_id)
@@ -118,7 +118,9 @@ def _tell_start(
     return (Reason.RENEWAL if after.subscription_id == fact.subscription_id else Reason.SUPERSEDED), None
 
 
-def _tell_end(row: Row, merged: Row, version: Version, fact: BillingFact, before: Standing, after: Standing) -> tuple[Reason, Kind | None]:
+def _outcome_of_end(
+    row: Row, merged: Row, version: Version, fact: BillingFact, before: Standing, after: Standing
+) -> tuple[Reason, Kind | None]:
     end = row.ended.get(fact.subscription_id)
     known = row.live.get(fact.subscription_id)
     if fact.adopt and end is None and not _was_seen(known):

@@ -13,7 +13,7 @@ import msgspec
 
 from agents.classify.decide import by_sign
 from agents.classify.facts import TIER_OF_LABEL, Billing, TeamEvent, read_billing_envelope
-from agents.classify.outputs import Owner, told_by_fact
+from agents.classify.outputs import Owner, billing_audit_event
 from agents.classify.registers import ACTIVE, TIERS, Row, Standing, Subscription, Version
 from schemas.reasons import Reason
 from schemas.team_events import EVENT_RANK, MAX_CLOCK_SKEW_SECONDS, SubscriptionEvent, starts
@@ -36,8 +36,8 @@ class UsualFacts(msgspec.Struct, frozen=True, gc=False):
     standing: Standing
     outcomes: dict[Reason, int]
     audit_events: list[bytes]
-    turn: tuple[TeamEvent, Standing] | None
-    grown: int
+    tier_change: tuple[TeamEvent, Standing] | None
+    growth_bytes: int
 
 
 def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, owner: Owner) -> UsualFacts | None:
@@ -52,9 +52,9 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
 
     tier, paid = TIERS[known.plan_tier], row.paid
     audit_events: list[bytes] = []
-    turn: tuple[TeamEvent, Tier, Version] | None = None
+    tier_change: tuple[TeamEvent, Tier, Version] | None = None
     outcomes: dict[Reason, int] = {}
-    done = grown = 0
+    done = growth_bytes = 0
     for at in range(start, len(records)):
         record = records[at]
         value = record.value
@@ -77,22 +77,22 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         plan = fact.plan_id or ""
         if plan != plan_id:
             if plan not in first_seen:  # those in it are no newer than ``newest``, for it is active
-                if grown > SMALL_BYTES:
+                if growth_bytes > SMALL_BYTES:
                     break  # the row may have become large, which is for the slice to look at
                 first_seen = {**first_seen, plan: version}
-                grown += len(value)
+                growth_bytes += len(value)
             plan_id = plan
         newest = version
         paid = paid or charged or paid_count > 0
         if after is not tier:
             reason, kind = by_sign(tier, after)
             outcomes[reason] = outcomes.get(reason, 0) + 1
-            told = TeamEvent(
+            emitted = TeamEvent(
                 envelope.id, envelope.source, team_id, envelope.correlationid or envelope.id, seconds, version, Billing(event, fact, after)
             )
-            audit_events.append(told_by_fact(told, fact, kind, reason, tier, after, owner))
+            audit_events.append(billing_audit_event(emitted, fact, kind, reason, tier, after, owner))
             tier = after
-            turn = told, after, first_seen[plan]
+            tier_change = emitted, after, first_seen[plan]
         done += 1
     if not done:
         return None
@@ -105,6 +105,6 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         Standing(tier, first_seen[plan_id][0], subscription_id),
         outcomes,
         audit_events,
-        None if turn is None else (turn[0], Standing(turn[1], turn[2][0], subscription_id)),
-        grown,
+        None if tier_change is None else (tier_change[0], Standing(tier_change[1], tier_change[2][0], subscription_id)),
+        growth_bytes,
     )

@@ -84,7 +84,7 @@ def audit_event(event: TeamEvent, decision: Decision, kind: Kind, owner: Owner) 
     the same id and the same bytes."""
     body = event.body
     if type(body) is Billing:
-        return told_by_fact(event, body.fact, kind, decision.reason, decision.before.tier, decision.after.tier, owner)
+        return billing_audit_event(event, body.fact, kind, decision.reason, decision.before.tier, decision.after.tier, owner)
     assert isinstance(body, Service)  # an import tells nothing
     time = rfc3339(event.occurred_at)
     actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
@@ -94,15 +94,15 @@ def audit_event(event: TeamEvent, decision: Decision, kind: Kind, owner: Owner) 
     return _derived(event, kind, time, AUDIT_SCHEMA, data)
 
 
-def told_by_fact(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, owner: Owner) -> bytes:
+def billing_audit_event(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, owner: Owner) -> bytes:
     """Return the audit event of ``fact``, the body of ``event``, which leads from one tier to another, or ends what it was for. Where
     the owner has no address, it names the payer's."""
     time = rfc3339(event.occurred_at)
-    summary, told = _of_billing(fact, kind, reason, was, now, time)
+    summary, emitted = _of_billing(fact, kind, reason, was, now, time)
     user_id, contact = owner
     if contact is None and fact.email:
         contact = _Payer(fact.email)
-    data = _AuditData("system", summary, told, time, "subscription", None, user_id, contact)
+    data = _AuditData("system", summary, emitted, time, "subscription", None, user_id, contact)
     return _derived(event, kind, time, AUDIT_SCHEMA, data)
 
 
@@ -127,8 +127,8 @@ def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: T
     by_tiers = _SUMMARIES.get(kind)
     if by_tiers is None:
         payment = (fact.amount, fact.currency, fact.payment_id)
-        told = _Undeliverable(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count, *payment)
-        return "Charge received for a subscription that has ended", told
+        emitted = _Undeliverable(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count, *payment)
+        return "Charge received for a subscription that has ended", emitted
     summary = by_tiers[was][now] if was != now else f"Subscription canceled, still on {after}"
     return summary, _Transition(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
 

@@ -75,9 +75,11 @@ class ClassifyStage(TableStage):
         if usual is None:
             return None
         key = records[start].key
-        outputs = [Output(self._audit_events, key, told, HEADERS) for told in usual.audit_events]
-        current = None if usual.turn is None else partial(self._current, key, *usual.turn)
-        return Run(usual.records, usual.outcomes, outputs, Team(row.team_id, usual.row, usual.standing, row.owner), usual.grown, current)
+        outputs = [Output(self._audit_events, key, emitted, HEADERS) for emitted in usual.audit_events]
+        current = None if usual.tier_change is None else partial(self._current, key, *usual.tier_change)
+        return Run(
+            usual.records, usual.outcomes, outputs, Team(row.team_id, usual.row, usual.standing, row.owner), usual.growth_bytes, current
+        )
 
     def _current(self, key: bytes | None, event: TeamEvent, after: Standing) -> Output:
         return Output(self._tier_current, key, tier_current(event, after), HEADERS)

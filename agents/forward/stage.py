@@ -149,17 +149,17 @@ class Forwarder:
 
     async def _deliver(self, record: ConsumedRecord, audit_record: AuditRecord, content: LoopsPayload) -> Reason:
         """Call Loops until it gives an answer that counts, and write that down."""
-        trouble: str | None = None
+        failure: str | None = None
 
         async def attempt() -> Reason:
-            nonlocal trouble
+            nonlocal failure
             async with self._calls:
-                row = await self._ledger.put(self._entry(audit_record, Classification.IN_FLIGHT, trouble))
+                row = await self._ledger.put(self._entry(audit_record, Classification.IN_FLIGHT, failure))
                 if row is None:
                     return Reason.ALREADY_FINAL
                 reply = await self._call(content, row)
             if reply is None:
-                return await self._close(audit_record, Classification.IN_DOUBT, trouble)
+                return await self._close(audit_record, Classification.IN_DOUBT, failure)
             match reply.answer:
                 case Accepted():
                     return await self._close(audit_record, Classification.SENT)
@@ -173,7 +173,7 @@ class Forwarder:
                 case KeyRejected(status):
                     raise key_rejected(status)
                 case Unavailable(why):
-                    trouble = why
+                    failure = why
                     raise LoopsUnavailable(f"Loops can not be reached: {why}; mails wait until it answers.")
                 case RateLimited():
                     raise AssertionError("waited out in _call")

@@ -18,18 +18,18 @@ BATCH = 32_768
 
 async def main() -> None:
     """Work the input in, commit, and end."""
-    told = assignment()
+    assigned = assignment()
     consumer = AIOKafkaConsumer(
-        told.input,
-        bootstrap_servers=told.bootstrap_servers,
-        group_id=told.group,
+        assigned.input,
+        bootstrap_servers=assigned.bootstrap_servers,
+        group_id=assigned.group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         max_partition_fetch_bytes=4_194_304,
         fetch_max_wait_ms=100,
     )
     producer = AIOKafkaProducer(
-        bootstrap_servers=told.bootstrap_servers,
+        bootstrap_servers=assigned.bootstrap_servers,
         enable_idempotence=True,
         compression_type="lz4",
         linger_ms=20,
@@ -40,7 +40,7 @@ async def main() -> None:
     teams: dict[bytes, State] = {}
     done, committed_at = 0, time.monotonic()
     async with consumer, producer:
-        while done < told.events:
+        while done < assigned.events:
             newest: dict[bytes, Current] = {}
             for records in (await consumer.getmany(timeout_ms=100, max_records=BATCH)).values():
                 for record in records:
@@ -49,12 +49,12 @@ async def main() -> None:
                     if state is not None:
                         teams[key] = state
                     if audit is not None:
-                        await producer.send(told.audit_events, audit, key=key, headers=HEADERS)
+                        await producer.send(assigned.audit_events, audit, key=key, headers=HEADERS)
                     if current is not None:
                         newest[key] = current
                 done += len(records)
             for key, current in newest.items():
-                await producer.send(told.tier_current, tier_current(*current), key=key, headers=HEADERS)
+                await producer.send(assigned.tier_current, tier_current(*current), key=key, headers=HEADERS)
             if time.monotonic() - committed_at > COMMIT_SECONDS:
                 await producer.flush()
                 await consumer.commit()

@@ -17,7 +17,7 @@ from bytewax.run import cli_main
 from bench.peers.assignment import assignment
 from bench.peers.decision import HEADERS, State, decide, tier_current
 
-told = assignment()
+assigned = assignment()
 
 
 def keyed(message: KafkaSourceMessage[bytes, bytes]) -> tuple[str, bytes]:
@@ -30,9 +30,9 @@ def classify(state: State | None, value: bytes) -> tuple[State | None, list[tupl
     after, audit, current = decide(state, value)
     outputs = []
     if audit is not None:
-        outputs.append((told.audit_events, audit))
+        outputs.append((assigned.audit_events, audit))
     if current is not None:
-        outputs.append((told.tier_current, tier_current(*current)))
+        outputs.append((assigned.tier_current, tier_current(*current)))
     return (state if after is None else after), outputs
 
 
@@ -46,14 +46,14 @@ def dataflow() -> Dataflow:
     """Return the job."""
     flow = Dataflow("classify")
     source = KafkaSource(
-        [told.bootstrap_servers],
-        [told.input],
+        [assigned.bootstrap_servers],
+        [assigned.input],
         tail=False,
         batch_size=5_000,
         add_config={"fetch.message.max.bytes": "4194304", "fetch.wait.max.ms": "100"},
     )
     sink = KafkaSink(
-        [told.bootstrap_servers],
+        [assigned.bootstrap_servers],
         None,
         add_config={
             "linger.ms": "20",
@@ -71,7 +71,7 @@ def dataflow() -> Dataflow:
 
 def main() -> None:
     """Work the input in, to its end."""
-    store = Path(told.state_directory)
+    store = Path(assigned.state_directory)
     init_db_dir(store, 1)
     gc.freeze()
     gc.set_threshold(200_000, 50, 100)

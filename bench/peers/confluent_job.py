@@ -17,11 +17,11 @@ BATCH = 32_768
 
 def main() -> None:
     """Work the input in, commit, and end."""
-    told = assignment()
+    assigned = assignment()
     consumer = Consumer(
         {
-            "bootstrap.servers": told.bootstrap_servers,
-            "group.id": told.group,
+            "bootstrap.servers": assigned.bootstrap_servers,
+            "group.id": assigned.group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "fetch.message.max.bytes": 4_194_304,
@@ -31,7 +31,7 @@ def main() -> None:
     )
     producer = Producer(
         {
-            "bootstrap.servers": told.bootstrap_servers,
+            "bootstrap.servers": assigned.bootstrap_servers,
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
@@ -41,7 +41,7 @@ def main() -> None:
     )
     gc.freeze()
     gc.set_threshold(200_000, 50, 100)
-    consumer.subscribe([told.input])
+    consumer.subscribe([assigned.input])
     teams: dict[bytes, State] = {}
     done, committed_at = 0, time.monotonic()
 
@@ -52,7 +52,7 @@ def main() -> None:
             producer.flush()
             producer.produce(topic, value, key, headers=HEADERS)
 
-    while done < told.events:
+    while done < assigned.events:
         newest: dict[bytes, Current] = {}
         for message in consumer.consume(BATCH, 0.1):
             key, value = message.key(), message.value()
@@ -62,12 +62,12 @@ def main() -> None:
             if state is not None:
                 teams[key] = state
             if audit is not None:
-                produce(told.audit_events, audit, key)
+                produce(assigned.audit_events, audit, key)
             if current is not None:
                 newest[key] = current
             done += 1
         for key, current in newest.items():
-            produce(told.tier_current, tier_current(*current), key)
+            produce(assigned.tier_current, tier_current(*current), key)
         producer.poll(0)
         if time.monotonic() - committed_at > COMMIT_SECONDS:
             producer.flush()

@@ -9,16 +9,16 @@ import faust
 from bench.peers.assignment import assignment
 from bench.peers.decision import HEADERS, decide, tier_current
 
-told = assignment()
+assigned = assignment()
 
 app = faust.App(
-    told.group,
-    broker=f"kafka://{told.bootstrap_servers}",
+    assigned.group,
+    broker=f"kafka://{assigned.bootstrap_servers}",
     store="memory://",
-    topic_partitions=told.partitions,
+    topic_partitions=assigned.partitions,
     topic_disable_leader=True,
     web_enabled=False,
-    datadir=told.state_directory,
+    datadir=assigned.state_directory,
     producer_linger=0.02,
     producer_max_batch_size=262_144,
     producer_compression_type="lz4",
@@ -27,10 +27,10 @@ app = faust.App(
     broker_commit_interval=0.25,
     stream_wait_empty=False,
 )
-team_events = app.topic(told.input, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-audit_events = app.topic(told.audit_events, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-current_tiers = app.topic(told.tier_current, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-teams = app.Table("teams", partitions=told.partitions)
+team_events = app.topic(assigned.input, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+audit_events = app.topic(assigned.audit_events, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+current_tiers = app.topic(assigned.tier_current, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
+teams = app.Table("teams", partitions=assigned.partitions)
 
 
 @app.agent(team_events)

@@ -12,12 +12,12 @@ TYPE_ENDS_BEFORE = 160
 
 def main() -> None:
     """Work the input in; stopping commits what is left."""
-    told = assignment()
+    assigned = assignment()
     app = Application(
-        broker_address=told.bootstrap_servers,
-        consumer_group=told.group,
+        broker_address=assigned.bootstrap_servers,
+        consumer_group=assigned.group,
         auto_offset_reset="earliest",
-        state_dir=told.state_directory,
+        state_dir=assigned.state_directory,
         loglevel="ERROR",
         consumer_extra_config={"fetch.message.max.bytes": 4_194_304, "fetch.wait.max.ms": 100},
         producer_extra_config={
@@ -27,10 +27,10 @@ def main() -> None:
             "queue.buffering.max.messages": 1_000_000,
         },
     )
-    team_events = app.topic(told.input, key_deserializer="bytes", value_deserializer="bytes")
-    audit_events = app.topic(told.audit_events, key_serializer="bytes", value_serializer="bytes")
-    current_tiers = app.topic(told.tier_current, key_serializer="bytes", value_serializer="bytes")
-    left = told.events
+    team_events = app.topic(assigned.input, key_deserializer="bytes", value_deserializer="bytes")
+    audit_events = app.topic(assigned.audit_events, key_serializer="bytes", value_serializer="bytes")
+    current_tiers = app.topic(assigned.tier_current, key_serializer="bytes", value_serializer="bytes")
+    left = assigned.events
 
     def classify(value: bytes, state: State) -> list[bytes]:
         nonlocal left

@@ -59,7 +59,7 @@ def read_envelope(value: bytes) -> dict[str, Any] | None:
     return envelope
 
 
-def tell(*fields: object) -> None:
+def report(*fields: object) -> None:
     """Print one line."""
     print(*(field or "-" for field in fields), sep="\t", flush=True)
 
@@ -84,13 +84,13 @@ class Tiers:
         self.by_team[team] = envelope["data"]
         return None if known == envelope["data"] else team
 
-    def tell(self, word: str, team: str) -> None:
+    def report(self, word: str, team: str) -> None:
         """Print what is known of ``team``."""
         current = self.by_team.get(team)
         if current is None:
-            tell("gone", team)
+            report("gone", team)
         else:
-            tell(word, team, current.get("tier"), current.get("since"))
+            report(word, team, current.get("tier"), current.get("since"))
 
 
 async def follow_tiers(bootstrap: str, topic: str, *, exit_at_end: bool) -> None:
@@ -110,13 +110,13 @@ async def follow_tiers(bootstrap: str, topic: str, *, exit_at_end: bool) -> None
                 for record in records:
                     tiers.apply(record.key, record.value)
         for team in sorted(tiers.by_team):
-            tiers.tell("tier", team)
+            tiers.report("tier", team)
         while not exit_at_end:
             for records in (await consumer.getmany(timeout_ms=READ_MS)).values():
                 for record in records:
                     changed = tiers.apply(record.key, record.value)
                     if changed is not None:
-                        tiers.tell("now", changed)
+                        tiers.report("now", changed)
 
 
 async def follow_events(bootstrap: str, topic: str, group: str, *, exit_at_end: bool) -> None:
@@ -136,7 +136,7 @@ async def follow_events(bootstrap: str, topic: str, group: str, *, exit_at_end: 
             for records in read.values():
                 for record in records:
                     if record.value is not None:
-                        tell_event(record.value)
+                        report_event(record.value)
             if read:
                 # The group may have dealt its partitions anew meanwhile: then their new owner reads these events again.
                 with contextlib.suppress(CommitFailedError):
@@ -147,13 +147,13 @@ async def follow_events(bootstrap: str, topic: str, group: str, *, exit_at_end: 
                     return
 
 
-def tell_event(value: bytes) -> None:
+def report_event(value: bytes) -> None:
     """Print one event, unless it is of a kind that this program does not know."""
     envelope = read_envelope(value)
     if envelope is None or envelope.get("type") not in KINDS:
         return
     metadata: Mapping[str, Any] = envelope["data"].get("metadata") or {}
-    tell(
+    report(
         "event",
         envelope.get("subject"),
         envelope["type"],

@@ -18,7 +18,7 @@ from streams.settings import Settings
 if TYPE_CHECKING:
     from collections import Counter
 
-    from streams.operate.verify import Options, Tell
+    from streams.operate.verify import Options
     from streams.operate.verify.report import Report
 
 
@@ -71,7 +71,7 @@ def verify(
     raise typer.Exit(0 if report.clean else 1)
 
 
-def verify_running(settings: Settings, options: "Options | None" = None, tell: "Tell | None" = None) -> "Report":
+def verify_running(settings: Settings, options: "Options | None" = None, on_progress: "OnProgress | None" = None) -> "Report":
     """Verify the stack that ``settings`` lead to, and return the report. Blocking; call it in a thread beside an event loop.
 
     Raises TopologyError, KafkaUnavailable, PostgresUnavailable, SnapshotError, ConfigurationError.
@@ -85,7 +85,7 @@ def verify_running(settings: Settings, options: "Options | None" = None, tell: "
     assert settings.postgres_dsn is not None  # ``require`` saw to it
     topic_admin.check(settings)
     with StoredAccounts(settings.postgres_dsn.get_secret_value()) as stores, KafkaLogs(settings) as logs:
-        return compare(settings, logs, stores, options or Options(), tell or (lambda what, done, total: None))
+        return compare(settings, logs, stores, options or Options(), on_progress or (lambda what, done, total: None))
 
 
 def show(report: "Report", console: Console) -> None:

@@ -16,17 +16,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from streams.demo.accounting import Books, Evidence, balance
+from streams.demo.accounting import Accounting, Evidence, balance
 from streams.demo.playback import play
 from streams.demo.razorpay import DAY
-from streams.demo.scenario import STORY_DAYS, Story, tell
+from streams.demo.scenario import SCENARIO_DAYS, Scenario, build_scenario
 from streams.demo.tables import show, totals
 from streams.embedded.kafka_jars import class_path
 from streams.embedded.stack import Stack, StackOptions, start_stack
 from streams.errors import TierstreamError
 from streams.settings import PREFIX
 
-_OPTIONS = StackOptions(workers={}, overrides={"forward_max_age_seconds": (STORY_DAYS + 1) * DAY})
+_OPTIONS = StackOptions(workers={}, overrides={"forward_max_age_seconds": (SCENARIO_DAYS + 1) * DAY})
 _MAX_FAULTS = 3
 
 
@@ -61,32 +61,34 @@ async def _live(console: Console) -> int:
     if set_aside := _set_settings_aside():
         console.print(f"The demo runs a stack of its own and leaves aside {', '.join(set_aside)}.", soft_wrap=True)
     await asyncio.to_thread(class_path, console)  # the one long download, with a progress bar of its own
-    story = tell(time.time())
-    evidence, books = await _play_on_a_stack(console, story)
-    show(console, story, evidence, books)
-    if books.faults:
-        more = f" (and {len(books.faults) - _MAX_FAULTS} more)" if len(books.faults) > _MAX_FAULTS else ""
-        raise TierstreamError(f"The demo's books do not balance: {' '.join(books.faults[:_MAX_FAULTS])}{more}")
+    scenario = build_scenario(time.time())
+    evidence, accounting = await _play_on_a_stack(console, scenario)
+    show(console, scenario, evidence, accounting)
+    if accounting.faults:
+        more = f" (and {len(accounting.faults) - _MAX_FAULTS} more)" if len(accounting.faults) > _MAX_FAULTS else ""
+        raise TierstreamError(f"The demo's books do not balance: {' '.join(accounting.faults[:_MAX_FAULTS])}{more}")
     console.print(f"Every count and every record agrees with every other, in {time.monotonic() - began:.0f} s. Totals:")
-    console.print(totals(books.total), style="bold", soft_wrap=not console.is_terminal)  # one line for a pipe, whole words for a person
+    console.print(
+        totals(accounting.total), style="bold", soft_wrap=not console.is_terminal
+    )  # one line for a pipe, whole words for a person
     return 0
 
 
-async def _play_on_a_stack(console: Console, story: Story) -> tuple[Evidence, Books]:
+async def _play_on_a_stack(console: Console, scenario: Scenario) -> tuple[Evidence, Accounting]:
     console.print("Starting Kafka, PostgreSQL, a fake Loops, the gateway and four stages")
     with console.status("starting") as status:
         async with start_stack(_OPTIONS) as stack:
             console.print(
-                f"All is up. {len(story.team_ids)} teams live {STORY_DAYS} days in {len(story.deliveries)} requests to {stack.gateway}"
+                f"All is up. {len(scenario.team_ids)} teams live {SCENARIO_DAYS} days in {len(scenario.deliveries)} requests to {stack.gateway}"
             )
             console.print("(mail older than 24 h is held elsewhere; the demo lets it go out)")
             try:
-                evidence = await play(stack, story, status.update)
+                evidence = await play(stack, scenario, status.update)
             except TierstreamError as error:
                 raise TierstreamError(f"{error} The logs of the stack are kept in {_keep_logs(stack)}.") from error
             console.print("All is worked in. Stopping the stack", end="\n\n")
             status.update("stopping")
-        return evidence, balance(story, evidence, stack.settings)
+        return evidence, balance(scenario, evidence, stack.settings)
 
 
 def _set_settings_aside() -> list[str]:

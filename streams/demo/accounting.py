@@ -21,7 +21,7 @@ from schemas.loops import LOOPS_MAP, NeverMailed
 from schemas.reasons import Reason
 from schemas.tiers import Tier
 from streams.demo.deliveries import BAD_SIGNATURE, Delivery
-from streams.demo.scenario import Story
+from streams.demo.scenario import Scenario
 from streams.engine.replay import Replayed, replay
 from streams.engine.transactions import Output
 from streams.kafka.records import Record
@@ -77,7 +77,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Accounting:
     """Every decision in the order of the log, the accounts of the stages, and one sentence for each thing that does not agree."""
 
     decided: tuple[Decided, ...]
@@ -86,7 +86,7 @@ class Books:
     faults: tuple[str, ...]
 
 
-def balance(story: Story, evidence: Evidence, settings: Settings) -> Books:
+def balance(scenario: Scenario, evidence: Evidence, settings: Settings) -> Accounting:
     """Decide everything again and compare. ``settings`` are those that the stages ran with."""
     assert settings.plans is not None  # normalise would not have started
     rules = Rules(load_plans(settings.plans), settings.razorpay_team_note, settings.adopt_subscriptions_created_before)
@@ -97,15 +97,15 @@ def balance(story: Story, evidence: Evidence, settings: Settings) -> Books:
     total = _total(accounts)
     faults = (
         *_wrong_answers(evidence),
-        *_wrong_outcomes(story, decided),
+        *_wrong_outcomes(scenario, decided),
         *_unbalanced((*accounts, total)),
         *_replay_differs(evidence, "normalise", normalised),
         *_replay_differs(evidence, "classify", classified),
         *_records_differ(evidence, normalised, classified, settings),
         *_stores_differ(evidence),
-        *_wrong_tiers(story, evidence),
+        *_wrong_tiers(scenario, evidence),
     )
-    return Books(decided, accounts, total, faults)
+    return Accounting(decided, accounts, total, faults)
 
 
 def newest_tiers(tiers: Iterable[Record]) -> dict[str, Json]:
@@ -181,14 +181,14 @@ def _wrong_answers(evidence: Evidence) -> Iterator[str]:
             yield f"{delivery.event} of {delivery.team or 'a stranger'} was answered {status} instead of {delivery.status}."
 
 
-def _wrong_outcomes(story: Story, decided: Iterable[Decided]) -> Iterator[str]:
+def _wrong_outcomes(scenario: Scenario, decided: Iterable[Decided]) -> Iterator[str]:
     """An event id that comes twice has two outcomes, in the order of arrival."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for decision in decided:
         if decision.reason != Reason.NORMALISED:
             found[decision.event_id].append(decision.reason)
     expected: defaultdict[str, list[Delivery]] = defaultdict(list)
-    for delivery in story.deliveries:
+    for delivery in scenario.deliveries:
         expected[delivery.event_id].append(delivery)
     for event_id, deliveries in expected.items():
         reasons = [delivery.reason for delivery in deliveries]
@@ -250,10 +250,10 @@ def _content(row: AuditRow) -> AuditRow:
     return row._replace(metadata=orjson.dumps(orjson.loads(row.metadata), option=orjson.OPT_SORT_KEYS).decode())
 
 
-def _wrong_tiers(story: Story, evidence: Evidence) -> Iterator[str]:
+def _wrong_tiers(scenario: Scenario, evidence: Evidence) -> Iterator[str]:
     tiers = newest_tiers(evidence.tiers)
-    for team, expected in story.last_tiers.items():
-        found = tiers.get(story.team_ids[team], {}).get("tier")
+    for team, expected in scenario.last_tiers.items():
+        found = tiers.get(scenario.team_ids[team], {}).get("tier")
         if found != expected.label:
             yield f"{team} ends on {found or 'no tier'} instead of {expected.label}."
 

@@ -49,7 +49,7 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class Life:
+class TeamScenario:
     """One team's deliveries, as they are told. ``start`` (Unix seconds) is day 0."""
 
     name: str
@@ -108,10 +108,10 @@ class Life:
 class Billing:
     """One subscription of a life; ``subscription`` is what Razorpay holds of it by now."""
 
-    life: Life
+    team_scenario: TeamScenario
     subscription: Subscription
 
-    def tells(
+    def sends(
         self,
         event: str,
         day: int,
@@ -123,13 +123,13 @@ class Billing:
         is_scheduled: bool = False,
     ) -> None:
         """``subscription.<event>`` happens on ``day``, perhaps with a new plan, and arrives at once or on day ``arrives``."""
-        at = self.life.at(day)
+        at = self.team_scenario.at(day)
         self.subscription = self.subscription.after(event, at, plan)
         body = self.subscription.webhook(event, at, is_scheduled=is_scheduled)
-        arrives_at = None if arrives is None else self.life.at(arrives)
-        self.life.receives(f"subscription.{event}", at, body, reason, note, arrives_at)
+        arrives_at = None if arrives is None else self.team_scenario.at(arrives)
+        self.team_scenario.receives(f"subscription.{event}", at, body, reason, note, arrives_at)
 
     def payment_fails(self, day: int, reason: str, note: str) -> None:
         """``payment.failed``, which names no subscription, comes beside ``subscription.pending``."""
-        at = self.life.at(day)
-        self.life.receives("payment.failed", at, self.subscription.failed_payment(at), reason, note)
+        at = self.team_scenario.at(day)
+        self.team_scenario.receives("payment.failed", at, self.subscription.failed_payment(at), reason, note)

@@ -14,7 +14,7 @@ import httpx
 from schemas.reasons import Reason
 from streams.demo.accounting import Evidence
 from streams.demo.deliveries import WEBHOOKS, Delivery
-from streams.demo.scenario import Story
+from streams.demo.scenario import Scenario
 from streams.embedded.stack import Stack
 from streams.engine.replay import recorded_outcomes
 from streams.errors import TierstreamError
@@ -43,7 +43,7 @@ _CHANGELOGS = (NORMALISE_CHANGELOG, CLASSIFY_CHANGELOG)
 _READ_SECONDS = 0.05
 _REQUEST_SECONDS = 10.0
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 """Is told, in a few words, how far the demo has come."""
 
 Progress = tuple[int, int]
@@ -52,20 +52,20 @@ Progress = tuple[int, int]
 T = TypeVar("T")
 
 
-async def play(stack: Stack, story: Story, tell: Tell) -> Evidence:
+async def play(stack: Stack, scenario: Scenario, on_progress: OnProgress) -> Evidence:
     """Deliver ``story`` and return what the system has written when all of it is worked in.
 
     Raises TierstreamError, naming the stage, when what must come does not come in time.
     """
-    async with _observing(stack.settings, tell) as observer:
-        answers = await _deliver(stack, story, observer)
+    async with _observing(stack.settings, on_progress) as observer:
+        answers = await _deliver(stack, scenario, observer)
         await observer.until_classified(answers)
         records = await observer.read_evidence()
         await observer.until_handled("audit", records[AUDIT_EVENTS])
         await observer.until_handled("forward", records[AUDIT_EVENTS])
         rows, ledger = await _read_postgres(stack.postgres)
         return Evidence(
-            answers=tuple(zip(story.deliveries, answers, strict=True)),
+            answers=tuple(zip(scenario.deliveries, answers, strict=True)),
             webhooks=records[RAZORPAY_WEBHOOKS],
             team_events=records[TEAM_EVENTS],
             audit_events=records[AUDIT_EVENTS],
@@ -83,9 +83,9 @@ class Observer:
 
     Its calls to Kafka run in one thread, so that no cancellation closes a consumer in mid-call."""
 
-    def __init__(self, settings: Settings, tell: Tell, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, settings: Settings, on_progress: OnProgress, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._settings = settings
-        self._tell = tell
+        self._on_progress = on_progress
         self._patience_seconds = patience_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="observer")
         self._changelogs: LogReader | None = None
@@ -119,11 +119,11 @@ class Observer:
         """Wait until ``stage``, which has no table, has committed these ``records`` of ``audit.events``."""
         topic, group = AUDIT_EVENTS.full_name(self._settings), group_id(self._settings, stage)
 
-        async def look() -> Progress:
+        async def check() -> Progress:
             offsets = await self._in_thread(lambda: committed_offsets(self._settings, group, topic))
             return sum(record.offset < offsets.get(record.partition, 0) for record in records), len(records)
 
-        await self._until(look, f"audit events worked in by {stage}")
+        await self._until(check, f"audit events worked in by {stage}")
 
     async def read_evidence(self) -> dict[Topic, tuple[Record, ...]]:
         """Return what the topics hold now, by partition and offset."""
@@ -140,11 +140,11 @@ class Observer:
             self._records[record.topic].append(record)
         return self.counted(changelog).total(), expected
 
-    async def _until(self, look: Callable[[], Awaitable[Progress]], what: str) -> None:
+    async def _until(self, check: Callable[[], Awaitable[Progress]], what: str) -> None:
         last, since = -1, time.monotonic()
         while True:
-            come, expected = await look()
-            self._tell(f"{come} of {expected} {what}")
+            come, expected = await check()
+            self._on_progress(f"{come} of {expected} {what}")
             if come >= expected:
                 return
             if come != last:
@@ -164,8 +164,8 @@ def _read_to_end(settings: Settings, topics: Sequence[str]) -> list[Record]:
 
 
 @contextlib.asynccontextmanager
-async def _observing(settings: Settings, tell: Tell) -> AsyncIterator[Observer]:
-    observer = Observer(settings, tell)
+async def _observing(settings: Settings, on_progress: OnProgress) -> AsyncIterator[Observer]:
+    observer = Observer(settings, on_progress)
     try:
         await observer.open()
         yield observer
@@ -173,7 +173,7 @@ async def _observing(settings: Settings, tell: Tell) -> AsyncIterator[Observer]:
         observer.close()
 
 
-async def _deliver(stack: Stack, story: Story, observer: Observer) -> list[int]:
+async def _deliver(stack: Stack, scenario: Scenario, observer: Observer) -> list[int]:
     """Post every delivery in its turn and return the status codes.
 
     Days lie between the events of one team, and here only milliseconds: what a webhook says must stand on ``team.events`` before the
@@ -183,7 +183,7 @@ async def _deliver(stack: Stack, story: Story, observer: Observer) -> list[int]:
     answers: list[int] = []
     under_way: set[str | None] = set()
     async with httpx.AsyncClient(base_url=stack.gateway, timeout=_REQUEST_SECONDS, trust_env=False) as gateway:
-        for delivery in story.deliveries:
+        for delivery in scenario.deliveries:
             if delivery.team in under_way:
                 await observer.until_normalised(answers.count(200))
                 under_way.clear()

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from schemas.razorpay import PLACEHOLDER_EMAIL
 from schemas.reasons import Reason
 from schemas.tiers import Tier
-from streams.demo.deliveries import BAD_SIGNATURE, Delivery, Life
+from streams.demo.deliveries import BAD_SIGNATURE, Delivery, TeamScenario
 from streams.demo.razorpay import DAY, order_paid
 
-STORY_DAYS = 130
+SCENARIO_DAYS = 130
 """How far back the story begins: mail of that age must go out in the demo."""
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Scenario:
     """All deliveries in the order of their arrival; each team's id and the tier it should end on, by name."""
 
     deliveries: tuple[Delivery, ...]
@@ -22,118 +22,132 @@ class Story:
     last_tiers: dict[str, Tier]
 
 
-def tell(now: float) -> Story:
+def build_scenario(now: float) -> Scenario:
     """Return the story that ends shortly before ``now`` (Unix seconds). The same but for its times, whenever it is told."""
-    start = int(now) - STORY_DAYS * DAY
-    lives = {tell_life: Life(tell_life.__name__.removeprefix("_"), start) for tell_life in _LAST_TIERS}
-    for tell_life, life in lives.items():
-        tell_life(life)
-    deliveries = [delivery for life in lives.values() for delivery in life.deliveries] + _strangers(start)
-    return Story(
+    start = int(now) - SCENARIO_DAYS * DAY
+    team_scenarios = {build_team: TeamScenario(build_team.__name__.removeprefix("_"), start) for build_team in _LAST_TIERS}
+    for build_team, team_scenario in team_scenarios.items():
+        build_team(team_scenario)
+    deliveries = [delivery for team_scenario in team_scenarios.values() for delivery in team_scenario.deliveries] + _strangers(start)
+    return Scenario(
         tuple(sorted(deliveries, key=lambda delivery: delivery.arrives_at)),
-        {life.name: life.team_id for life in lives.values()},
-        {lives[tell_life].name: tier for tell_life, tier in _LAST_TIERS.items()},
+        {team_scenario.name: team_scenario.team_id for team_scenario in team_scenarios.values()},
+        {team_scenarios[build_team].name: tier for build_team, tier in _LAST_TIERS.items()},
     )
 
 
-def _aurora(life: Life) -> None:
+def _aurora(team_scenario: TeamScenario) -> None:
     """A whole life with one subscription."""
-    life.claimed(0, "its owner claims it", name="Asha Rao")
-    billing = life.subscribes("plan_hobby", 1)
-    billing.tells("authenticated", 1, Reason.NOT_STARTED, "a card, no payment yet")
-    billing.tells("charged", 1, Reason.UPGRADED, "first charge, plan_hobby")
-    billing.tells("charged", 31, Reason.RENEWAL, "a month later")
-    billing.tells("updated", 45, Reason.UPGRADED, "moves to plan_pro", plan="plan_pro")
-    billing.tells("charged", 61, Reason.RENEWAL, "renewed on plan_pro")
-    billing.tells("updated", 70, Reason.SCHEDULED, "a change, from next month", is_scheduled=True)
-    billing.tells("charged", 91, Reason.DOWNGRADED, "back on plan_hobby", plan="plan_hobby")
-    billing.tells("cancelled", 110, Reason.CANCELED, "cancelled")
+    team_scenario.claimed(0, "its owner claims it", name="Asha Rao")
+    billing = team_scenario.subscribes("plan_hobby", 1)
+    billing.sends("authenticated", 1, Reason.NOT_STARTED, "a card, no payment yet")
+    billing.sends("charged", 1, Reason.UPGRADED, "first charge, plan_hobby")
+    billing.sends("charged", 31, Reason.RENEWAL, "a month later")
+    billing.sends("updated", 45, Reason.UPGRADED, "moves to plan_pro", plan="plan_pro")
+    billing.sends("charged", 61, Reason.RENEWAL, "renewed on plan_pro")
+    billing.sends("updated", 70, Reason.SCHEDULED, "a change, from next month", is_scheduled=True)
+    billing.sends("charged", 91, Reason.DOWNGRADED, "back on plan_hobby", plan="plan_hobby")
+    billing.sends("cancelled", 110, Reason.CANCELED, "cancelled")
 
 
-def _basalt(life: Life) -> None:
+def _basalt(team_scenario: TeamScenario) -> None:
     """Changes its plan by a second subscription; the first is cancelled three days late."""
-    life.claimed(2, "its owner claims it", name="Ben Okafor")
-    first = life.subscribes("plan_hobby_plus", 3)
-    first.tells("charged", 3, Reason.UPGRADED, "first charge, plan_hobby_plus")
-    second = life.subscribes("plan_growth", 30)
-    second.tells("charged", 30, Reason.UPGRADED, "a second one, plan_growth")
-    first.tells("cancelled", 33, Reason.SUPERSEDED, "the first, cancelled late")
-    second.tells("charged", 60, Reason.RENEWAL, "the second renewed")
+    team_scenario.claimed(2, "its owner claims it", name="Ben Okafor")
+    first = team_scenario.subscribes("plan_hobby_plus", 3)
+    first.sends("charged", 3, Reason.UPGRADED, "first charge, plan_hobby_plus")
+    second = team_scenario.subscribes("plan_growth", 30)
+    second.sends("charged", 30, Reason.UPGRADED, "a second one, plan_growth")
+    first.sends("cancelled", 33, Reason.SUPERSEDED, "the first, cancelled late")
+    second.sends("charged", 60, Reason.RENEWAL, "the second renewed")
 
 
-def _cedar(life: Life) -> None:
+def _cedar(team_scenario: TeamScenario) -> None:
     """Its card fails until the subscription is halted; then it pays again. Only the first webhook names the team."""
-    life.claimed(4, "its owner claims it", name="Chen Wei")
-    billing = life.subscribes("plan_pro", 5)
-    billing.tells("charged", 5, Reason.UPGRADED, "first charge, plan_pro")
+    team_scenario.claimed(4, "its owner claims it", name="Chen Wei")
+    billing = team_scenario.subscribes("plan_pro", 5)
+    billing.sends("charged", 5, Reason.UPGRADED, "first charge, plan_pro")
     billing.subscription = replace(billing.subscription, notes=[])
-    billing.tells("pending", 35, Reason.PAYMENT_TROUBLE, "the card fails")
+    billing.sends("pending", 35, Reason.PAYMENT_TROUBLE, "the card fails")
     billing.payment_fails(35, Reason.PAYMENT_TROUBLE, "... and so it says again")
-    billing.tells("halted", 38, Reason.CANCELED, "given up after four tries")
-    billing.tells("activated", 44, Reason.UPGRADED, "a new card: it is back")
-    billing.tells("charged", 44, Reason.RENEWAL, "and has paid")
+    billing.sends("halted", 38, Reason.CANCELED, "given up after four tries")
+    billing.sends("activated", 44, Reason.UPGRADED, "a new card: it is back")
+    billing.sends("charged", 44, Reason.RENEWAL, "and has paid")
 
 
-def _delta(life: Life) -> None:
+def _delta(team_scenario: TeamScenario) -> None:
     """One delivery comes twice; and money comes in after the end."""
-    life.claimed(6, "its owner claims it", name="Dalia Haddad")
-    billing = life.subscribes("plan_hobby", 7)
-    billing.tells("charged", 7, Reason.UPGRADED, "first charge, plan_hobby")
-    life.repeats(Reason.DUPLICATE, "the same event id again")
-    billing.tells("cancelled", 37, Reason.CANCELED, "cancelled")
-    billing.tells("charged", 40, Reason.ENDED, "a charge after the end")
+    team_scenario.claimed(6, "its owner claims it", name="Dalia Haddad")
+    billing = team_scenario.subscribes("plan_hobby", 7)
+    billing.sends("charged", 7, Reason.UPGRADED, "first charge, plan_hobby")
+    team_scenario.repeats(Reason.DUPLICATE, "the same event id again")
+    billing.sends("cancelled", 37, Reason.CANCELED, "cancelled")
+    billing.sends("charged", 40, Reason.ENDED, "a charge after the end")
 
 
-def _ember(life: Life) -> None:
+def _ember(team_scenario: TeamScenario) -> None:
     """Two webhooks arrive in the wrong order."""
-    life.claimed(8, "its owner claims it", name="Elif Kaya")
-    billing = life.subscribes("plan_hobby", 9)
-    billing.tells("charged", 9, Reason.UPGRADED, "first charge, plan_hobby")
-    billing.tells("charged", 39, Reason.STALE, "arrives after what followed", arrives=42)
-    billing.tells("updated", 41, Reason.UPGRADED, "moves to plan_growth", plan="plan_growth")
+    team_scenario.claimed(8, "its owner claims it", name="Elif Kaya")
+    billing = team_scenario.subscribes("plan_hobby", 9)
+    billing.sends("charged", 9, Reason.UPGRADED, "first charge, plan_hobby")
+    billing.sends("charged", 39, Reason.STALE, "arrives after what followed", arrives=42)
+    billing.sends("updated", 41, Reason.UPGRADED, "moves to plan_growth", plan="plan_growth")
 
 
-def _fjord(life: Life) -> None:
+def _fjord(team_scenario: TeamScenario) -> None:
     """An admin puts it on a tier by hand; a renewal leaves that alone, a change of plan does not."""
-    life.claimed(10, "its owner claims it", name="Freja Holm")
-    billing = life.subscribes("plan_hobby", 11)
-    billing.tells("charged", 11, Reason.UPGRADED, "first charge, plan_hobby")
-    life.sends("admin.tier_changed", 20, Reason.ADMIN_CHANGED, "a trial of the top tier", to="team", admin="support-4", reason="trial")
-    billing.tells("charged", 41, Reason.SUPERSEDED, "renewed; the trial stays")
-    life.sends("admin.promo_issued", 50, Reason.PASSED_THROUGH, "a code for a discount", code="STAY20", admin="support-4", percent_off=20)
-    billing.tells("updated", 60, Reason.DOWNGRADED, "moves to plan_growth", plan="plan_growth")
+    team_scenario.claimed(10, "its owner claims it", name="Freja Holm")
+    billing = team_scenario.subscribes("plan_hobby", 11)
+    billing.sends("charged", 11, Reason.UPGRADED, "first charge, plan_hobby")
+    team_scenario.sends(
+        "admin.tier_changed", 20, Reason.ADMIN_CHANGED, "a trial of the top tier", to="team", admin="support-4", reason="trial"
+    )
+    billing.sends("charged", 41, Reason.SUPERSEDED, "renewed; the trial stays")
+    team_scenario.sends(
+        "admin.promo_issued", 50, Reason.PASSED_THROUGH, "a code for a discount", code="STAY20", admin="support-4", percent_off=20
+    )
+    billing.sends("updated", 60, Reason.DOWNGRADED, "moves to plan_growth", plan="plan_growth")
 
 
-def _garnet(life: Life) -> None:
+def _garnet(team_scenario: TeamScenario) -> None:
     """Pays for a plan that nobody has listed."""
-    life.claimed(12, "its owner claims it", name="Zoë Müller")
-    billing = life.subscribes("plan_2019", 13)
-    billing.tells("charged", 13, Reason.UNKNOWN_PLAN, "a plan that is not listed")
-    billing.tells("updated", 15, Reason.UPGRADED, "support moves it to plan_pro", plan="plan_pro")
-    expires_at = life.at(90)
-    life.sends(
+    team_scenario.claimed(12, "its owner claims it", name="Zoë Müller")
+    billing = team_scenario.subscribes("plan_2019", 13)
+    billing.sends("charged", 13, Reason.UNKNOWN_PLAN, "a plan that is not listed")
+    billing.sends("updated", 15, Reason.UPGRADED, "support moves it to plan_pro", plan="plan_pro")
+    expires_at = team_scenario.at(90)
+    team_scenario.sends(
         "resource.expiry_imminent", 83, Reason.PASSED_THROUGH, "a certificate runs out",
         resource_type="certificate", resource_id="5a0f8f0e-2f0b-4f57-9a3c-0d1f3a3b7c11", expires_at=expires_at,
     )  # fmt: skip
 
 
-def _harbor(life: Life) -> None:
+def _harbor(team_scenario: TeamScenario) -> None:
     """Nobody has claimed it, its payer has no address, and only the payment's note names it; it pays a year at once."""
-    facts = {"email": PLACEHOLDER_EMAIL, "notes": [], "payment_notes": {"team_id": life.team_id}, "cycle_days": 365, "total_count": 1}
-    billing = life.subscribes("plan_pro_yearly", 14, **facts)
-    billing.tells("charged", 14, Reason.UPGRADED, "first charge, plan_pro_yearly")
-    billing.tells("completed", 14, Reason.ENDS_LATER, "one cycle, paid for a year")
+    facts = {
+        "email": PLACEHOLDER_EMAIL,
+        "notes": [],
+        "payment_notes": {"team_id": team_scenario.team_id},
+        "cycle_days": 365,
+        "total_count": 1,
+    }
+    billing = team_scenario.subscribes("plan_pro_yearly", 14, **facts)
+    billing.sends("charged", 14, Reason.UPGRADED, "first charge, plan_pro_yearly")
+    billing.sends("completed", 14, Reason.ENDS_LATER, "one cycle, paid for a year")
 
 
-def _iris(life: Life) -> None:
+def _iris(team_scenario: TeamScenario) -> None:
     """Never pays: it was claimed with a tier."""
-    life.claimed(16, "claimed with the hobby tier", name="Ines Duarte", tier="hobby")
-    life.sends("near_quota_wall", 18, Reason.PASSED_THROUGH, "92 of 100 GB", resource_type="storage", used=92, limit=100, unit="GB")
-    life.repeats(Reason.PASSED_THROUGH, "the service tries again")
-    life.sends("experiment.conversion", 25, Reason.PASSED_THROUGH, "it invites a colleague", experiment="invite-button", variant="green")
+    team_scenario.claimed(16, "claimed with the hobby tier", name="Ines Duarte", tier="hobby")
+    team_scenario.sends(
+        "near_quota_wall", 18, Reason.PASSED_THROUGH, "92 of 100 GB", resource_type="storage", used=92, limit=100, unit="GB"
+    )
+    team_scenario.repeats(Reason.PASSED_THROUGH, "the service tries again")
+    team_scenario.sends(
+        "experiment.conversion", 25, Reason.PASSED_THROUGH, "it invites a colleague", experiment="invite-button", variant="green"
+    )
 
 
-_LAST_TIERS: dict[Callable[[Life], None], Tier] = {
+_LAST_TIERS: dict[Callable[[TeamScenario], None], Tier] = {
     _aurora: Tier.HOBBY,
     _basalt: Tier.GROWTH,
     _cedar: Tier.PRO,
@@ -149,13 +163,13 @@ _LAST_TIERS: dict[Callable[[Life], None], Tier] = {
 
 def _strangers(start: int) -> list[Delivery]:
     """What comes to the gateway that is about no team that anybody knows."""
-    crowd = Life("strangers", start)
+    crowd = TeamScenario("strangers", start)
     at = crowd.at(17)
     crowd.receives("order.paid", at, order_paid(at), Reason.IGNORED, "the shop sells a T-shirt")
     lost = crowd.subscribes("plan_growth", 19, email=PLACEHOLDER_EMAIL, notes=None)
-    lost.tells("charged", 19, Reason.UNKNOWN_TEAM, "whose it is nobody knows")
+    lost.sends("charged", 19, Reason.UNKNOWN_TEAM, "whose it is nobody knows")
     forged = crowd.subscribes("plan_growth", 21)
-    forged.tells("charged", 21, BAD_SIGNATURE, "forged: a bad signature")
+    forged.sends("charged", 21, BAD_SIGNATURE, "forged: a bad signature")
     crowd.deliveries[-1] = replace(crowd.deliveries[-1], is_forged=True, status=401)
     crowd.receives("(none)", crowd.at(23), b"[1, 2, 3]", Reason.MALFORMED, "signed, but no JSON object")
     crowd.deliveries[-1] = replace(crowd.deliveries[-1], status=400)

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
-from streams.demo.accounting import Account, Books, Decided, Evidence, Json, event_id_of, newest_tiers
+from streams.demo.accounting import Account, Accounting, Decided, Evidence, Json, event_id_of, newest_tiers
 from streams.demo.deliveries import BAD_SIGNATURE, Delivery
-from streams.demo.scenario import Story
+from streams.demo.scenario import Scenario
 from streams.logging import mask_email
 
 _NOBODY = "-"
@@ -20,20 +20,23 @@ _BAD: frozenset[str] = frozenset({*DEAD_LETTER_REASONS, Reason.ENDED, BAD_SIGNAT
 _MOVES: dict[str, str] = {Reason.UPGRADED: "green", Reason.DOWNGRADED: "yellow", Reason.CANCELED: "yellow", Reason.ADMIN_CHANGED: "cyan"}
 
 
-def show(console: Console, story: Story, evidence: Evidence, books: Books) -> None:
+def show(console: Console, scenario: Scenario, evidence: Evidence, accounting: Accounting) -> None:
     """Print all of it but the line of totals."""
-    names = {team_id: name for name, team_id in story.team_ids.items()}
+    names = {team_id: name for name, team_id in scenario.team_ids.items()}
     teams = {str(row.id): names.get(str(row.team_id), _NOBODY) for row in evidence.rows}
-    deliveries = {delivery.event_id: delivery for delivery in story.deliveries}
-    handed_on = books.accounts[1].outcomes[Reason.NORMALISED]
+    deliveries = {delivery.event_id: delivery for delivery in scenario.deliveries}
+    handed_on = accounting.accounts[1].outcomes[Reason.NORMALISED]
     for title, table in (
         (f"What came in: {len(evidence.answers)} requests to the gateway, in the order of their arrival", _came_in(evidence)),
-        (f"Decisions, team by team ({handed_on} webhooks were normalised on their way to classify)", _decisions(story, books, deliveries)),
+        (
+            f"Decisions, team by team ({handed_on} webhooks were normalised on their way to classify)",
+            _decisions(scenario, accounting, deliveries),
+        ),
         (f"Dead letters: {len(evidence.dead_letters)}, kept whole to be replayed", _dead_letters(evidence, deliveries)),
         (f"Audit rows: {len(evidence.rows)} in PostgreSQL, by the time of the fact", _audit_rows(evidence, teams)),
         (f"Mails: {len(evidence.mails)} accepted by the fake Loops (ids and times are left out here)", _mails(evidence, teams)),
         ("The tier of each team now, from tier.current", _tiers(evidence, names)),
-        ("The books of each stage", _accounts(books.accounts)),
+        ("The books of each stage", _accounts(accounting.accounts)),
     ):
         console.print(title, style="bold", soft_wrap=True)
         console.print(table)
@@ -53,9 +56,9 @@ def _came_in(evidence: Evidence) -> Table:
     return table
 
 
-def _decisions(story: Story, books: Books, deliveries: Mapping[str, Delivery]) -> Table:
-    by_team: dict[str | None, list[Decided]] = {team: [] for team in (*story.team_ids, None)}
-    for decided in books.decided:
+def _decisions(scenario: Scenario, accounting: Accounting, deliveries: Mapping[str, Delivery]) -> Table:
+    by_team: dict[str | None, list[Decided]] = {team: [] for team in (*scenario.team_ids, None)}
+    for decided in accounting.decided:
         if decided.reason != Reason.NORMALISED:
             by_team[deliveries[decided.event_id].team].append(decided)
     table = _table("team", "event", "stage", "reason", "from -> to")

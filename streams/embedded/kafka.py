@@ -203,9 +203,9 @@ class EmbeddedKafka:
         writer.close()
         return await asyncio.to_thread(_describes_itself, self.bootstrap_servers)
 
-    def _explain(self, trouble: str) -> str:
+    def _explain(self, failure: str) -> str:
         tail = last_lines(self._output, self.log)
-        return f"The embedded Kafka {trouble}; its log is {self.log}" + (f" and ends with\n{tail}" if tail else ".")
+        return f"The embedded Kafka {failure}; its log is {self.log}" + (f" and ends with\n{tail}" if tail else ".")
 
 
 async def _dump_classes(pid: int, archive: Path) -> None:

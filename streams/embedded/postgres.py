@@ -179,9 +179,9 @@ class EmbeddedPostgres:
                 user=_UNPRIVILEGED if _as_root() else None,
             )
 
-    def _explain(self, trouble: str) -> str:
+    def _explain(self, failure: str) -> str:
         tail = last_lines(self.log)
-        return f"The embedded PostgreSQL {trouble}; its log is {self.log}" + (f" and ends with\n{tail}" if tail else ".")
+        return f"The embedded PostgreSQL {failure}; its log is {self.log}" + (f" and ends with\n{tail}" if tail else ".")
 
 
 def _as_root() -> bool:

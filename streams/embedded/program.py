@@ -118,9 +118,9 @@ class Program:
         if self._sink:
             self._sink(text)
 
-    def _explain(self, trouble: str) -> str:
+    def _explain(self, failure: str) -> str:
         tail = "\n".join(f"  {line}" for line in self._tail)
-        return f"{self.title} {trouble}" + (f"; its last lines are\n{tail}" if tail else ", and it said nothing.")
+        return f"{self.title} {failure}" + (f"; its last lines are\n{tail}" if tail else ", and it said nothing.")
 
 
 def console_sink(console: Console, title: str, number: int = 0) -> LineSink:

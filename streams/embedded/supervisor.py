@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from streams.errors import TierstreamError
 
-GOOD_LIFE_SECONDS = 30.0
+STABLE_SECONDS = 30.0
 MAX_DELAY_SECONDS = 5.0
 _FIRST_DELAY_SECONDS = 0.25
 
@@ -62,11 +62,11 @@ class Supervisor:
         *,
         on_change: Callable[[PidTable], None] | None = None,
         report: Callable[[str], None] | None = None,
-        good_life_seconds: float = GOOD_LIFE_SECONDS,
+        stable_seconds: float = STABLE_SECONDS,
     ) -> None:
         self._on_change = on_change
         self._report = report or (lambda _: None)
-        self._good_life_seconds = good_life_seconds
+        self._stable_seconds = stable_seconds
         self._layers: list[list[_Supervised]] = []  # what was started together is stopped together
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -93,7 +93,7 @@ class Supervisor:
                     group.create_task(self._start_one(member))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        self._tell()
+        self._emit_pids()
 
     async def run_until(self, stopped: asyncio.Event) -> None:
         """Return when ``stopped`` is set. Raises what keeps the supervisor itself from working, such as a ready file that can not be written."""
@@ -138,7 +138,7 @@ class Supervisor:
         born = time.monotonic()
         while True:
             status = await member.service.wait()
-            deaths = 1 if time.monotonic() - born >= self._good_life_seconds else deaths + 1
+            deaths = 1 if time.monotonic() - born >= self._stable_seconds else deaths + 1
             self._report(f"{member.name} (process {member.pid}) {describe_status(status)} and is started again.")
             while True:
                 await asyncio.sleep(restart_delay(deaths))
@@ -151,9 +151,9 @@ class Supervisor:
                 else:
                     break
             member.pid = member.service.pid or member.pid
-            self._tell()
+            self._emit_pids()
 
-    def _tell(self) -> None:
+    def _emit_pids(self) -> None:
         if self._on_change:
             self._on_change(self.pids)
 

@@ -117,13 +117,13 @@ class Stage:
         # Asked for late: Faust makes it, with a thread's event loop, when it is first looked at.
         return cast(BatchConsumer, self.app.consumer)
 
-    def hold(self, topic: str, partition: int) -> None:
+    def pause(self, topic: str, partition: int) -> None:
         """Bring no more batches of a partition for now."""
-        self._consumer.hold(topic, partition)
+        self._consumer.pause(topic, partition)
 
-    def release(self, topic: str, partition: int) -> None:
+    def resume(self, topic: str, partition: int) -> None:
         """Bring them again."""
-        self._consumer.release(topic, partition)
+        self._consumer.resume(topic, partition)
 
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in cast(Stream[Any], stream).noack().events():
@@ -151,7 +151,7 @@ class Stage:
         self.assign(tp.partition for tp in assigned if tp.topic == self.sources[0])
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        await self.processing.rest()
+        await self.processing.pause()
 
     def follow_assignment(self) -> None:
         """Follow Faust's assignment signal (stages with a table follow their store)."""

@@ -173,11 +173,11 @@ class BatchConsumer(driver.Consumer):
         """Do nothing: ``streams.engine.watchdog`` looks whether a partition gets on. Faust's own look only logs, and fails where a partition
         that was just assigned has no position yet, which ends the app."""
 
-    def hold(self, topic: str, partition: int) -> None:
+    def pause(self, topic: str, partition: int) -> None:
         """Fetch no more of this partition until ``release``."""
         self.on_buffer_full(TP(topic, partition))
 
-    def release(self, topic: str, partition: int) -> None:
+    def resume(self, topic: str, partition: int) -> None:
         """Fetch of it again."""
         self.on_buffer_drop(TP(topic, partition))
 

@@ -82,24 +82,24 @@ class PartitionWorker(Protocol):
 class Flow(Protocol):
     """Where batches come from."""
 
-    def hold(self, topic: str, partition: int) -> None:
+    def pause(self, topic: str, partition: int) -> None:
         """Bring no more batches of this partition, but for those under way."""
 
-    def release(self, topic: str, partition: int) -> None:
+    def resume(self, topic: str, partition: int) -> None:
         """Bring them again."""
 
 
-class _Lane:
+class _PartitionQueue:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("_waits", "batches", "full", "held", "idle", "may_begin_at", "task", "under_way")
+    __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way")
 
     def __init__(self) -> None:
         self.under_way: Batch | None = None
         self.idle = asyncio.Event()
         self.idle.set()
         self.batches: deque[Batch] = deque()
-        self.held: set[str] = set()
+        self.paused: set[str] = set()
         self.full = asyncio.Event()
         self._waits = asyncio.Event()
         self.may_begin_at = 0.0
@@ -169,7 +169,7 @@ class Processing:
         self._new_worker = new_worker
         self._generation = generation
         self._flow = flow
-        self._lanes: dict[int, _Lane] = {}
+        self._queues: dict[int, _PartitionQueue] = {}
         self._may_begin = asyncio.Event()
         self._may_begin.set()
         self._preparing: set[int] = set()
@@ -180,12 +180,12 @@ class Processing:
     @property
     def partitions(self) -> frozenset[int]:
         """The partitions that have a task."""
-        return frozenset(self._lanes)
+        return frozenset(self._queues)
 
     @property
     def working(self) -> frozenset[tuple[str, int]]:
         """The (topic, partition)s that have a batch under way."""
-        return frozenset((batch.topic, batch.partition) for lane in self._lanes.values() if (batch := lane.under_way) is not None)
+        return frozenset((batch.topic, batch.partition) for queue in self._queues.values() if (batch := queue.under_way) is not None)
 
     @property
     def preparing(self) -> frozenset[int]:
@@ -198,23 +198,23 @@ class Processing:
         self.assigned = True
         self._may_begin.set()
         for number in self.partitions - wanted:
-            _cancel(self._lanes.pop(number))
+            _cancel(self._queues.pop(number))
         for number in sorted(wanted - self.partitions):
-            lane = self._lanes[number] = _Lane()
-            lane.task = asyncio.create_task(self._run(number, lane), name=f"partition-{number}")
+            queue = self._queues[number] = _PartitionQueue()
+            queue.task = asyncio.create_task(self._run(number, queue), name=f"partition-{number}")
 
     def submit(self, batch: Batch) -> None:
         """Queue a batch. A batch of a partition that is not ours is dropped: its owner reads it."""
-        lane = self._lanes.get(batch.partition)
-        if lane is None:
+        queue = self._queues.get(batch.partition)
+        if queue is None:
             return
-        lane.put(batch, self._batch_records)
-        if len(lane.batches) >= QUEUED_BATCHES:
-            lane.held.add(batch.topic)
-            lane.full.set()
-            self._flow.hold(batch.topic, batch.partition)
+        queue.put(batch, self._batch_records)
+        if len(queue.batches) >= QUEUED_BATCHES:
+            queue.paused.add(batch.topic)
+            queue.full.set()
+            self._flow.pause(batch.topic, batch.partition)
 
-    async def rest(self) -> None:
+    async def pause(self) -> None:
         """Begin no batch until the next ``assign``, and return when those under way are done, or after ``finish_seconds``.
 
         For the beginning of a rebalance: a partition that moves is then not fenced in the middle of a transaction.
@@ -222,36 +222,36 @@ class Processing:
         self._may_begin.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._finish_seconds):
-                for lane in list(self._lanes.values()):
-                    await lane.idle.wait()
+                for queue in list(self._queues.values()):
+                    await queue.idle.wait()
 
     async def close(self) -> None:
         """End every task, each after the batch that it is at, or after ``finish_seconds``."""
-        lanes = list(self._lanes.values())
-        self._lanes.clear()
-        tasks = [task for task in map(_cancel, lanes) if task is not None]
+        queues = list(self._queues.values())
+        self._queues.clear()
+        tasks = [task for task in map(_cancel, queues) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, number: int, lane: _Lane) -> None:
+    async def _run(self, number: int, queue: _PartitionQueue) -> None:
         worker = self._new_worker(number)
         try:
             self._preparing.add(number)
             await worker.prepare()
             self._preparing.discard(number)
             while True:
-                batch = await lane.get()
-                if lane.held and len(lane.batches) < QUEUED_BATCHES:
-                    for topic in lane.held:
-                        self._flow.release(topic, number)
-                    lane.held.clear()
-                    lane.full.clear()
+                batch = await queue.get()
+                if queue.paused and len(queue.batches) < QUEUED_BATCHES:
+                    for topic in queue.paused:
+                        self._flow.resume(topic, number)
+                    queue.paused.clear()
+                    queue.full.clear()
                 await self._may_begin.wait()
                 if batch.generation == self._generation():
-                    lane.begin(batch)
+                    queue.begin(batch)
                     began = time.monotonic()
                     await _finish(worker.process(batch), self._finish_seconds)
-                    lane.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
-                    lane.end()
+                    queue.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
+                    queue.end()
                     batch.ack()
         except asyncio.CancelledError:
             raise
@@ -269,10 +269,10 @@ class Processing:
             self.failure.set_result(error)
 
 
-def _cancel(lane: _Lane) -> asyncio.Task[None] | None:
-    if lane.task is not None:
-        lane.task.cancel()
-    return lane.task
+def _cancel(queue: _PartitionQueue) -> asyncio.Task[None] | None:
+    if queue.task is not None:
+        queue.task.cancel()
+    return queue.task
 
 
 async def _finish(work: Awaitable[None], seconds: float) -> None:

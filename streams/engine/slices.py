@@ -41,7 +41,7 @@ MAX_FAILURES_IN_A_ROW = 100
 """So many records in a row on which the stage raised are no poison but a broken release: the worker stops. Of records that are worked in
 by key those of one key count once, for they come together."""
 
-MAX_HOT_ROWS = 50_000
+MAX_CACHED_ROWS = 50_000
 """Rows kept as they are read as well, some 1 kB each, over all partitions: those that were worked on last. All are kept packed."""
 
 MAX_KEPT_KEY_BYTES = 1_024
@@ -55,30 +55,30 @@ Produce = Callable[[Iterable[Output]], None]
 """``TransactionalWriter.produce``."""
 
 
-class _Hot:
+class _CachedRow:
     """A key as slices work on it. ``row`` is as the stage reads it, or None; the rest is of the present slice alone: bytes of the
     records that may have made the row larger, and what renders the key's newest record of a compacted topic."""
 
-    __slots__ = ("current", "grown_bytes", "large", "row")
+    __slots__ = ("current", "growth_bytes", "large", "row")
 
     def __init__(self, row: Any, large: bool) -> None:
         self.row = row
         self.large = large
-        self.grown_bytes = 0
+        self.growth_bytes = 0
         self.current: Callable[[], Output] | None = None
 
-    def keep(self, row: Any, grown_bytes: int, current: Callable[[], Output] | None) -> None:
+    def keep(self, row: Any, growth_bytes: int, current: Callable[[], Output] | None) -> None:
         """Go on with ``row``; records of ``grown_bytes`` may have made it larger than the last one."""
         self.row = row
-        self.grown_bytes += grown_bytes
-        self.large = self.large or self.grown_bytes > SMALL_BYTES
+        self.growth_bytes += growth_bytes
+        self.large = self.large or self.growth_bytes > SMALL_BYTES
         if current is not None:
             self.current = current
 
     def rest(self, packed: bytes) -> None:
         """The slice ends, and the row is kept as ``packed``."""
         self.large = len(packed) > SMALL_BYTES
-        self.grown_bytes = 0
+        self.growth_bytes = 0
         self.current = None
 
 
@@ -106,14 +106,14 @@ class Slices:
         self._dead_letters = DEAD_LETTERS.full_name(settings)
         self._failures = 0
         self._failed_key: bytes | None = None
-        self._hot: dict[bytes | None, _Hot] = {}
-        self._max_hot = MAX_HOT_ROWS // settings.partitions
+        self._cached: dict[bytes | None, _CachedRow] = {}
+        self._max_cached = MAX_CACHED_ROWS // settings.partitions
         self._slice_records = MIN_RECORDS
         self._in_runs = True
 
     def forget(self) -> None:
         """Keep nothing of the table's former content: it is about to be restored."""
-        self._hot.clear()
+        self._cached.clear()
 
     def fill(self, records: Sequence[Record], start: int, produce: Produce) -> tuple[int, Counter[Reason]]:
         """Decide on as many records from ``start`` on as a slice may take by what the last one took, and produce what follows from them.
@@ -123,8 +123,8 @@ class Slices:
         then its row, if that changed. Returns the index after the last record, and how many ended how.
         Raises StageFailed when the stage raises on too many records in a row.
         """
-        if len(self._hot) > self._max_hot:
-            self._hot.clear()
+        if len(self._cached) > self._max_cached:
+            self._cached.clear()
         began, worked = time.monotonic(), time.thread_time()
         end = min(len(records), start + self._slice_records)
         outcomes: dict[Reason, int] = {}
@@ -141,26 +141,26 @@ class Slices:
         groups: defaultdict[bytes | None, list[Record]] = defaultdict(list)
         for record in records:
             groups[record.key].append(record)
-        hot = self._hot
+        cached = self._cached
         for key, group in groups.items():
-            known = hot.get(key) or self._heated(key)
+            known = cached.get(key) or self._load(key)
             if self._decide(group, known, produce, outcomes) and key is not None:
                 produce(self._left(key, known))
 
     def _fill_in_order(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> int:
         """Decide on ``records``, or on those until the time is up, and return how many."""
-        hot, done = self._hot, 0
+        cached, done = self._cached, 0
         until = time.monotonic() + SLICE_SECONDS * MAX_STRETCH
         for done, record in enumerate(records, start=1):
             key = record.key
-            known = hot.get(key) or self._heated(key)
+            known = cached.get(key) or self._load(key)
             if self._decide_one(record, known, produce, outcomes) and key is not None:
                 produce(self._left(key, known))
             if not done % MIN_RECORDS and time.monotonic() > until:
                 break
         return done
 
-    def _decide(self, records: Sequence[Record], known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
+    def _decide(self, records: Sequence[Record], known: _CachedRow, produce: Produce, outcomes: dict[Reason, int]) -> bool:
         """Decide on all ``records``, which are of one key, and produce what follows; say whether they changed its row."""
         at, changed = 0, False
         while at < len(records):
@@ -180,13 +180,13 @@ class Slices:
                     outcomes[reason] = outcomes.get(reason, 0) + count
                 if run.outputs:
                     produce(run.outputs)
-                known.keep(run.row, run.grown, run.current)
+                known.keep(run.row, run.growth_bytes, run.current)
             if at < len(records):  # the one that the run did not take
                 changed |= self._decide_one(records[at], known, produce, outcomes)
                 at += 1
         return changed
 
-    def _decide_one(self, record: Record, known: _Hot, produce: Produce, outcomes: dict[Reason, int]) -> bool:
+    def _decide_one(self, record: Record, known: _CachedRow, produce: Produce, outcomes: dict[Reason, int]) -> bool:
         """Decide on one record and produce what follows; say whether it changed the row."""
         row = known.row
         try:
@@ -208,17 +208,17 @@ class Slices:
         known.keep(effect.row, size, effect.current)
         return True
 
-    def _heated(self, key: bytes | None) -> _Hot:
+    def _load(self, key: bytes | None) -> _CachedRow:
         """Read the row of a key that is not hot, and keep it so."""
         packed = None if key is None else self._table.rows.get(key)
         if key is None or packed is None:
-            known = _Hot(None, large=False)
+            known = _CachedRow(None, large=False)
         else:
-            known = _Hot(self._stage.unpack(key, packed), len(packed) > SMALL_BYTES)
-        self._hot[key] = known
+            known = _CachedRow(self._stage.unpack(key, packed), len(packed) > SMALL_BYTES)
+        self._cached[key] = known
         return known
 
-    def _left(self, key: bytes, known: _Hot) -> Sequence[Output]:
+    def _left(self, key: bytes, known: _CachedRow) -> Sequence[Output]:
         """Return what a key leaves that changed: the newest record of its compacted topic, if there is one, and its row."""
         packed = self._table.rows[key] = self._stage.pack(known.row)
         row = Output(self._changelog, key, packed, NO_HEADERS, self._table.number)
@@ -235,10 +235,10 @@ class Slices:
         step = fitting(rendered(self._stage, record, effect))
         if step.error is None:
             return effect
-        letter = self._dead_letter(record, step.reason, step.error)
+        dead_letter = self._dead_letter(record, step.reason, step.error)
         if step.reason is not effect.reason:
-            return Effect(step.reason, (letter,))
-        return msgspec.structs.replace(effect, outputs=(*effect.outputs, letter), error=None)
+            return Effect(step.reason, (dead_letter,))
+        return msgspec.structs.replace(effect, outputs=(*effect.outputs, dead_letter), error=None)
 
     def _failed(self, record: Record, error: Exception) -> Effect:
         """Return the effect of a record on which the stage raised: ``effect`` is pure, so a second try would fail alike."""

@@ -52,7 +52,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     outcomes: Mapping[Reason, int]
     outputs: Sequence[Output]
     row: Any
-    grown: int = 0
+    growth_bytes: int = 0
     current: Callable[[], Output] | None = None
 
 

@@ -19,7 +19,7 @@ from streams.engine.app import Stage
 from streams.kafka.client import client_config
 from streams.runtime.waiting import services_away
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 """How often the ends of the logs are asked for."""
 
 OUTAGE = 1 / 6
@@ -113,10 +113,10 @@ class Watch:
         self._positions: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
 
-    async def look(self) -> str | None:
+    async def check(self) -> str | None:
         """Return the sentence about what stalls, or None."""
         now = time.monotonic()
-        if now - self._looked_at >= min(LOOK_SECONDS, self._stage.settings.stall_seconds / 4):
+        if now - self._looked_at >= min(CHECK_SECONDS, self._stage.settings.stall_seconds / 4):
             self._looked_at = now
             await self._measure()
         return self._watchdog.judge(now, self._snapshot())
@@ -139,7 +139,7 @@ class Watch:
         """Ask where the logs end and where the consumer is. What can not be learnt is left out: an outage is no stall."""
         wanted = [(topic, number) for topic in self._stage.sources for number in self._stage.processing.partitions]
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(CHECK_SECONDS):
                 self._positions = await self._stage.fetch_positions(wanted)
             self._ends = await asyncio.to_thread(self._committed_ends, wanted) if wanted else {}
         except (KafkaException, IllegalStateError, TimeoutError):  # IllegalStateError: a rebalance took a partition meanwhile
@@ -150,5 +150,5 @@ class Watch:
             self._admin = AdminClient(client_config(self._stage.settings), logger=logging.getLogger("librdkafka"))
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
-        answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=LOOK_SECONDS)
-        return {(tp.topic, tp.partition): future.result(LOOK_SECONDS).offset for tp, future in answers.items()}
+        answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CHECK_SECONDS)
+        return {(tp.topic, tp.partition): future.result(CHECK_SECONDS).offset for tp, future in answers.items()}

@@ -79,7 +79,7 @@ async def _watch(stage: Stage, health: Health) -> None:
             if isinstance(reason, TierstreamError):
                 raise reason
             raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
-        stalled = await watch.look()
+        stalled = await watch.check()
         if stalled is not None:
             health.set(stage.name, False, stalled)
             STALLED.labels(stage.name).set(1)

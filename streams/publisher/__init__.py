@@ -28,7 +28,7 @@ from streams.errors import ConfigurationError
 from streams.kafka.producer import Record
 from streams.publisher.delivery import Delivery
 from streams.publisher.entries import Limits, Stats
-from streams.publisher.failures import OnTrouble
+from streams.publisher.failures import OnFailure
 from streams.publisher.spool import Opener, Spool, open_private
 from streams.publisher.transport import TransportFactory, kafka_transport
 from streams.settings import Settings, load_settings
@@ -72,7 +72,7 @@ class Publisher:
         fsync: bool = True,
         strict: bool = True,
         limits: Limits | None = None,
-        on_trouble: OnTrouble | None = None,
+        on_failure: OnFailure | None = None,
         settings: Settings | None = None,
         new_transport: TransportFactory | None = None,
         opener: Opener = open_private,
@@ -94,7 +94,7 @@ class Publisher:
         self._new_transport = new_transport or (lambda: kafka_transport(settings, linger_ms=LINGER_MS))
         self._open_spool = None if spool is None else lambda: Spool(spool, max_bytes=spool_max_bytes, fsync=fsync, opener=opener)
         self._limits = limits
-        self._on_trouble = on_trouble
+        self._on_failure = on_failure
         self._lock = threading.RLock()
         self._random = Random()
         self._invalid = self._unstarted = 0
@@ -180,10 +180,10 @@ class Publisher:
         with self._lock:
             self._invalid += 1
         if self._delivery is not None:
-            self._delivery.troubles.report("invalid", f"an event is refused: {why}")
+            self._delivery.failures.report("invalid", f"an event is refused: {why}")
 
     def _start(self) -> Delivery:
-        return Delivery(self._new_transport, self._open_spool, self._limits, on_trouble=self._on_trouble)
+        return Delivery(self._new_transport, self._open_spool, self._limits, on_failure=self._on_failure)
 
     def _restart(self) -> Delivery | None:
         """In a forked child, at the first event: a thread and a producer of its own. The parent keeps the spool."""

@@ -27,7 +27,7 @@ from queue import Empty, SimpleQueue
 from streams.errors import KafkaUnavailable
 from streams.kafka.producer import Record
 from streams.publisher.entries import Entry, Limits, Settled, State, Stats, pack, unpack
-from streams.publisher.failures import OnTrouble, Troubles
+from streams.publisher.failures import FailureReports, OnFailure
 from streams.publisher.spool import Spool
 from streams.publisher.transport import TransportFactory
 from streams.publisher.window import RETRY_SECONDS, Window
@@ -65,14 +65,14 @@ class Delivery:
         open_spool: Callable[[], Spool] | None = None,
         limits: Limits | None = None,
         *,
-        on_trouble: OnTrouble | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
         self._open_spool = open_spool
         self._limits = limits or Limits()
         # Shared with the callers of put; each count has one writer: the holder of the lock, or the thread.
         self._lock = threading.RLock()  # never held while anything is waited for; reentrant, for a signal handler may publish
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
-        self.troubles = Troubles(on_trouble)
+        self.failures = FailureReports(on_failure)
         self._accepted = self._accepted_bytes = self._refused = 0
         self._closing = False
         self._deadline = 0.0
@@ -82,7 +82,7 @@ class Delivery:
         self._taken = self._taken_bytes = 0
         self.spool_problem: str | None = None
         """Why the spool does not take records now."""
-        self._window = Window(new_transport, self._limits, self.troubles)
+        self._window = Window(new_transport, self._limits, self.failures)
         self._spool: Spool | None = None
         self._reopen_at = self._store_at = 0.0
         self.is_late = False
@@ -107,7 +107,7 @@ class Delivery:
                 self._accepted_bytes += entry.size
                 self._queue.put(entry)
                 return True
-        self.troubles.report("dropped", "an event is dropped, for " + ("its buffer is full" if full else "its publisher is closed"))
+        self.failures.report("dropped", "an event is dropped, for " + ("its buffer is full" if full else "its publisher is closed"))
         return False
 
     def stats(self) -> Stats:
@@ -155,7 +155,7 @@ class Delivery:
                 if self._step():
                     break
             except Exception:
-                if self.troubles.throttle.passes("exception"):
+                if self.failures.throttle.passes("exception"):
                     log.exception("delivery failed and goes on")
                 time.sleep(RETRY_SECONDS)
         self._ended.set()
@@ -172,7 +172,7 @@ class Delivery:
         self._window.retry(now)
         self._store(now)
         self._send(now)
-        self.troubles.tell()
+        self.failures.emit()
         if self._closing and (now >= self._deadline or self._is_empty()):
             self._end()
             return True
@@ -203,7 +203,7 @@ class Delivery:
         except OSError as error:
             taken = isinstance(error, BlockingIOError)
             why = "another process has it" if taken else f"it can not be opened: {error.strerror}"
-            self.troubles.warn("no spool", f"events wait in memory only, without the spool, for {why}")
+            self.failures.warn("no spool", f"events wait in memory only, without the spool, for {why}")
         else:
             self._recovered += self._spool.unread
             if self._spool.unread or self._spool.damaged:
@@ -231,8 +231,8 @@ class Delivery:
         late = self._window.is_late(now, self._limits.spill_after_seconds or _LATE_SECONDS)
         if late and not self.is_late:
             where = "the spool" if self._spool else "memory"
-            self.troubles.warn("late", f"Kafka does not acknowledge; events wait in {where} until it does")
-        elif self.is_late and not late and self.troubles.throttle.passes("in time"):
+            self.failures.warn("late", f"Kafka does not acknowledge; events wait in {where} until it does")
+        elif self.is_late and not late and self.failures.throttle.passes("in time"):
             log.info("Kafka acknowledges again")
         self.is_late = late
 
@@ -271,7 +271,7 @@ class Delivery:
             self.spool_problem = problem
             if problem is not None:
                 self._store_at = now + RETRY_SECONDS
-                self.troubles.warn("spool", f"{problem}; events wait in memory, and are dropped when there is no room")
+                self.failures.warn("spool", f"{problem}; events wait in memory, and are dropped when there is no room")
                 return False
         return True
 
@@ -301,7 +301,7 @@ class Delivery:
             entry.state = State.DONE
             self._lost += 1
             self._damaged += 1
-            self.troubles.report("dropped", "an event in the spool is dropped, for it can not be read")
+            self.failures.report("dropped", "an event in the spool is dropped, for it can not be read")
         return entry
 
     def _end(self) -> None:
@@ -317,7 +317,7 @@ class Delivery:
         for entry in gone:
             self._window.lose(entry, KafkaUnavailable("Kafka did not acknowledge the record before the end, and it could not be spooled."))
         self._left = kept + len(gone)
-        self.troubles.tell()
+        self.failures.emit()
         if self._spool is not None:
             self._damaged += self._spool.damaged
             self._lost += self._spool.lost

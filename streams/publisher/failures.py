@@ -8,17 +8,17 @@ from streams.logging import Throttle
 
 MAX_WAITING = 10_000
 
-OnTrouble = Callable[[str, str], None]
+OnFailure = Callable[[str, str], None]
 """Called with ("invalid" | "dropped", one sentence) for each event that is refused or lost. No sentence holds an event's values."""
 
 log = logging.getLogger(__name__)
 
 
-class Troubles:
+class FailureReports:
     """Reports from any thread, told in one."""
 
-    def __init__(self, on_trouble: OnTrouble | None) -> None:
-        self._on_trouble = on_trouble
+    def __init__(self, on_failure: OnFailure | None) -> None:
+        self._on_failure = on_failure
         self._reports: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self.throttle = Throttle()
 
@@ -27,14 +27,14 @@ class Troubles:
         if self._reports.qsize() < MAX_WAITING:
             self._reports.put((outcome, sentence))
 
-    def tell(self) -> None:
+    def emit(self) -> None:
         """Tell what was reported."""
         while not self._reports.empty():
             outcome, sentence = self._reports.get_nowait()
             self.warn(outcome, sentence)
-            if self._on_trouble is not None:
+            if self._on_failure is not None:
                 try:
-                    self._on_trouble(outcome, sentence)
+                    self._on_failure(outcome, sentence)
                 except Exception:
                     log.exception("on_trouble raised")
 

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams.errors import RecordTooLarge, TierstreamError
 from streams.publisher.entries import Entry, Limits, State
-from streams.publisher.failures import Troubles
+from streams.publisher.failures import FailureReports
 from streams.publisher.transport import TransportFactory, is_fatal, is_too_large
 
 RETRY_SECONDS = 1.0
@@ -25,11 +25,11 @@ class Window:
     Nothing is given up but what is too large: a record that fails otherwise is produced again, before anything newer.
     """
 
-    def __init__(self, new_transport: TransportFactory, limits: Limits, troubles: Troubles) -> None:
+    def __init__(self, new_transport: TransportFactory, limits: Limits, failures: FailureReports) -> None:
         self._new_transport = new_transport
         self._transport = new_transport()
         self._limits = limits
-        self._troubles = troubles
+        self._failures = failures
         self._bytes = 0
         self._failed = self._fatal = self._purged = False
         self._retry_at: float | None = None
@@ -117,7 +117,7 @@ class Window:
         """Count a record as lost, and tell."""
         entry.state = State.DONE
         self.lost += 1
-        self._troubles.report("dropped", str(error))
+        self._failures.report("dropped", str(error))
         entry.settle(error)
 
     def release(self) -> None:
@@ -155,4 +155,4 @@ class Window:
             if not self._failed:
                 self._failed = True
                 refused = f"Kafka takes no record of {entry.record.topic} ({error.str()})"
-                self._troubles.warn("refused", f"{refused}; they are sent again, in their order")
+                self._failures.warn("refused", f"{refused}; they are sent again, in their order")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import httpx
 
 from tests.acceptance.conftest import Running
-from tests.load import Life, Webhook, lives
+from tests.load import TeamScenario, Webhook, team_scenarios
 from tests.verdict import compare, until_settled
 
 SECRET = "demo-secret"
@@ -18,10 +18,16 @@ TOKEN = {"authorization": "Bearer demo-ingest"}
 SEED = 11
 
 
-async def claim(client: httpx.AsyncClient, teams: Iterable[Life]) -> None:
+async def claim(client: httpx.AsyncClient, teams: Iterable[TeamScenario]) -> None:
     events = [
-        {"kind": "onboarding.claimed", "team_id": life.team, "id": "claim", "occurred_at": life.clock - 900, "data": {"email": life.email}}
-        for life in teams
+        {
+            "kind": "onboarding.claimed",
+            "team_id": team_scenario.team,
+            "id": "claim",
+            "occurred_at": team_scenario.clock - 900,
+            "data": {"email": team_scenario.email},
+        }
+        for team_scenario in teams
     ]
     answer = await client.post("/v1/events", json=events, headers=TOKEN)
     assert answer.status_code == 202, answer.text
@@ -38,8 +44,8 @@ async def post(client: httpx.AsyncClient, webhooks: Sequence[Webhook], at_once: 
 
 
 async def test_shuffled_and_doubled_webhooks_with_workers_killed_leave_exactly_the_oracles_rows_and_mails(up: Running) -> None:
-    teams = lives(seed=SEED, teams=200, webhooks=2_000, start=int(time.time()) - 7_200)
-    webhooks = [webhook for life in teams for webhook in life.webhooks]
+    teams = team_scenarios(seed=SEED, teams=200, webhooks=2_000, start=int(time.time()) - 7_200)
+    webhooks = [webhook for team_scenario in teams for webhook in team_scenario.webhooks]
     assert len(webhooks) == 2_000
     chance = random.Random(SEED)
     deliveries = webhooks + chance.sample(webhooks, 200)

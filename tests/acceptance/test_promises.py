@@ -21,7 +21,7 @@ import pytest
 from tests import verdict
 from tests.acceptance.conftest import Running
 from tests.accounting import outcomes
-from tests.load import Life, Webhook
+from tests.load import TeamScenario, Webhook
 from tests.topic_io import read_all, read_json, until
 
 SECRET = "demo-secret"
@@ -36,8 +36,8 @@ async def client(up: Running) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def life() -> Life:
-    return Life(str(uuid.uuid4()), random.Random(3), int(time.time()) - 3_600, steps=(5,))
+def team_scenario() -> TeamScenario:
+    return TeamScenario(str(uuid.uuid4()), random.Random(3), int(time.time()) - 3_600, steps=(5,))
 
 
 async def deliver(client: httpx.AsyncClient, webhook: Webhook) -> None:
@@ -45,8 +45,8 @@ async def deliver(client: httpx.AsyncClient, webhook: Webhook) -> None:
     assert answer.status_code == 200, answer.text
 
 
-async def send(client: httpx.AsyncClient, kind: str, life: Life, data: dict[str, object], **event: object) -> None:
-    answer = await client.post("/v1/events", json={"kind": kind, "team_id": life.team, "data": data, **event}, headers=TOKEN)
+async def send(client: httpx.AsyncClient, kind: str, team_scenario: TeamScenario, data: dict[str, object], **event: object) -> None:
+    answer = await client.post("/v1/events", json={"kind": kind, "team_id": team_scenario.team, "data": data, **event}, headers=TOKEN)
     assert answer.status_code == 202, answer.text
 
 
@@ -73,33 +73,35 @@ async def worked_in(up: Running) -> None:
 
 def tier_of(up: Running, team: str) -> str | None:
     """The tier that ``tier.current`` says of ``team`` last."""
-    told = [event["data"]["tier"] for event in read_json(up.settings, "tier.current") if event["subject"] == team]
-    return told[-1] if told else None
+    emitted = [event["data"]["tier"] for event in read_json(up.settings, "tier.current") if event["subject"] == team]
+    return emitted[-1] if emitted else None
 
 
-async def test_a_team_life_in_order_leaves_the_rows_that_anyone_would_write_by_hand(
-    up: Running, client: httpx.AsyncClient, life: Life
+async def test_a_team_scenario_in_order_leaves_the_rows_that_anyone_would_write_by_hand(
+    up: Running, client: httpx.AsyncClient, team_scenario: TeamScenario
 ) -> None:
-    await send(client, "onboarding.claimed", life, {"email": life.email, "tier": "free"}, occurred_at=life.clock - 60)
-    pro = life.subscribe("plan_pro")
-    growth = life.subscribe("plan_growth")
+    await send(
+        client, "onboarding.claimed", team_scenario, {"email": team_scenario.email, "tier": "free"}, occurred_at=team_scenario.clock - 60
+    )
+    pro = team_scenario.subscribe("plan_pro")
+    growth = team_scenario.subscribe("plan_growth")
     for webhook in (
-        life.send("subscription.authenticated", pro),
-        life.charge(pro),  # free → pro
-        life.charge(pro),  # a renewal
-        life.charge(pro, "plan_team"),  # pro → team
-        life.charge(pro, "plan_hobby_plus"),  # team → hobby_plus
-        life.charge(pro, "plan_pro"),  # hobby_plus → pro
-        life.send("subscription.halted", pro, status="halted"),  # pro → hobby
-        life.charge(pro),  # hobby → pro
-        life.charge(growth),  # pro → growth, by a second subscription
-        life.send("subscription.cancelled", pro, status="cancelled"),  # the old one: nothing
-        life.send("subscription.cancelled", growth, status="cancelled"),  # growth → hobby
+        team_scenario.send("subscription.authenticated", pro),
+        team_scenario.charge(pro),  # free → pro
+        team_scenario.charge(pro),  # a renewal
+        team_scenario.charge(pro, "plan_team"),  # pro → team
+        team_scenario.charge(pro, "plan_hobby_plus"),  # team → hobby_plus
+        team_scenario.charge(pro, "plan_pro"),  # hobby_plus → pro
+        team_scenario.send("subscription.halted", pro, status="halted"),  # pro → hobby
+        team_scenario.charge(pro),  # hobby → pro
+        team_scenario.charge(growth),  # pro → growth, by a second subscription
+        team_scenario.send("subscription.cancelled", pro, status="cancelled"),  # the old one: nothing
+        team_scenario.send("subscription.cancelled", growth, status="cancelled"),  # growth → hobby
     ):
         await deliver(client, webhook)
         await worked_in(up)  # two subscriptions are two keys: only one subscription's webhooks keep their order by themselves
 
-    assert await rows(up, life.team, 9) == [
+    assert await rows(up, team_scenario.team, 9) == [
         ("onboarding.claimed", "free", "free"),
         ("subscription.upgraded", "free", "pro"),
         ("subscription.upgraded", "pro", "team"),
@@ -110,12 +112,14 @@ async def test_a_team_life_in_order_leaves_the_rows_that_anyone_would_write_by_h
         ("subscription.upgraded", "pro", "growth"),
         ("subscription.canceled", "growth", "hobby"),
     ]
-    assert tier_of(up, life.team) == "hobby"
+    assert tier_of(up, team_scenario.team) == "hobby"
 
 
-async def test_the_kinds_that_services_send_pass_through_and_are_mailed(up: Running, client: httpx.AsyncClient, life: Life) -> None:
+async def test_the_kinds_that_services_send_pass_through_and_are_mailed(
+    up: Running, client: httpx.AsyncClient, team_scenario: TeamScenario
+) -> None:
     in_a_week = "2031-01-08T10:00:00+05:30"
-    await send(client, "onboarding.claimed", life, {"email": life.email}, occurred_at=life.clock)
+    await send(client, "onboarding.claimed", team_scenario, {"email": team_scenario.email}, occurred_at=team_scenario.clock)
     events: list[tuple[str, dict[str, object]]] = [
         ("near_quota_wall", {"resource_type": "api_calls", "used": 9, "limit": 10}),
         ("experiment.conversion", {"experiment": "pricing", "variant": "b"}),
@@ -124,9 +128,9 @@ async def test_the_kinds_that_services_send_pass_through_and_are_mailed(up: Runn
         ("resource.expiry_imminent", {"resource_type": "domain", "resource_id": "example", "expires_at": in_a_week}),
     ]
     for number, (kind, data) in enumerate(events, start=1):
-        await send(client, kind, life, data, occurred_at=life.clock + number)
+        await send(client, kind, team_scenario, data, occurred_at=team_scenario.clock + number)
 
-    assert [row[0] for row in await rows(up, life.team, 6)] == [
+    assert [row[0] for row in await rows(up, team_scenario.team, 6)] == [
         "onboarding.claimed",
         "near_quota_wall",
         "experiment.conversion",
@@ -139,21 +143,21 @@ async def test_the_kinds_that_services_send_pass_through_and_are_mailed(up: Runn
         deadline = time.monotonic() + 20
         while len(mailed) < 6:
             assert time.monotonic() < deadline, mailed
-            mailed = [mail["eventName"] for mail in (await loops.get("/_sent")).json() if mail["email"] == life.email]
+            mailed = [mail["eventName"] for mail in (await loops.get("/_sent")).json() if mail["email"] == team_scenario.email]
     assert len(mailed) == 6
-    assert tier_of(up, life.team) == "growth"
+    assert tier_of(up, team_scenario.team) == "growth"
 
 
 async def test_audit_log_dropped_in_mid_run_fails_no_webhook_reverts_no_tier_and_loses_no_row(
-    up: Running, client: httpx.AsyncClient, life: Life
+    up: Running, client: httpx.AsyncClient, team_scenario: TeamScenario
 ) -> None:
-    subscription = life.subscribe("plan_pro")
-    await deliver(client, life.send("subscription.authenticated", subscription))
+    subscription = team_scenario.subscribe("plan_pro")
+    await deliver(client, team_scenario.send("subscription.authenticated", subscription))
     connection = await asyncpg.connect(up.url("postgres"))
     await connection.execute("drop table audit_log")
 
-    await deliver(client, life.charge(subscription))
-    await until(lambda: tier_of(up, life.team) == "pro", f"the tier flips to pro; {up.tail()}", seconds=20)
+    await deliver(client, team_scenario.charge(subscription))
+    await until(lambda: tier_of(up, team_scenario.team) == "pro", f"the tier flips to pro; {up.tail()}", seconds=20)
     assert await connection.fetchval("select to_regclass('audit_log')") is None  # no stage makes tables
 
     migrated = await asyncio.create_subprocess_exec(
@@ -161,7 +165,7 @@ async def test_audit_log_dropped_in_mid_run_fails_no_webhook_reverts_no_tier_and
     )
     assert await migrated.wait() == 0
     await connection.close()
-    assert await rows(up, life.team, 1) == [("subscription.upgraded", "free", "pro")]
+    assert await rows(up, team_scenario.team, 1) == [("subscription.upgraded", "free", "pro")]
 
 
 def sample_files() -> list[Any]:

@@ -107,12 +107,12 @@ def answer_first() -> None:
 
 def nobody_fenced() -> None:
     """The transactional id is this process's own, so that taking a partition over fences nobody."""
-    begin_life = TransactionalWriter.__init__
+    original_init = TransactionalWriter.__init__
 
     def with_own_id(writer: TransactionalWriter, settings: Settings, transactional_id: str) -> None:
-        begin_life(writer, settings, f"{transactional_id}-{os.getpid()}")
+        original_init(writer, settings, f"{transactional_id}-{os.getpid()}")
 
-    _replace(TransactionalWriter, begin_life, with_own_id)
+    _replace(TransactionalWriter, original_init, with_own_id)
 
 
 def offsets_kept_back() -> None:

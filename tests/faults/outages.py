@@ -169,7 +169,7 @@ class Load:
     settings: Settings
     gateway: str
     spool: Path
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     windows: list[Window] = field(default_factory=lambda: [Window("start", Sort.BACK)])
     published: list[str | None] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
@@ -212,7 +212,7 @@ class Load:
         """Put what the service says of its calls where it belongs."""
         report = ServiceReport.parse(line)
         if report is None:
-            self.tell(line)
+            self.report(line)
             return
         self._stats, self.left = report.stats, report.left
         for call in report.calls:
@@ -263,7 +263,7 @@ def _overrides(servers: Servers) -> dict[str, object]:
     }
 
 
-async def run(plan: Plan, tell: Callable[[str], None]) -> Report:
+async def run(plan: Plan, report: Callable[[str], None]) -> Report:
     """Run ``plan`` on a stack of its own. Raises AssertionError when all is not well again in time after an outage."""
     with tempfile.TemporaryDirectory(prefix="tierstream-outages-", ignore_cleanup_errors=True) as directory:
         spool = Path(directory) / "spool"
@@ -271,21 +271,21 @@ async def run(plan: Plan, tell: Callable[[str], None]) -> Report:
             _servers(Path(directory)) as servers,
             start_stack(StackOptions({}, overrides=_overrides(servers))) as stack,
         ):
-            load = Load(plan, stack.settings, stack.gateway, spool, tell)
+            load = Load(plan, stack.settings, stack.gateway, spool, report)
             async with load.running():
                 await until(load.is_well, "events and webhooks are taken")
-                await _measure(plan, servers.outages(), load, tell)
+                await _measure(plan, servers.outages(), load, report)
             published, accepted = await asyncio.to_thread(_landed, stack.settings, load)
             return Report(plan, load.windows[1:], published, accepted, load.left, not any(spool.glob("*.spool")))
 
 
-async def _measure(plan: Plan, outages: Sequence[Outage], load: Load, tell: Callable[[str], None]) -> None:
+async def _measure(plan: Plan, outages: Sequence[Outage], load: Load, report: Callable[[str], None]) -> None:
     for outage in outages:
         with load.window("normal", Sort.NORMAL):
-            tell("normal")
+            report("normal")
             await asyncio.sleep(plan.normal_seconds)
         with load.window(outage.name, Sort.OUTAGE, kafka=outage.kafka):
-            tell(outage.name)
+            report(outage.name)
             await outage.begin()
             await asyncio.sleep(plan.seconds)
         with load.window(f"{outage.name.split()[0]} back", Sort.BACK, kafka=outage.kafka):
@@ -293,7 +293,7 @@ async def _measure(plan: Plan, outages: Sequence[Outage], load: Load, tell: Call
             await asyncio.sleep(plan.back_seconds)
             await until(load.is_well, f"all is well again after: {outage.name}", BACK_SECONDS)
     with load.window("normal", Sort.NORMAL):
-        tell("normal")
+        report("normal")
         await asyncio.sleep(plan.normal_seconds)
 
 

@@ -17,11 +17,11 @@ from typing import Self, cast
 import uvloop
 
 from tests.faults.traffic import SECRET
-from tests.load import Webhook, lives
+from tests.load import Webhook, team_scenarios
 
 NO_ANSWER = 0
 ANSWERS_SECONDS = 20.0
-TELL_SECONDS = 0.1
+REPORT_SECONDS = 0.1
 PLANS = ("plan_hobby", "plan_pro", "plan_growth", "plan_team")
 
 
@@ -48,12 +48,15 @@ class Answered:
 def charges() -> Iterator[Webhook]:
     """Charges without end, a fifth of them for another plan than before."""
     chance = random.Random(1)
-    payers = [(life, life.subscribe(chance.choice(PLANS))) for life in lives(1, 200, 0, int(time.time()) - 3_600)]
+    payers = [
+        (team_scenario, team_scenario.subscribe(chance.choice(PLANS)))
+        for team_scenario in team_scenarios(1, 200, 0, int(time.time()) - 3_600)
+    ]
     while True:
-        life, subscription = chance.choice(payers)
-        life.clock = int(time.time())
-        yield life.charge(subscription, chance.choice(PLANS) if chance.random() < 0.2 else None)
-        life.webhooks.clear()
+        team_scenario, subscription = chance.choice(payers)
+        team_scenario.clock = int(time.time())
+        yield team_scenario.charge(subscription, chance.choice(PLANS) if chance.random() < 0.2 else None)
+        team_scenario.webhooks.clear()
 
 
 def request(webhook: Webhook) -> bytes:
@@ -128,7 +131,7 @@ class Sender:
             status = NO_ANSWER
         self._answered.append(Answered(began, time.monotonic() - began, status, webhook.event_id))
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Print what has been answered since."""
         answered, self._answered = self._answered, []
         sys.stdout.write("".join(one.line() for one in answered))
@@ -136,7 +139,7 @@ class Sender:
 
     async def run(self, per_second: float, stop: asyncio.Event) -> None:
         """Post until ``stop`` is set, and wait for the answers."""
-        began, under_way, told_at = time.monotonic(), set[asyncio.Task[None]](), 0.0
+        began, under_way, reported_at = time.monotonic(), set[asyncio.Task[None]](), 0.0
         for number, webhook in enumerate(charges(), start=1):
             await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
             if stop.is_set():
@@ -144,12 +147,12 @@ class Sender:
             task = asyncio.create_task(self.send(webhook))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            if time.monotonic() - told_at > TELL_SECONDS:
-                self.tell()
-                told_at = time.monotonic()
+            if time.monotonic() - reported_at > REPORT_SECONDS:
+                self.report()
+                reported_at = time.monotonic()
         if under_way:
             await asyncio.wait(under_way, timeout=ANSWERS_SECONDS)
-        self.tell()
+        self.report()
 
 
 async def main(port: int, per_second: float) -> None:

@@ -20,7 +20,7 @@ from tests.publishing_service import publish
 
 SOURCE = "outages"
 CLOSE_SECONDS = 30.0
-TELL_SECONDS = 0.1
+REPORT_SECONDS = 0.1
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
@@ -64,17 +64,17 @@ class Service:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         thread = threading.Thread(target=self._publish_from_thread, name="publishes")
         thread.start()
-        told_at = 0.0
+        reported_at = 0.0
         for wait in self._turns(self._turn_seconds / 2):
             await asyncio.sleep(wait)
             if self._stopping.is_set():
                 break
             self._publish()
-            if time.monotonic() - told_at > TELL_SECONDS:
-                self._tell()
-                told_at = time.monotonic()
+            if time.monotonic() - reported_at > REPORT_SECONDS:
+                self._report()
+                reported_at = time.monotonic()
         await asyncio.to_thread(thread.join)
-        self._tell(await self._publisher.aclose(CLOSE_SECONDS))
+        self._report(await self._publisher.aclose(CLOSE_SECONDS))
 
     def _publish_from_thread(self) -> None:
         for wait in self._turns(0.0):
@@ -89,7 +89,7 @@ class Service:
         with self._lock:
             self._calls.append(call)
 
-    def _tell(self, left: int | None = None) -> None:
+    def _report(self, left: int | None = None) -> None:
         with self._lock:
             calls, self._calls = self._calls, []
         sys.stdout.write(Report(calls, self._publisher.stats(), left).line())

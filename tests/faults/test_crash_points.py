@@ -136,11 +136,13 @@ def landed(settings: Settings) -> Counter[str]:
 async def assert_what_follows(settings: Settings) -> None:
     """See the traces of what was done again: each crash has led to what the tables say."""
     assert max(landed(settings).values()) > 1, "acknowledged by Kafka, and sent again"
-    letters = Counter(
+    dead_letters = Counter(
         (header(message, "dlq-stage"), header(message, "dlq-topic"), header(message, "dlq-partition"), header(message, "dlq-offset"))
         for message in read_all(settings, "dead.letters")
     )
-    assert {stage for (stage, *_), count in letters.items() if count > 1} == {"audit", "forward"}, "stages whose dead letters stand twice"
+    assert {stage for (stage, *_), count in dead_letters.items() if count > 1} == {"audit", "forward"}, (
+        "stages whose dead letters stand twice"
+    )
     assert settings.postgres_dsn is not None
     connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
     try:

@@ -11,7 +11,7 @@ from streams.embedded.process import free_port
 from streams.settings import Settings
 from tests.faults.flow import Crashing, charges, flow, judged, land, named_in, work
 from tests.faults.traffic import SECRET
-from tests.load import lives
+from tests.load import team_scenarios
 from tests.topic_io import read_all
 from tests.verdict import header
 
@@ -55,8 +55,8 @@ async def test_one_crash_in_a_broken_commit_order_leaves_a_difference_that_is_na
 
 
 async def test_an_answer_ahead_of_kafkas_acknowledgement_loses_what_it_acknowledged(stage_settings: Settings) -> None:
-    (life,) = lives(1, teams=1, webhooks=1, start=1_700_000_000)
-    (webhook,) = life.webhooks
+    (team_scenario,) = team_scenarios(1, teams=1, webhooks=1, start=1_700_000_000)
+    (webhook,) = team_scenario.webhooks
     async with flow(stage_settings, gateway_port=free_port()) as settings:
         async with Crashing(settings, "gateway", "--kill", "answered", "--mutate", "answer_first") as process:
             gateway = f"http://127.0.0.1:{settings.gateway_port}"

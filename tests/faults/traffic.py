@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.load import Life, lives
+from tests.load import TeamScenario, team_scenarios
 
 SECRET = "demo-secret"
 TOKEN = {"authorization": "Bearer demo-ingest"}
@@ -82,13 +82,13 @@ def traffic(gateway: str, seed: int, events: int, per_second: float) -> Traffic:
     chance = random.Random(seed)
     teams = max(20, events // 80)
     webhooks = int(events * 0.85)
-    found = lives(seed, teams, webhooks, start=int(time.time()) - 7_200)
-    posts = [_webhook(webhook.body, webhook.headers(SECRET)) for life in found for webhook in life.webhooks]
+    found = team_scenarios(seed, teams, webhooks, start=int(time.time()) - 7_200)
+    posts = [_webhook(webhook.body, webhook.headers(SECRET)) for team_scenario in found for webhook in team_scenario.webhooks]
     chance.shuffle(posts)  # lives run beside each other …
     posts.sort(key=_moment_of(found))
     posts = _reordered(posts, chance)  # … and their events overtake each other by a little
     posts += chance.choices(posts, k=int(len(posts) * DOUBLED))
-    services = [_service(life, number, chance) for life in found for number in range(3)]
+    services = [_service(team_scenario, number, chance) for team_scenario in found for number in range(3)]
     while len(posts) + len(services) < events:
         services.append(_service(chance.choice(found), len(services), chance))
     for post in services:
@@ -105,8 +105,8 @@ def service_post(event: dict[str, Any]) -> Post:
     return Post("/v1/events", orjson.dumps(event), TOKEN | {"content-type": "application/json"})
 
 
-def _moment_of(found: list[Life]) -> Any:
-    order = {webhook.event_id: number for life in found for number, webhook in enumerate(life.webhooks)}
+def _moment_of(found: list[TeamScenario]) -> Any:
+    order = {webhook.event_id: number for team_scenario in found for number, webhook in enumerate(team_scenario.webhooks)}
     return lambda post: order[post.headers["x-razorpay-event-id"]]
 
 
@@ -115,15 +115,15 @@ def _reordered(posts: list[Post], chance: random.Random) -> list[Post]:
     return [post for _, post in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _service(life: Life, number: int, chance: random.Random) -> Post:
-    at = life.clock - chance.randrange(600)
+def _service(team_scenario: TeamScenario, number: int, chance: random.Random) -> Post:
+    at = team_scenario.clock - chance.randrange(600)
     kind, data = chance.choice(
         (
-            ("onboarding.claimed", {"email": life.email, "tier": "free"}),
+            ("onboarding.claimed", {"email": team_scenario.email, "tier": "free"}),
             ("near_quota_wall", {"resource_type": "api_calls", "used": 9, "limit": 10}),
             ("admin.tier_changed", {"to": chance.choice(("pro", "growth", "free")), "admin": "ops"}),
             ("experiment.conversion", {"experiment": "pricing", "variant": "b"}),
         )
     )
-    event = {"kind": kind, "team_id": life.team, "id": f"{kind}-{number}", "occurred_at": at, "data": data}
+    event = {"kind": kind, "team_id": team_scenario.team, "id": f"{kind}-{number}", "occurred_at": at, "data": data}
     return service_post(event)

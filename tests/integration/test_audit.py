@@ -68,7 +68,7 @@ async def test_writer_table_dropped_and_back_writes_every_row(stage: Stage) -> N
     assert stage.dead_letters.written == []
 
 
-async def test_writer_table_dropped_and_recreated_between_two_batches_is_no_trouble(stage: Stage) -> None:
+async def test_writer_table_dropped_and_recreated_between_two_batches_is_no_failure(stage: Stage) -> None:
     conflicting = record()
     await stage.writer.handle([conflicting])
     await stage.writer.handle([conflicting, record()])  # the session has prepared the merge by now
@@ -137,7 +137,7 @@ async def test_writer_poison_in_a_batch_is_a_dead_letter_and_all_others_are_writ
 
     assert await stage.writer.handle(batch) == Counter({Reason.WRITTEN: 97, Reason.REJECTED: 2, Reason.MALFORMED: 1})
 
-    assert {(letter.offset, reason) for letter, reason, _ in stage.dead_letters.written} == {
+    assert {(dead_letter.offset, reason) for dead_letter, reason, _ in stage.dead_letters.written} == {
         (3, Reason.REJECTED),
         (77, Reason.REJECTED),
         (50, Reason.MALFORMED),

@@ -50,7 +50,7 @@ async def test_write_nothing_is_nothing(audit_log: PostgresAuditLog) -> None:
     assert await statuses(audit_log) == []
 
 
-async def test_write_rows_that_are_there_are_told_apart_from_new_ones(audit_log: PostgresAuditLog) -> None:
+async def test_write_rows_that_are_there_are_reported_apart_from_new_ones(audit_log: PostgresAuditLog) -> None:
     await audit_log.write([row(1), row(2)])
 
     assert await statuses(audit_log, row(3), row(1), row(4), row(2)) == [INSERTED, ALREADY_THERE, INSERTED, ALREADY_THERE]

@@ -15,13 +15,13 @@ from tests.topic_io import produce
 
 
 @pytest.fixture
-def told() -> list[str]:
+def emitted() -> list[str]:
     return []
 
 
 @pytest.fixture
-async def observer(kafka_settings: Settings, told: list[str]) -> AsyncIterator[Observer]:
-    observer = Observer(kafka_settings, told.append, patience_seconds=0.5)
+async def observer(kafka_settings: Settings, emitted: list[str]) -> AsyncIterator[Observer]:
+    observer = Observer(kafka_settings, emitted.append, patience_seconds=0.5)
     try:
         await observer.open()
         yield observer
@@ -29,8 +29,8 @@ async def observer(kafka_settings: Settings, told: list[str]) -> AsyncIterator[O
         observer.close()
 
 
-async def test_observer_waits_until_a_stage_has_counted_all_and_tells_how_far_it_is(
-    kafka_settings: Settings, observer: Observer, told: list[str]
+async def test_observer_waits_until_a_stage_has_counted_all_and_emits_how_far_it_is(
+    kafka_settings: Settings, observer: Observer, emitted: list[str]
 ) -> None:
     position = encode_position(Position("id", 3, {Reason.NORMALISED: 2, Reason.IGNORED: 1}))
     produce(kafka_settings, NORMALISE_CHANGELOG.name, [(position_key(RAZORPAY_WEBHOOKS.name), position)])
@@ -38,7 +38,7 @@ async def test_observer_waits_until_a_stage_has_counted_all_and_tells_how_far_it
     await observer.until_normalised(3)
 
     assert observer.counted(NORMALISE_CHANGELOG) == Counter(normalised=2, ignored=1)
-    assert told[-1] == "3 of 3 webhooks worked in by normalise"
+    assert emitted[-1] == "3 of 3 webhooks worked in by normalise"
 
 
 async def test_observer_gives_up_with_the_stage_that_is_behind(kafka_settings: Settings, observer: Observer) -> None:

@@ -92,9 +92,9 @@ async def interrupted_twice(settings: Settings, log: Path, number: signal.Signal
         )
 
     events = read_json(settings, "audit.events")
-    told = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in events]
+    emitted = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in events]
     ids = [event["id"] for event in events]
-    assert by_team(told) == by_team(expected(records))
+    assert by_team(emitted) == by_team(expected(records))
     assert len(set(ids)) == len(ids)
     assert sum(outcomes(settings, "classify").values()) == len(records)
     final = {event["subject"]: event["data"]["tier"] for event in read_json(settings, "tier.current")}

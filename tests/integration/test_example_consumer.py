@@ -111,7 +111,9 @@ def at(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(T0 + seconds))
 
 
-async def test_example_consumer_at_its_end_has_told_every_tier_and_each_transition_once(kafka_settings: Settings, tmp_path: Path) -> None:
+async def test_example_consumer_at_its_end_has_reported_every_tier_and_each_transition_once(
+    kafka_settings: Settings, tmp_path: Path
+) -> None:
     send(
         kafka_settings,
         claim(0, team=ALICE),

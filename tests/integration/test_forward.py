@@ -140,7 +140,7 @@ async def test_forwarder_stays_below_the_limit_of_loops(stage: Stage) -> None:
     assert stats["peak_per_second"] <= 40
 
 
-async def test_forwarder_limit_lower_than_it_was_told_is_learned_and_costs_no_mail(stage: Stage) -> None:
+async def test_forwarder_limit_lower_than_it_was_reported_is_learned_and_costs_no_mail(stage: Stage) -> None:
     stage.sink.break_it(rate=30)
 
     async with stage.forwarder(per_second=1_000) as forwarder:

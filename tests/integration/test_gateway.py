@@ -127,9 +127,9 @@ async def test_signed_body_that_is_no_json_object_is_400_and_a_dead_letter_with_
     answers = [await gateway.webhook(body) for body in bodies]
 
     assert [answer.status_code for answer in answers] == [400, 400, 400]
-    letters = await gateway.records(DEAD_LETTERS)
-    assert sorted(message.value() or b"" for message in letters) == sorted(bodies)
-    assert all(headers_of(message)["dlq-reason"] == b"malformed" for message in letters)
+    dead_letters = await gateway.records(DEAD_LETTERS)
+    assert sorted(message.value() or b"" for message in dead_letters) == sorted(bodies)
+    assert all(headers_of(message)["dlq-reason"] == b"malformed" for message in dead_letters)
     assert await gateway.records(RAZORPAY_WEBHOOKS) == []
 
 

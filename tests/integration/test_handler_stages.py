@@ -94,7 +94,7 @@ async def test_a_handler_that_waits_does_not_hold_up_the_end_and_its_batch_is_ha
     assert handler.handled == {1: [0, 1, 2, 3, 4]}
 
 
-async def test_one_look_unpacks_so_many_records_and_the_rest_of_a_fetch_comes_with_the_next(
+async def test_one_poll_unpacks_so_many_records_and_the_rest_of_a_fetch_comes_with_the_next(
     kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def works(_: Record) -> None:

@@ -79,7 +79,7 @@ async def postgres(database: str) -> AsyncIterator[PostgresLedger]:
         yield PostgresLedger(pool)
 
 
-async def test_put_row_tells_the_whole_story(postgres: PostgresLedger, database: str) -> None:
+async def test_put_row_emits_the_whole_scenario(postgres: PostgresLedger, database: str) -> None:
     await postgres.put(entry(IN_FLIGHT))
     await postgres.put(entry(IN_FLIGHT, later=True, error="answer 500"))
     await postgres.put(entry(SENT, later=True))

@@ -80,8 +80,8 @@ async def test_classify_workers_that_come_and_go_under_load_lose_double_and_inve
         await third.until(lambda: committed(settings, "classify", "team.events") == ends, "the group's offsets at the log's end")
 
     audits = read_json(settings, "audit.events")
-    told = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
-    assert by_team(told) == by_team(expected(records))
+    emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
+    assert by_team(emitted) == by_team(expected(records))
     assert len({audit["id"] for audit in audits}) == len(audits)
     assert sum(outcomes(settings, "classify").values()) == len(records)
     tiers = {audit["subject"]: audit["data"]["tier"] for audit in read_json(settings, "tier.current")}

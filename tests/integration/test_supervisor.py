@@ -50,14 +50,14 @@ def program(
     return Program(title, argv, sink=sink, ready=ready, ready_seconds=ready_seconds, stop_seconds=stop_seconds)
 
 
-def told(lines: list[str], text: str) -> Callable[[], Awaitable[bool]]:
+def printed(lines: list[str], text: str) -> Callable[[], Awaitable[bool]]:
     async def ready() -> bool:
         return text in lines
 
     return ready
 
 
-async def test_supervisor_restarts_a_killed_process_and_tells_its_new_pid(recorder: Recorder) -> None:
+async def test_supervisor_restarts_a_killed_process_and_emits_its_new_pid(recorder: Recorder) -> None:
     await recorder.supervisor.start(("child", program(WAIT_FOR_SIGTERM)), ("other", program(WAIT_FOR_SIGTERM)))
     before = recorder.supervisor.pids
 
@@ -96,7 +96,7 @@ async def test_supervisor_tries_again_when_a_restart_fails(recorder: Recorder, t
     child = program(
         f"import os, sys; os.path.exists({str(broken)!r}) and sys.exit('no room'); {WAIT_FOR_SIGTERM}",
         sink=lines.append,
-        ready=told(lines, "up"),
+        ready=printed(lines, "up"),
     )
     await recorder.supervisor.start(("child", child))
     first = recorder.supervisor.pids["child"]
@@ -118,7 +118,7 @@ async def test_supervisor_stop_ends_the_layers_in_reverse_order(tmp_path: Path) 
     lines: list[str] = []
 
     def child(name: str) -> tuple[str, Program]:
-        return name, program(script, name, sink=lambda line: lines.append(f"{name} {line}"), ready=told(lines, f"{name} up"))
+        return name, program(script, name, sink=lambda line: lines.append(f"{name} {line}"), ready=printed(lines, f"{name} up"))
 
     async with Supervisor() as supervisor:
         await supervisor.start(child("a"))
@@ -133,7 +133,7 @@ async def test_supervisor_stop_ends_the_layers_in_reverse_order(tmp_path: Path) 
 
 async def test_supervisor_stop_kills_a_process_that_ignores_sigterm(recorder: Recorder) -> None:
     lines: list[str] = []
-    await recorder.supervisor.start(("stubborn", program(IGNORE_SIGTERM, sink=lines.append, ready=told(lines, "up"), stop_seconds=0.2)))
+    await recorder.supervisor.start(("stubborn", program(IGNORE_SIGTERM, sink=lines.append, ready=printed(lines, "up"), stop_seconds=0.2)))
     (pid,) = recorder.supervisor.pids["stubborn"]
 
     async with asyncio.timeout(5):
@@ -145,7 +145,7 @@ async def test_supervisor_stop_kills_a_process_that_ignores_sigterm(recorder: Re
 async def test_supervisor_stop_takes_a_suspended_process_and_the_children_of_one_along(recorder: Recorder) -> None:
     lines: list[str] = []
     script = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']); print(child.pid, flush=True); {WAIT_FOR_SIGTERM}"
-    await recorder.supervisor.start(("parent", program(script, sink=lines.append, ready=told(lines, "up"), stop_seconds=0.2)))
+    await recorder.supervisor.start(("parent", program(script, sink=lines.append, ready=printed(lines, "up"), stop_seconds=0.2)))
     pids = [*recorder.supervisor.pids["parent"], int(lines[0])]
     os.kill(pids[0], signal.SIGSTOP)
 
@@ -156,7 +156,7 @@ async def test_supervisor_stop_takes_a_suspended_process_and_the_children_of_one
 
 async def test_supervisor_stop_that_is_cancelled_still_leaves_no_process(recorder: Recorder) -> None:
     lines: list[str] = []
-    await recorder.supervisor.start(("stubborn", program(IGNORE_SIGTERM, sink=lines.append, ready=told(lines, "up"), stop_seconds=60)))
+    await recorder.supervisor.start(("stubborn", program(IGNORE_SIGTERM, sink=lines.append, ready=printed(lines, "up"), stop_seconds=60)))
     (pid,) = recorder.supervisor.pids["stubborn"]
 
     with pytest.raises(TimeoutError):
@@ -168,7 +168,7 @@ async def test_supervisor_stop_that_is_cancelled_still_leaves_no_process(recorde
 
 async def test_supervisor_whose_layer_fails_to_start_raises_its_reason_and_leaves_no_process() -> None:
     good = program(WAIT_FOR_SIGTERM)
-    bad = program("import sys; sys.exit('TIERSTREAM_PLANS is not set')", title="normalise", ready=told([], "up"))
+    bad = program("import sys; sys.exit('TIERSTREAM_PLANS is not set')", title="normalise", ready=printed([], "up"))
 
     with pytest.raises(
         StageFailed, match="normalise ended with status 1 before it was ready; its last lines are\n  TIERSTREAM_PLANS is not set"
@@ -180,15 +180,15 @@ async def test_supervisor_whose_layer_fails_to_start_raises_its_reason_and_leave
     assert bad.pid is None
 
 
-async def test_supervisor_that_cannot_tell_its_pids_says_so_to_who_runs_it() -> None:
+async def test_supervisor_that_cannot_report_its_pids_says_so_to_who_runs_it() -> None:
     tables: list[PidTable] = []
 
-    def tell(pids: PidTable) -> None:
+    def report_pids(pids: PidTable) -> None:
         tables.append(pids)
         if len(tables) == 2:
             raise OSError("disk full")
 
-    async with Supervisor(on_change=tell) as supervisor:
+    async with Supervisor(on_change=report_pids) as supervisor:
         await supervisor.start(("child", program(WAIT_FOR_SIGTERM)))
         os.kill(supervisor.pids["child"][0], signal.SIGKILL)
 
@@ -207,7 +207,7 @@ async def test_supervisor_run_until_returns_when_the_event_is_set(recorder: Reco
 
 
 async def test_program_that_is_not_ready_in_time_is_killed_and_named() -> None:
-    child = program(WAIT_FOR_SIGTERM, title="gateway", ready=told([], "never"), ready_seconds=0.3)
+    child = program(WAIT_FOR_SIGTERM, title="gateway", ready=printed([], "never"), ready_seconds=0.3)
 
     with pytest.raises(StageFailed, match=r"gateway was not ready within 0\.3 s"):
         await child.start()
@@ -266,10 +266,10 @@ def test_restart_delay_is_none_at_first_then_doubles_up_to_five_seconds(deaths: 
     assert restart_delay(deaths) == seconds
 
 
-async def test_supervisor_forgives_earlier_deaths_after_a_good_life(tmp_path: Path) -> None:
+async def test_supervisor_forgives_earlier_deaths_after_a_stable_run(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
 
-    async with Supervisor(good_life_seconds=0.0) as supervisor:
+    async with Supervisor(stable_seconds=0.0) as supervisor:
         await supervisor.start(("child", program(f"open({str(starts)!r}, 'a').write('x')")))
 
         # With delays of 0, 0.25, 0.5, 1, 2, 4, 5 s ten starts would take longer than that.

@@ -134,13 +134,17 @@ class Aftermath:
     webhooks: list[Message]
     events: list[Message]
     audits: list[Json]
-    letters: list[Message]
+    dead_letters: list[Message]
     outcomes: dict[str, Counter[str]]
     committed: dict[str, dict[int, int]]
 
-    def letter(self, reason: str, key: bytes | None = None) -> Message:
+    def dead_letter(self, reason: str, key: bytes | None = None) -> Message:
         """The one dead letter for this reason (and key)."""
-        (found,) = [letter for letter in self.letters if header(letter, "dlq-reason") == reason and (key is None or letter.key() == key)]
+        (found,) = [
+            dead_letter
+            for dead_letter in self.dead_letters
+            if header(dead_letter, "dlq-reason") == reason and (key is None or dead_letter.key() == key)
+        ]
         return found
 
 
@@ -194,25 +198,25 @@ def ends(messages: list[Message]) -> dict[int, int]:
 async def test_poison_becomes_a_dead_letter_that_keeps_all_it_had(
     aftermath: Aftermath, reason: str, key: bytes, value: bytes, stage: str, topic: str
 ) -> None:
-    letter = aftermath.letter(reason, key)
+    dead_letter = aftermath.dead_letter(reason, key)
     name = aftermath.settings.topic_prefix + topic
     source = next(message for message in read_all(aftermath.settings, topic) if message.value() == value)
 
-    assert (letter.key(), letter.value()) == (key, value)
-    assert headers(letter)[: len(HEADERS)] == list(HEADERS)
-    assert {field for field, _ in headers(letter)} == {*DLQ, "trace", "blob"}
-    assert header(letter, "dlq-stage") == stage
-    assert header(letter, "dlq-topic") == name
-    assert (header(letter, "dlq-partition"), header(letter, "dlq-offset")) == (str(source.partition()), str(source.offset()))
-    assert header(letter, "dlq-replays") == "0"
-    assert header(letter, "dlq-error").endswith(".")
-    assert int(header(letter, "dlq-time")) > AT * 1000
+    assert (dead_letter.key(), dead_letter.value()) == (key, value)
+    assert headers(dead_letter)[: len(HEADERS)] == list(HEADERS)
+    assert {field for field, _ in headers(dead_letter)} == {*DLQ, "trace", "blob"}
+    assert header(dead_letter, "dlq-stage") == stage
+    assert header(dead_letter, "dlq-topic") == name
+    assert (header(dead_letter, "dlq-partition"), header(dead_letter, "dlq-offset")) == (str(source.partition()), str(source.offset()))
+    assert header(dead_letter, "dlq-replays") == "0"
+    assert header(dead_letter, "dlq-error").endswith(".")
+    assert int(header(dead_letter, "dlq-time")) > AT * 1000
 
 
 async def test_poison_without_key_and_value_becomes_a_dead_letter_without(aftermath: Aftermath) -> None:
-    (letter,) = [letter for letter in aftermath.letters if letter.key() is None]
-    assert letter.value() == b""
-    assert header(letter, "dlq-reason") == "malformed"
+    (dead_letter,) = [dead_letter for dead_letter in aftermath.dead_letters if dead_letter.key() is None]
+    assert dead_letter.value() == b""
+    assert header(dead_letter, "dlq-reason") == "malformed"
 
 
 async def test_what_stands_behind_poison_is_worked_in(aftermath: Aftermath) -> None:
@@ -240,33 +244,33 @@ async def test_a_link_with_another_key_is_learned_where_its_webhooks_are(afterma
 
 
 async def test_a_record_on_which_the_stage_raises_becomes_a_dead_letter_and_the_next_is_worked_in(aftermath: Aftermath) -> None:
-    letter = aftermath.letter("handler_failed")
-    assert (letter.key(), headers(letter)[:2]) == (team(2).encode(), list(HEADERS))
-    assert header(letter, "dlq-error") == "ZeroDivisionError in classify", "the exception's own words may hold an address"
+    dead_letter = aftermath.dead_letter("handler_failed")
+    assert (dead_letter.key(), headers(dead_letter)[:2]) == (team(2).encode(), list(HEADERS))
+    assert header(dead_letter, "dlq-error") == "ZeroDivisionError in classify", "the exception's own words may hold an address"
     assert aftermath.outcomes["classify"]["handler_failed"] == 1
 
 
 async def test_an_output_larger_than_kafka_takes_becomes_a_dead_letter(aftermath: Aftermath) -> None:
-    letter = aftermath.letter("too_large", team(6).encode())
-    assert letter.value() == LARGE
+    dead_letter = aftermath.dead_letter("too_large", team(6).encode())
+    assert dead_letter.value() == LARGE
     assert not [audit for audit in aftermath.audits if audit["type"] == "near_quota_wall" and audit["subject"] == team(6)]
 
 
 async def test_a_record_larger_than_a_dead_letter_can_be_leaves_its_value_behind(aftermath: Aftermath) -> None:
-    letter = aftermath.letter("malformed", team(4).encode())
-    assert letter.value() == b""
-    assert "Its value of 6000000 bytes and its headers are left out here" in header(letter, "dlq-error")
-    assert {field for field, _ in headers(letter)} == set(DLQ)
+    dead_letter = aftermath.dead_letter("malformed", team(4).encode())
+    assert dead_letter.value() == b""
+    assert "Its value of 6000000 bytes and its headers are left out here" in header(dead_letter, "dlq-error")
+    assert {field for field, _ in headers(dead_letter)} == set(DLQ)
 
 
 async def test_a_stray_too_large_to_be_produced_again_becomes_a_dead_letter(aftermath: Aftermath) -> None:
-    letter = aftermath.letter("too_large", team(5).encode())
-    assert (letter.value(), header(letter, "dlq-partition")) == (b"", str(abroad(team(5).encode())))
+    dead_letter = aftermath.dead_letter("too_large", team(5).encode())
+    assert (dead_letter.value(), header(dead_letter, "dlq-partition")) == (b"", str(abroad(team(5).encode())))
 
 
 async def test_records_of_an_aborted_transaction_are_never_decided_on(aftermath: Aftermath) -> None:
     assert not [audit for audit in aftermath.audits if audit.get("subject") == team(7)]
-    assert not [letter for letter in aftermath.letters if letter.key() == team(7).encode()]
+    assert not [dead_letter for dead_letter in aftermath.dead_letters if dead_letter.key() == team(7).encode()]
 
 
 async def test_every_received_record_has_one_outcome(aftermath: Aftermath) -> None:

@@ -25,7 +25,7 @@ from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.accounting import outcomes
-from tests.load import lives
+from tests.load import team_scenarios
 from tests.sinks import served_sink
 from tests.topic_io import produce, read_all, read_json
 from tests.workers import Run, land, running
@@ -48,8 +48,8 @@ async def post(settings: Settings, run: Run, seed: int) -> None:
     """Land whole lives of teams, and poison, and return once every stage has worked all of it in."""
     records = [
         (json.loads(webhook.body)["payload"]["subscription"]["entity"]["id"].encode(), webhook.body, headers_of(webhook.event_id), -1)
-        for life in lives(seed, 12, WEBHOOKS, int(time.time()) - 3_600)
-        for webhook in life.webhooks
+        for team_scenario in team_scenarios(seed, 12, WEBHOOKS, int(time.time()) - 3_600)
+        for webhook in team_scenario.webhooks
     ]
     before = outcomes(settings, "normalise")
     land(settings, "razorpay.webhooks", [*records, *records[:10]])
@@ -59,14 +59,14 @@ async def post(settings: Settings, run: Run, seed: int) -> None:
     await run.decided(settings, "normalise", landed)
     counted = outcomes(settings, "normalise")
     await run.decided(settings, "classify", counted[Reason.NORMALISED] + counted[Reason.MALFORMED])
-    told = [event["id"] for event in read_json(settings, "audit.events")]
+    emitted = [event["id"] for event in read_json(settings, "audit.events")]
     deadline = time.monotonic() + 30
-    while open_ := await open_accounts(settings, told):
+    while open_ := await open_accounts(settings, emitted):
         assert time.monotonic() < deadline, f"{open_} audit events without their row or their mail"
         await asyncio.sleep(0.1)
 
 
-async def open_accounts(settings: Settings, told: list[str]) -> int:
+async def open_accounts(settings: Settings, emitted: list[str]) -> int:
     """How many of these audit events have no row yet, or no settled mail."""
     connection = await asyncpg.connect(dsn_of(settings))
     try:
@@ -74,7 +74,7 @@ async def open_accounts(settings: Settings, told: list[str]) -> int:
             await connection.fetchval(
                 "select count(*) from unnest($1::uuid[]) as told (id) left join audit_log a using (id) left join forwarder_sent f on f.audit_id = id"
                 " where a.id is null or (a.kind <> 'billing.charge_undeliverable' and coalesce(f.classification, 'in_flight') = 'in_flight')",
-                told,
+                emitted,
             )
         )
     finally:
@@ -112,11 +112,11 @@ async def test_verify_what_the_stages_left_is_clean_and_one_deleted_row_is_named
 
     clean = await command(settings, "--json", "--shuffle", "10", "--seed", "5")
     assert (clean.returncode, clean.stderr) == (0, "")
-    told = json.loads(clean.stdout)
-    compared = {check["name"]: check["compared"] for check in told["checks"]}
-    assert told["clean"]
-    assert told["seed"] == 5
-    assert told["notes"] == []
+    emitted = json.loads(clean.stdout)
+    compared = {check["name"]: check["compared"] for check in emitted["checks"]}
+    assert emitted["clean"]
+    assert emitted["seed"] == 5
+    assert emitted["notes"] == []
     assert compared["normalise: outcomes"] == WEBHOOKS + 11
     assert compared["dead.letters"] == len(read_all(settings, "dead.letters")) >= 2
     assert compared["orders"] == 120

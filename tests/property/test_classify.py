@@ -82,7 +82,7 @@ def test_decide_reports_billing_with_billings_kinds_and_services_with_their_own(
 
 @often
 @given(logs(), st.data())
-def test_decide_a_redelivery_never_tells_a_transition_again(log: list[Event], data: st.DataObject) -> None:
+def test_decide_a_redelivery_never_emits_a_transition_again(log: list[Event], data: st.DataObject) -> None:
     team = Team(*log)
     row = team.row
 
@@ -94,7 +94,7 @@ def test_decide_a_redelivery_never_tells_a_transition_again(log: list[Event], da
 
 @often
 @given(facts(), st.integers(0, 50), st.integers(0, 9))
-def test_decide_a_renewal_never_tells_anything(events: list[Event], later: int, paid_count: int) -> None:
+def test_decide_a_renewal_never_emits_anything(events: list[Event], later: int, paid_count: int) -> None:
     team = Team(*events)
 
     for name, subscription in team.row.live.items():
@@ -110,18 +110,18 @@ def test_decide_a_renewal_never_tells_anything(events: list[Event], later: int, 
 
 @often
 @given(logs())
-def test_decide_an_end_is_told_at_most_once_until_the_subscription_returns(log: list[Event]) -> None:
+def test_decide_an_end_is_reported_at_most_once_until_the_subscription_returns(log: list[Event]) -> None:
     team = Team()
-    told: set[str] = set()
+    emitted: set[str] = set()
 
     for raw in log:
         row, event = team.row, read(raw)
         decision = team.feed(raw)
         if isinstance(event.body, Billing) and decision.kind is Kind.CANCELED and decision.before.tier == decision.after.tier:
             name = event.body.fact.subscription_id
-            assert name not in told
-            told.add(name)
-        told -= _returned(row, decision.row)
+            assert name not in emitted
+            emitted.add(name)
+        emitted -= _returned(row, decision.row)
 
 
 def _returned(before: Row, after: Row) -> set[str]:

@@ -85,7 +85,7 @@ STARTS: list[list[Event]] = [
 
 
 @st.composite
-def usual_lives(draw: st.DrawFn) -> list[Record]:
+def usual_scenarios(draw: st.DrawFn) -> list[Record]:
     """Return a team's charges and changes of plan, each newer than the last one, with something else in one place or two."""
     records = [consumed(event) for event in draw(st.sampled_from(STARTS))]
     length = draw(st.integers(2, 14))
@@ -152,7 +152,7 @@ def charges(*plans: str, at: int = 0) -> list[Record]:
 
 
 @pytest.mark.parametrize("kind", unusual(0))
-def test_short_way_is_left_and_found_again_where_something_unusual_comes(kind: str) -> None:
+def test_fast_path_is_left_and_found_again_where_something_unusual_comes(kind: str) -> None:
     before, after = charges("plan_hobby", "plan_pro", "plan_growth"), charges("plan_pro", "plan_growth", "plan_team", at=5)
     records = before + unusual(4)[kind] + after
 
@@ -165,8 +165,8 @@ def test_short_way_is_left_and_found_again_where_something_unusual_comes(kind: s
 
 
 @often
-@given(usual_lives() | logs().map(lambda log: [consumed(event) for event in log]))
-def test_short_way_leads_where_the_long_one_does(records: list[Record]) -> None:
+@given(usual_scenarios() | logs().map(lambda log: [consumed(event) for event in log]))
+def test_fast_path_leads_where_the_long_one_does(records: list[Record]) -> None:
     way, runs = in_runs(records)
 
     note(f"{sum(run.records for run in runs)} of {len(records)} the short way")
@@ -176,19 +176,19 @@ def test_short_way_leads_where_the_long_one_does(records: list[Record]) -> None:
 
 
 @often
-@given(usual_lives())
-def test_short_way_leads_to_a_row_no_larger_than_what_may_have_made_it_larger(records: list[Record]) -> None:
+@given(usual_scenarios())
+def test_fast_path_leads_to_a_row_no_larger_than_what_may_have_made_it_larger(records: list[Record]) -> None:
     """A slice measures rows only once they may have become large, and counts on this."""
     row: Team | None = None
     for at, each in enumerate(records):
         run = None if row is None else STAGE.run(records, at, row)
         if row is not None and run is not None:
             last = records[at + run.records - 1].value or b""
-            assert len(STAGE.pack(run.row)) <= len(STAGE.pack(row)) + run.grown + len(last)
+            assert len(STAGE.pack(run.row)) <= len(STAGE.pack(row)) + run.growth_bytes + len(last)
         row = STAGE.effect(each, row).row or row
 
 
-def test_short_way_says_the_size_of_records_that_name_a_plan_for_the_first_time() -> None:
+def test_fast_path_says_the_size_of_records_that_name_a_plan_for_the_first_time() -> None:
     long = ["p" * 20_000, "q" * 30_000]
     records = [
         consumed({**billing("charged", at), "data": {**billing("charged", at)["data"], "plan_id": plan}})
@@ -197,20 +197,20 @@ def test_short_way_says_the_size_of_records_that_name_a_plan_for_the_first_time(
 
     _, (run,) = in_runs(records)
 
-    assert run.grown == sum(len(each.value or b"") for each in records[1:3])
+    assert run.growth_bytes == sum(len(each.value or b"") for each in records[1:3])
 
 
-def test_short_way_takes_no_large_record() -> None:
+def test_fast_path_takes_no_large_record() -> None:
     _, runs = in_runs(charges("plan_pro", "plan_hobby") + unusual(3)["large"])
 
     assert [run.records for run in runs] == [1]
 
 
-def test_short_way_takes_all_of_a_usual_life_but_its_first_charge() -> None:
+def test_fast_path_takes_all_of_a_usual_scenario_but_its_first_charge() -> None:
     """The other laws would hold as well if it took nothing."""
-    life = charges("plan_pro", "plan_growth", "plan_growth", "plan_pro", "plan_hobby", at=1)
+    team_scenario = charges("plan_pro", "plan_growth", "plan_growth", "plan_pro", "plan_hobby", at=1)
 
-    _, runs = in_runs([consumed(claim(0)), *life])
+    _, runs = in_runs([consumed(claim(0)), *team_scenario])
 
     assert [run.records for run in runs] == [4]
     assert runs[0].outcomes == {Reason.UPGRADED: 1, Reason.RENEWAL: 1, Reason.DOWNGRADED: 2}

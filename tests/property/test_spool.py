@@ -95,10 +95,12 @@ def ends_of(data: bytes) -> list[int]:
 
 
 @given(st.lists(appends | reads | acks | crashes | restarts, max_size=30), st.sampled_from([300, 1_000, 100_000]))
-def test_any_life_of_a_spool_gives_exactly_what_was_not_acknowledged_in_order(life: list[tuple[str, object, object]], size: int) -> None:
+def test_any_life_of_a_spool_gives_exactly_what_was_not_acknowledged_in_order(
+    team_scenario: list[tuple[str, object, object]], size: int
+) -> None:
     with directory() as path:
         model = Model(path, size)
-        for step, *arguments in life:
+        for step, *arguments in team_scenario:
             getattr(model, step)(*arguments)
             model.check()
         model.crash(0, None)

@@ -112,7 +112,7 @@ def test_read_an_event_with_fields_changed_is_an_event_or_unreadable(event: Even
 @example({**EVENTS[1], "data": {**EVENTS[1]["data"], "current_end": 2**64}})
 @example({**EVENTS[3], "time": "0001-01-01T00:00:00+14:00"})
 @example({**EVENTS[5], "time": "0001-01-01T00:00:00+14:00"})
-def test_whatever_is_read_can_be_decided_kept_and_told(event: Event) -> None:
+def test_whatever_is_read_can_be_decided_kept_and_reported(event: Event) -> None:
     read = read_or_refuse(to_json(event))
 
     if isinstance(read, TeamEvent):

@@ -45,7 +45,7 @@ def test_load_of_one_seed_is_the_same_bytes_each_time(load: list[LoadEvent]) -> 
     assert list(events(SPEC)) == load
 
 
-def test_load_has_the_size_and_the_mix_that_the_page_tells(load: list[LoadEvent]) -> None:
+def test_load_has_the_size_and_the_mix_that_the_page_emits(load: list[LoadEvent]) -> None:
     sizes = [len(event.value) for event in load]
     transitions = expectation(load).transitions
 
@@ -191,7 +191,7 @@ def test_bag_ignores_order_and_sees_a_value_that_is_there_twice() -> None:
 # The results
 
 
-def test_performance_page_tells_the_results() -> None:
+def test_performance_page_emits_the_results() -> None:
     path = RESULTS / "latest.json"
     results = orjson.loads(path.read_bytes()) if path.is_file() else {}
     text = PAGE.read_text(encoding="utf-8")

@@ -55,7 +55,7 @@ def shell_block(text: str, containing: str) -> str:
 # What is generated
 
 
-def test_guarantees_tell_the_results_of_the_fault_runs() -> None:
+def test_guarantees_report_the_results_of_the_fault_runs() -> None:
     assert faults_filled(text_of(PAGE)) == text_of(PAGE), "run: python -m tests.faults.document"
 
 

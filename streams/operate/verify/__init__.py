@@ -21,7 +21,7 @@ from agents.normalise.decide import Rules
 from agents.normalise.stage import NormaliseStage
 from streams.kafka.partitioner import partition_of
 from streams.operate.verify.accounts import AUDIT, FORWARD, Accounts, Reach
-from streams.operate.verify.dead_letters import Letters
+from streams.operate.verify.dead_letters import ParkedRecords
 from streams.operate.verify.evidence import ANYWHERE, NOBODY, STAGES, TOPICS, Entry, Evidence, Source
 from streams.operate.verify.logs import Bounds, Logs
 from streams.operate.verify.outputs import Outputs, Span, oldest_found
@@ -30,9 +30,9 @@ from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 from streams.operate.verify.tables import Deciding, Found, Shuffle, StageName, TableChecks
 from streams.operate.verify.traces import (
     Decision,
+    dead_letter,
+    dead_letter_headers_of,
     ledger_line,
-    letter,
-    letter_headers,
     parked,
     parked_event,
     recorded_event,
@@ -55,10 +55,10 @@ from streams.topics import (
 _ORDER: tuple[StageName, ...] = ("classify", "normalise")
 """classify's positions first: then every fact below them was decided before normalise's, which a snapshot relies on."""
 
-Tell = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Is told what is being done, how many records it has come to, and of how many."""
 
-_TELL_EVERY = 2_000
+_REPORT_EVERY = 2_000
 _WITHOUT_TABLE = (AUDIT, FORWARD)
 _AUDIT_TOPIC = TOPICS.index(AUDIT_EVENTS.name)
 
@@ -83,7 +83,7 @@ class Options:
     writer: SnapshotWriter | None = None
 
 
-def verify(settings: Settings, logs: Logs, stores: Accounting, options: Options, tell: Tell) -> Report:
+def verify(settings: Settings, logs: Logs, stores: Accounting, options: Options, on_progress: OnProgress) -> Report:
     """Compare everything and return the report. ``settings`` are those that the stages run with.
 
     With a ``writer``, and when nothing differs, the snapshot is put in its place. Raises TierstreamError.
@@ -91,32 +91,32 @@ def verify(settings: Settings, logs: Logs, stores: Accounting, options: Options,
     if options.snapshot is not None:
         options.snapshot.must_fit(settings.topic_prefix, settings.partitions)
     with ExitStack() as stack:
-        events, facts, letters = (stack.enter_context(Evidence()) for _ in range(3))
-        return _Verification(settings, logs, stores, options, tell, Found(events, facts, letters)).run()
+        events, facts, dead_letters = (stack.enter_context(Evidence()) for _ in range(3))
+        return _Verification(settings, logs, stores, options, on_progress, Found(events, facts, dead_letters)).run()
 
 
 class _Progress:
     """Counts records and tells it now and then."""
 
-    def __init__(self, tell: Tell, total: int) -> None:
-        self._tell, self._total = tell, total
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._on_progress, self._total = on_progress, total
         self._done = 0
         self.what = ""
 
     def tick(self) -> None:
         self._done += 1
-        if self._done % _TELL_EVERY == 0:
-            self._tell(self.what, self._done, max(self._total, self._done))
+        if self._done % _REPORT_EVERY == 0:
+            self._on_progress(self.what, self._done, max(self._total, self._done))
 
     def begin(self, what: str) -> None:
         self.what = what
-        self._tell(what, self._done, max(self._total, self._done))
+        self._on_progress(what, self._done, max(self._total, self._done))
 
 
 class _Verification:
     """One run. What it reads goes to the evidence; the judges read that."""
 
-    def __init__(self, settings: Settings, logs: Logs, stores: Accounting, options: Options, tell: Tell, found: Found) -> None:
+    def __init__(self, settings: Settings, logs: Logs, stores: Accounting, options: Options, on_progress: OnProgress, found: Found) -> None:
         assert settings.plans is not None  # ``Settings.require`` saw to it
         rules = Rules(load_plans(settings.plans), settings.razorpay_team_note, settings.adopt_subscriptions_created_before)
         self._settings, self._logs, self._stores, self._options, self._found = settings, logs, stores, options, found
@@ -124,7 +124,7 @@ class _Verification:
         bounds = {topic: logs.bounds(topic) for topic in (RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS, TEAM_EVENTS, AUDIT_EVENTS, DEAD_LETTERS)}
         self._sure = {topic: {number: each.end for number, each in bounds[topic].items()} for topic in (TEAM_EVENTS, AUDIT_EVENTS)}
         self._committed = {stage: logs.committed(STAGES[stage], AUDIT_EVENTS) for stage in _WITHOUT_TABLE}
-        self._progress = _Progress(tell, sum(each.end - each.first for of_topic in bounds.values() for each in of_topic.values()))
+        self._progress = _Progress(on_progress, sum(each.end - each.first for of_topic in bounds.values() for each in of_topic.values()))
         self._report = report = Report()
         stages: dict[StageName, Deciding] = {
             "normalise": Deciding(NormaliseStage(settings, rules), NORMALISE_CHANGELOG, (RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS)),
@@ -135,7 +135,7 @@ class _Verification:
         self._events = report.check("audit.events", "holds the events that a replay decides, byte for byte, no more and no fewer")
         self._rows = report.check("audit_log", "one row for each audit event, with its content, and no other")
         self._mails = report.check("forwarder_sent", "one row for each audit event with a mail, and no other")
-        self._letters = report.check("dead.letters", "one for each record that was parked, and no other")
+        self._dead_letters = report.check("dead.letters", "one for each record that was parked, and no other")
         self._shuffle = None
         if options.orders:
             orders = report.check("orders", f"any order of a team's facts ends in the same row ({options.orders} orders a team)")
@@ -154,7 +154,7 @@ class _Verification:
                 self._tables.verify(name, partition, options.snapshot, options.writer, self._progress.tick, shuffle)
         self._read_stores()
         spans = {topic: self._span(topic) for topic in (DEAD_LETTERS, AUDIT_EVENTS, TEAM_EVENTS)}
-        self._read_letters(spans[DEAD_LETTERS])
+        self._read_dead_letters(spans[DEAD_LETTERS])
         self._read_events(spans[AUDIT_EVENTS])
         self._read_facts(spans[TEAM_EVENTS])
         self._progress.begin("comparing")
@@ -178,21 +178,21 @@ class _Verification:
         for line in self._stores.ledger():
             self._found.events.add(ledger_line(line))
 
-    def _read_letters(self, span: tuple[Span, Mapping[int, Bounds]]) -> None:
+    def _read_dead_letters(self, span: tuple[Span, Mapping[int, Bounds]]) -> None:
         topics = {self._settings.topic_prefix + name: index for index, name in enumerate(TOPICS)}
         self._progress.begin(DEAD_LETTERS.name)
         for number, bounds in span[1].items():
             for record in self._logs.read(DEAD_LETTERS, number, *bounds):
                 self._progress.tick()
-                headers = letter_headers(record, topics)
+                headers = dead_letter_headers_of(record, topics)
                 if headers is None:
-                    self._letters.differs(
+                    self._dead_letters.differs(
                         "no origin", f"dead.letters, partition {number}, offset {record.offset}, does not say whose it is."
                     )
                 elif STAGES[headers.stage] == "gateway":
-                    self._letters.compared += 1  # it was never a record elsewhere
+                    self._dead_letters.compared += 1  # it was never a record elsewhere
                 else:
-                    self._found.letters.add(letter(headers))
+                    self._found.dead_letters.add(dead_letter(headers))
                     event = parked_event(record, headers) if headers.stage in _WITHOUT_TABLE else None
                     if event is not None:
                         self._found.events.add(event)
@@ -208,7 +208,7 @@ class _Verification:
                     continue
                 target = ANYWHERE if record.key is None else partition_of(record.key, self._settings.partitions)
                 for stage in _WITHOUT_TABLE:
-                    self._found.letters.add(parked(Decision(stage, _AUDIT_TOPIC, number, record.offset, target)))
+                    self._found.dead_letters.add(parked(Decision(stage, _AUDIT_TOPIC, number, record.offset, target)))
 
     def _read_facts(self, span: tuple[Span, Mapping[int, Bounds]]) -> None:
         """Read what came to ``team.events`` since classify's partitions were verified."""
@@ -230,10 +230,10 @@ class _Verification:
             forwarded=self._committed[FORWARD],
             explains=events.is_whole or is_whole["classify"],
             explains_charges=events.is_whole or all(is_whole.values()),
-            has_all_letters=spans[DEAD_LETTERS].is_whole,
+            has_all_dead_letters=spans[DEAD_LETTERS].is_whole,
         )
         outputs = Outputs(self._events, events, oldest_found(found.events, events, Source.RECORD), is_replayed)
-        accounts = Accounts(outputs, self._rows, self._mails, self._letters, reach)
+        accounts = Accounts(outputs, self._rows, self._mails, self._dead_letters, reach)
         for group in found.events.by_id():
             known = accounts.judge(group)
             if known is not None and self._options.writer is not None:
@@ -242,11 +242,11 @@ class _Verification:
         facts = Outputs(self._facts, facts_span, oldest_found(found.facts, facts_span, Source.RECORD), is_replayed)
         for group in found.facts.by_id():
             facts.judge(group)
-        letters_span = spans[DEAD_LETTERS]
-        oldest = oldest_found(found.letters, letters_span, Source.PARKED)
-        letters = Letters(self._letters, letters_span, oldest, tables.decided, self._committed)
-        for group in found.letters.by_id():
-            letters.judge(group)
+        dead_letters_span = spans[DEAD_LETTERS]
+        oldest = oldest_found(found.dead_letters, dead_letters_span, Source.PARKED)
+        dead_letters = ParkedRecords(self._dead_letters, dead_letters_span, oldest, tables.decided, self._committed)
+        for group in found.dead_letters.by_id():
+            dead_letters.judge(group)
 
     def _note_what_was_cut(self) -> None:
         cut = self._tables.cut

@@ -38,7 +38,7 @@ class Reach:
     forwarded: Mapping[int, int]
     explains: bool
     explains_charges: bool
-    has_all_letters: bool
+    has_all_dead_letters: bool
 
     def judges(self, kind: Kind | None) -> bool:
         """Whether every event of this kind is known. None is a kind that this version does not know."""
@@ -100,7 +100,7 @@ class Accounts:
     outputs: Outputs
     rows: Check
     mails: Check
-    letters: Check
+    dead_letters: Check
     reach: Reach
 
     def judge(self, group: Sequence[Entry]) -> Known | None:
@@ -110,7 +110,7 @@ class Accounts:
         self._judge_row(case, is_lost)
         self._judge_mail(case, is_lost)
         if case.parked and not case.events and self.reach.judges(case.kind):
-            self.letters.differs("unexplained", f"dead.letters holds the audit event {case.id}, which no decision explains.")
+            self.dead_letters.differs("unexplained", f"dead.letters holds the audit event {case.id}, which no decision explains.")
         return self._known(group, case)
 
     def _judge_row(self, case: Case, is_lost: bool) -> None:
@@ -155,8 +155,8 @@ class Accounts:
             self.mails.pending["in flight"] += 1
         elif mail.state == IN_DOUBT:
             self.mails.pending["in doubt"] += 1
-        elif mail.state == REFUSED and self.reach.has_all_letters and FORWARD not in case.parked:
-            self.letters.differs("missing", f"dead.letters lacks the mail {name}, which Loops refused.")
+        elif mail.state == REFUSED and self.reach.has_all_dead_letters and FORWARD not in case.parked:
+            self.dead_letters.differs("missing", f"dead.letters lacks the mail {name}, which Loops refused.")
 
     def _known(self, group: Sequence[Entry], case: Case) -> Known | None:
         span, decided = self.outputs.span, any(entry.source in (Source.KNOWN, Source.DECIDED) for entry in group)

@@ -22,7 +22,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Letters:
+class ParkedRecords:
     """The judge of ``dead.letters``. ``ranges`` says by stage, topic and partition (indexes) what was decided again; ``committed``
     how far the stages without a table have come on ``audit.events``."""
 
@@ -35,12 +35,12 @@ class Letters:
     def judge(self, group: Sequence[Entry]) -> None:
         """Compare the dead letters of one input record with what became of it."""
         parked = [entry for entry in group if entry.source == Source.DECIDED]
-        letters = [entry for entry in group if entry.source == Source.PARKED]
-        self.check.compared += len(letters)
-        if not letters:
+        dead_letters = [entry for entry in group if entry.source == Source.PARKED]
+        self.check.compared += len(dead_letters)
+        if not dead_letters:
             self._judge_missing(parked[0])
-        elif letters[0].stage not in self.committed:
-            self._judge_letters(letters, len(parked))
+        elif dead_letters[0].stage not in self.committed:
+            self._judge_dead_letters(dead_letters, len(parked))
 
     def _judge_missing(self, parked: Entry) -> None:
         committed = self.committed.get(parked.stage)
@@ -52,8 +52,8 @@ class Letters:
         else:
             self.check.differs("missing", f"dead.letters lacks {place(parked)}, which {STAGES[parked.stage]} parks.")
 
-    def _judge_letters(self, letters: list[Entry], parked: int) -> None:
-        this = letters[0]
+    def _judge_dead_letters(self, dead_letters: list[Entry], parked: int) -> None:
+        this = dead_letters[0]
         stage = STAGES[this.stage]
         decided = self.ranges.get((this.stage, this.topic, this.partition))
         if decided is None:
@@ -64,5 +64,5 @@ class Letters:
             self.check.unchecked[BEFORE] += 1
         elif not parked:
             self.check.differs("unexplained", f"dead.letters holds {place(this)}, which {stage} does not park.")
-        elif len(letters) > parked:
-            self.check.differs("doubled", f"dead.letters holds {place(this)} of {stage} {len(letters)} times.")
+        elif len(dead_letters) > parked:
+            self.check.differs("doubled", f"dead.letters holds {place(this)} of {stage} {len(dead_letters)} times.")

@@ -98,7 +98,7 @@ class Outputs:
                 extra += [entry for entry in fresh if entry.content == content][-over:]
         missing = [entry for entry in missing if not self._is_excused(entry)]
         extra = [entry for entry in extra if not self._is_unjudged(entry)]
-        self._tell(missing, extra, len(decided), len(records))
+        self._report(missing, extra, len(decided), len(records))
         return bool(missing)
 
     def _is_excused(self, decided: Entry) -> bool:
@@ -115,7 +115,7 @@ class Outputs:
             return True
         return False
 
-    def _tell(self, missing: list[Entry], extra: list[Entry], decided: int, held: int) -> None:
+    def _report(self, missing: list[Entry], extra: list[Entry], decided: int, held: int) -> None:
         name = self.span.name
         if missing and extra:
             this, other = missing[0], extra[0]

@@ -19,14 +19,14 @@ class Check:
     compared: int = 0
     pending: Counter[str] = field(default_factory=Counter)
     unchecked: Counter[str] = field(default_factory=Counter)
-    _told: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _reported: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _counted: Counter[str] = field(default_factory=Counter)
 
     def differs(self, sort: str, sentence: str) -> None:
         """Note one difference. ``sentence`` holds ids, never an address."""
         self._counted[sort] += 1
-        if len(self._told[sort]) < SHOWN:
-            self._told[sort].append(sentence)
+        if len(self._reported[sort]) < SHOWN:
+            self._reported[sort].append(sentence)
 
     @property
     def differing(self) -> int:
@@ -35,7 +35,7 @@ class Check:
 
     def lines(self) -> Iterator[str]:
         """The differences, the first of each sort, and how many more there are."""
-        for sort, sentences in self._told.items():
+        for sort, sentences in self._reported.items():
             yield from sentences
             if self._counted[sort] > len(sentences):
                 yield f"… and {self._counted[sort] - len(sentences)} more like this ({sort})."

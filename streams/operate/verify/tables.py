@@ -95,7 +95,7 @@ class Found:
 
     events: Evidence
     facts: Evidence
-    letters: Evidence
+    dead_letters: Evidence
 
 
 class TableChecks:
@@ -238,7 +238,7 @@ class TableChecks:
 
     def _note_step(self, where: Decision, record: Record, step: Step) -> None:
         if step.error is not None:
-            self._found.letters.add(parked(where._replace(target=self._home(record.key))))
+            self._found.dead_letters.add(parked(where._replace(target=self._home(record.key))))
         for output in step.outputs:
             if output.topic == self._audit_events and output.value is not None:
                 is_at_home = where.stage == STAGES.index("classify")

@@ -114,7 +114,7 @@ def parked(where: Decision) -> Entry:
     return Entry(origin_id(*where[:4]), Source.DECIDED, where.stage, 0, 0, *where[1:])
 
 
-def letter_headers(record: Record, topics: Mapping[str, int]) -> LetterHeaders | None:
+def dead_letter_headers_of(record: Record, topics: Mapping[str, int]) -> LetterHeaders | None:
     """Return whose dead letter ``record`` is; None when its headers do not say so. ``topics`` gives the index of a full name."""
     headers = {name: str(value, "utf-8", "replace") for name, value in record.headers if value is not None}
     try:
@@ -124,7 +124,7 @@ def letter_headers(record: Record, topics: Mapping[str, int]) -> LetterHeaders |
         return None
 
 
-def letter(headers: LetterHeaders) -> Entry:
+def dead_letter(headers: LetterHeaders) -> Entry:
     """Return the trace of a dead letter, under the record that it is of."""
     return Entry(origin_id(*headers), Source.PARKED, headers.stage, 0, 0, *headers[1:])
 

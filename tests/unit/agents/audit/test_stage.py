@@ -73,19 +73,19 @@ def test_decide_every_kind_has_a_row(kind: Kind) -> None:
     ],
 )
 def test_decide_record_that_breaks_the_contract_is_a_dead_letter(change: dict[str, Any], reason: Reason) -> None:
-    letter = decide(orjson.dumps({**audit_event(id=ID), **change}))
+    dead_letter = decide(orjson.dumps({**audit_event(id=ID), **change}))
 
-    assert isinstance(letter, DeadLetter)
-    assert letter.reason is reason
-    assert "asha" not in letter.error
+    assert isinstance(dead_letter, DeadLetter)
+    assert dead_letter.reason is reason
+    assert "asha" not in dead_letter.error
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[1,2,3]", b"42", b"\xff\xfe", b"[" * 100_000])
 def test_decide_value_that_is_no_envelope_is_malformed(value: bytes | None) -> None:
-    letter = decide(value)
+    dead_letter = decide(value)
 
-    assert isinstance(letter, DeadLetter)
-    assert letter.reason is Reason.MALFORMED
+    assert isinstance(dead_letter, DeadLetter)
+    assert dead_letter.reason is Reason.MALFORMED
 
 
 def test_decide_metadata_keeps_numbers_of_any_size() -> None:

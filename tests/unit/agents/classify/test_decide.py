@@ -12,35 +12,35 @@ from schemas.team_events import EVENT_RANK, SubscriptionEvent
 from schemas.tiers import Tier
 from tests.factories import RECEIVED_AT, Event, Team, billing, claim, imported, override, read, service
 from tests.oracle import SequentialOracle
-from tests.unit.agents.classify.decision_table import DECISION_TABLE, Story, cancelled, charged, halted, updated
+from tests.unit.agents.classify.decision_table import DECISION_TABLE, Case, cancelled, charged, halted, updated
 
-STORIES = [pytest.param(story, id=f"{group}: {story.title}") for group, stories in DECISION_TABLE.items() for story in stories]
-
-
-@pytest.mark.parametrize("story", STORIES)
-def test_decide_every_line_of_the_table(story: Story) -> None:
-    team = Team(*story.given)
-
-    decision = team.feed(story.event)
-
-    told = (decision.reason, decision.kind, f"{decision.before.tier.label} > {decision.after.tier.label}")
-    assert told == (story.reason, story.kind, story.tiers)
+CASES = [pytest.param(case, id=f"{group}: {case.title}") for group, cases in DECISION_TABLE.items() for case in cases]
 
 
-@pytest.mark.parametrize("story", STORIES)
-def test_decide_a_redelivery_changes_nothing_and_tells_no_transition(story: Story) -> None:
-    team = Team(*story.given, story.event)
+@pytest.mark.parametrize("case", CASES)
+def test_decide_every_line_of_the_table(case: Case) -> None:
+    team = Team(*case.given)
+
+    decision = team.feed(case.event)
+
+    outcomes = (decision.reason, decision.kind, f"{decision.before.tier.label} > {decision.after.tier.label}")
+    assert outcomes == (case.reason, case.kind, case.tiers)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_decide_a_redelivery_changes_nothing_and_emits_no_transition(case: Case) -> None:
+    team = Team(*case.given, case.event)
     row, standing = team.row, team.decisions[-1].after
 
-    again = team.feed(story.event)
+    again = team.feed(case.event)
 
     assert (again.row, again.after) == (row, standing)
     assert again.kind not in TRANSITIONS
 
 
-def test_table_has_a_story_for_every_reason_of_classify() -> None:
-    told = {story.reason for stories in DECISION_TABLE.values() for story in stories}
-    assert told == {
+def test_table_has_a_scenario_for_every_reason_of_classify() -> None:
+    outcomes = {case.reason for cases in DECISION_TABLE.values() for case in cases}
+    assert outcomes == {
         Reason.UPGRADED,
         Reason.DOWNGRADED,
         Reason.CANCELED,
@@ -63,8 +63,8 @@ def test_table_has_a_story_for_every_reason_of_classify() -> None:
     }
 
 
-def test_table_has_a_story_for_every_kind() -> None:
-    assert {story.kind for stories in DECISION_TABLE.values() for story in stories} == {*Kind, None}
+def test_table_has_a_scenario_for_every_kind() -> None:
+    assert {case.kind for cases in DECISION_TABLE.values() for case in cases} == {*Kind, None}
     assert {*SERVICE_KINDS, *TRANSITIONS, Kind.CHARGE_UNDELIVERABLE} == {*Kind}
 
 
@@ -178,9 +178,9 @@ def test_version_a_redelivery_by_another_producer_has_the_same() -> None:
 # A life, and what anyone would write by hand
 
 
-def test_life_of_a_team_in_order_tells_what_anyone_would_write_by_hand() -> None:
+def test_scenario_of_a_team_in_order_emits_what_anyone_would_write_by_hand() -> None:
     old, new = "sub_A", "sub_B"
-    life: list[tuple[Event, str | None]] = [
+    events: list[tuple[Event, str | None]] = [
         (claim(0), "onboarding.claimed free>free"),
         (billing("authenticated", 10, paid_count=0), None),
         (billing("activated", 12, plan="plan_hobby"), "subscription.upgraded free>hobby"),
@@ -204,11 +204,13 @@ def test_life_of_a_team_in_order_tells_what_anyone_would_write_by_hand() -> None
     ]
 
     team, oracle = Team(), SequentialOracle()
-    told = [team.feed(event) for event, _ in life]
-    second_opinion = [oracle.feed(event, RECEIVED_AT) for event, _ in life]
+    outcomes = [team.feed(event) for event, _ in events]
+    second_opinion = [oracle.feed(event, RECEIVED_AT) for event, _ in events]
 
-    by_hand = [line for _, line in life]
-    assert [decision.kind and f"{decision.kind} {decision.before.tier.label}>{decision.after.tier.label}" for decision in told] == by_hand
+    by_hand = [line for _, line in events]
+    assert [
+        decision.kind and f"{decision.kind} {decision.before.tier.label}>{decision.after.tier.label}" for decision in outcomes
+    ] == by_hand
     assert [outcome.row and f"{outcome.row.kind} {outcome.row.from_tier}>{outcome.row.to_tier}" for outcome in second_opinion] == by_hand
 
 

@@ -15,20 +15,20 @@ from schemas.envelope import Envelope, derived_id
 from schemas.kinds import TRANSITIONS, Kind
 from schemas.serialize import rfc3339
 from tests.factories import T0, TEAM, Event, Team, billing, claim, imported, override, read, service
-from tests.unit.agents.classify.decision_table import DECISION_TABLE, Story, cancelled, charged, completed, halted
+from tests.unit.agents.classify.decision_table import DECISION_TABLE, Case, cancelled, charged, completed, halted
 
 ADDRESS = re.compile(r"[^@\s\"]+@[^@\s\"]+")
 USER = "0b0e9c51-3b0f-4f3c-a7a5-1de2a5a9a001"
 
-TOLD = [
-    pytest.param(story, id=f"{group}: {story.title}")
-    for group, stories in DECISION_TABLE.items()
-    for story in stories
-    if story.kind and group != "adoptions"
+EMITTED = [
+    pytest.param(case, id=f"{group}: {case.title}")
+    for group, cases in DECISION_TABLE.items()
+    for case in cases
+    if case.kind and group != "adoptions"
 ]
 
 
-def told(*events: Event) -> Envelope[AuditData]:
+def audit_event_after(*events: Event) -> Envelope[AuditData]:
     """Return the audit event of the last of ``events``, as its readers take it."""
     return Envelope[AuditData].model_validate_json(written(*events))
 
@@ -54,23 +54,23 @@ def current(*events: Event) -> Envelope[TierCurrent]:
 # The envelope of an audit event
 
 
-@pytest.mark.parametrize("story", TOLD)
-def test_audit_event_of_every_story_is_one_that_its_readers_take(story: Story) -> None:
-    event = story.event
+@pytest.mark.parametrize("case", EMITTED)
+def test_audit_event_of_every_scenario_is_one_that_its_readers_take(case: Case) -> None:
+    event = case.event
 
-    audit = told(*story.given, event)
+    audit = audit_event_after(*case.given, event)
 
-    assert (audit.type, audit.subject, audit.source) == (story.kind, TEAM, "tierstream/classify")
-    assert audit.id == derived_id("classify", event["source"], event["id"], TEAM, str(story.kind))
+    assert (audit.type, audit.subject, audit.source) == (case.kind, TEAM, "tierstream/classify")
+    assert audit.id == derived_id("classify", event["source"], event["id"], TEAM, str(case.kind))
     assert (audit.causationid, audit.correlationid) == (event["id"], event.get("correlationid", event["id"]))
     assert audit.data.summary
 
 
-@pytest.mark.parametrize("story", TOLD)
-def test_audit_event_is_dated_at_the_fact_and_not_at_its_arrival(story: Story) -> None:
-    audit = told(*story.given, story.event)
+@pytest.mark.parametrize("case", EMITTED)
+def test_audit_event_is_dated_at_the_fact_and_not_at_its_arrival(case: Case) -> None:
+    audit = audit_event_after(*case.given, case.event)
 
-    moment = datetime.fromisoformat(story.event["time"]).replace(microsecond=0)
+    moment = datetime.fromisoformat(case.event["time"]).replace(microsecond=0)
     assert (audit.time, audit.data.created_at) == (moment, moment)
     assert audit.data.metadata["occurred_at"] == moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -86,13 +86,22 @@ def test_audit_event_of_a_redelivery_is_the_same_bytes() -> None:
 
 def test_audit_event_ids_differ_by_event_kind_and_team() -> None:
     other_team = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b02"
-    audits = [told(charged(0)), told(charged(1)), told(cancelled(0)), told(billing("charged", 0, team=other_team)), told(claim(0))]
+    audits = [
+        audit_event_after(charged(0)),
+        audit_event_after(charged(1)),
+        audit_event_after(cancelled(0)),
+        audit_event_after(billing("charged", 0, team=other_team)),
+        audit_event_after(claim(0)),
+    ]
 
     assert len({audit.id for audit in audits}) == len(audits)
 
 
 def test_audit_event_of_two_sources_that_both_say_1_are_two() -> None:
-    ids = {told(service("experiment.conversion", 0, id="1", source=source, experiment="x", variant="b")).id for source in ("app", "quota")}
+    ids = {
+        audit_event_after(service("experiment.conversion", 0, id="1", source=source, experiment="x", variant="b")).id
+        for source in ("app", "quota")
+    }
 
     assert len(ids) == 2
 
@@ -100,13 +109,13 @@ def test_audit_event_of_two_sources_that_both_say_1_are_two() -> None:
 # Metadata and summary
 
 
-@pytest.mark.parametrize("story", [story for story in TOLD if story.values[0].kind in TRANSITIONS])  # type: ignore[union-attr]
-def test_metadata_of_a_transition_says_what_happened_and_why(story: Story) -> None:
-    metadata = told(*story.given, story.event).data.metadata
+@pytest.mark.parametrize("case", [case for case in EMITTED if case.values[0].kind in TRANSITIONS])  # type: ignore[union-attr]
+def test_metadata_of_a_transition_says_what_happened_and_why(case: Case) -> None:
+    metadata = audit_event_after(*case.given, case.event).data.metadata
 
-    before, after = story.tiers.split(" > ")
-    fact = story.event["data"]
-    assert (metadata["from"], metadata["to"], metadata["reason"]) == (before, after, story.reason)
+    before, after = case.tiers.split(" > ")
+    fact = case.event["data"]
+    assert (metadata["from"], metadata["to"], metadata["reason"]) == (before, after, case.reason)
     assert [metadata[name] for name in ("event_id", "subscription_id", "plan_id")] == [
         fact["event_id"],
         fact["subscription_id"],
@@ -118,15 +127,15 @@ def test_metadata_of_a_transition_says_what_happened_and_why(story: Story) -> No
 def test_metadata_of_an_undeliverable_charge_says_which_payment() -> None:
     payment: dict[str, Any] = {"amount": 49_900, "currency": "INR", "payment_id": "pay_1"}
 
-    audit = told(charged(0), cancelled(5), billing("charged", 9, **payment))
+    audit = audit_event_after(charged(0), cancelled(5), billing("charged", 9, **payment))
 
     assert audit.type == Kind.CHARGE_UNDELIVERABLE
     assert payment.items() <= audit.data.metadata.items()
     assert audit.data.metadata["subscription_id"] == "sub_A"
 
 
-def test_metadata_of_an_override_tells_what_was_asked_for_from_what_came_of_it() -> None:
-    late = told(charged(9), override(0, "Team", admin="admin-7", reason="goodwill"))
+def test_metadata_of_an_override_emits_what_was_asked_for_from_what_came_of_it() -> None:
+    late = audit_event_after(charged(9), override(0, "Team", admin="admin-7", reason="goodwill"))
 
     metadata = late.data.metadata
     assert (metadata["from"], metadata["to"], metadata["requested"]) == ("pro", "pro", "team")
@@ -134,7 +143,7 @@ def test_metadata_of_an_override_tells_what_was_asked_for_from_what_came_of_it()
 
 
 def test_metadata_of_a_claim_has_the_tiers_and_neither_name_nor_address() -> None:
-    metadata = told(charged(0), claim(9, tier="team", name="Jane Roe", user_id="u1")).data.metadata
+    metadata = audit_event_after(charged(0), claim(9, tier="team", name="Jane Roe", user_id="u1")).data.metadata
 
     assert (metadata["from"], metadata["to"], metadata["reason"], metadata["user_id"]) == ("pro", "pro", "claimed", "u1")
     assert not {"email", "name"} & set(metadata)
@@ -159,13 +168,13 @@ def test_metadata_of_a_claim_has_the_tiers_and_neither_name_nor_address() -> Non
     ],
 )
 def test_metadata_of_what_is_passed_through_is_the_services_own_and_no_tiers(event: Event, own: dict[str, Any]) -> None:
-    metadata = told(event).data.metadata
+    metadata = audit_event_after(event).data.metadata
 
     assert metadata == own | {"reason": "passed_through", "event_id": event["id"], "occurred_at": "2025-06-15T15:06:40Z"}
 
 
 def test_metadata_unknown_fields_can_not_pose_as_ours() -> None:
-    audit = told(claim(0, **{"from": "team", "to": "team", "reason": "mine", "event_id": "mine", "occurred_at": "mine"}))
+    audit = audit_event_after(claim(0, **{"from": "team", "to": "team", "reason": "mine", "event_id": "mine", "occurred_at": "mine"}))
 
     metadata = audit.data.metadata
     assert [metadata[name] for name in ("from", "to", "reason", "occurred_at")] == ["free", "free", "claimed", "2025-06-15T15:06:40Z"]
@@ -175,19 +184,19 @@ def test_metadata_unknown_fields_can_not_pose_as_ours() -> None:
 def test_metadata_event_id_of_a_services_event_is_its_own_id_whatever_it_correlates_with() -> None:
     event = {**claim(0, id="claim-1"), "correlationid": "session-9"}
 
-    audit = told(event)
+    audit = audit_event_after(event)
 
     assert (audit.data.metadata["event_id"], audit.correlationid) == ("claim-1", "session-9")
 
 
-@pytest.mark.parametrize("story", TOLD)
-def test_addresses_stand_in_the_contact_alone(story: Story) -> None:
+@pytest.mark.parametrize("case", EMITTED)
+def test_addresses_stand_in_the_contact_alone(case: Case) -> None:
     owner = claim(-9, "owner@example.com", name="owner.name@example.com")
-    event = story.event
+    event = case.event
     if event["type"].startswith("subscription."):
         event = {**event, "data": {**event["data"], "email": "payer@example.com"}}
 
-    audit = orjson.loads(written(owner, *story.given, event))
+    audit = orjson.loads(written(owner, *case.given, event))
 
     audit["data"].pop("contact")
     assert not ADDRESS.findall(orjson.dumps(audit).decode())
@@ -210,7 +219,7 @@ def test_addresses_stand_in_the_contact_alone(story: Story) -> None:
     ],
 )
 def test_summary_is_one_line_that_a_person_reads(events: list[Event], summary: str) -> None:
-    assert told(*events).data.summary == summary
+    assert audit_event_after(*events).data.summary == summary
 
 
 # Who: actor, resource, owner
@@ -228,19 +237,19 @@ def test_summary_is_one_line_that_a_person_reads(events: list[Event], summary: s
     ],
 )
 def test_actor_is_the_system_for_webhooks_and_an_admin_for_what_admins_do(events: list[Event], actor: str) -> None:
-    assert told(*events).data.actor == actor
+    assert audit_event_after(*events).data.actor == actor
 
 
 @pytest.mark.parametrize(("resource_id", "kept"), [(USER.upper(), USER), ("d1", None)])
 def test_resource_id_is_kept_as_a_column_only_when_it_is_a_uuid(resource_id: str, kept: str | None) -> None:
-    data = told(service("resource.expiry_imminent", 0, resource_type="domain", resource_id=resource_id, expires_at=T0)).data
+    data = audit_event_after(service("resource.expiry_imminent", 0, resource_type="domain", resource_id=resource_id, expires_at=T0)).data
 
     assert (data.resource_type, data.resource_id and str(data.resource_id)) == ("domain", kept)
     assert data.metadata["resource_id"] == resource_id
 
 
 def test_resource_of_a_billing_event_is_a_subscription() -> None:
-    assert (told(charged(0)).data.resource_type, told(charged(0)).data.resource_id) == ("subscription", None)
+    assert (audit_event_after(charged(0)).data.resource_type, audit_event_after(charged(0)).data.resource_id) == ("subscription", None)
 
 
 CLAIM = claim(0, "owner@example.com", name="Jane", user_id=USER)
@@ -261,14 +270,14 @@ PAYER = billing("charged", 9, plan="plan_team", email="payer@example.com")
     ],
 )
 def test_contact_is_the_claims_else_the_imports_else_the_payers(events: list[Event], email: str, name: str | None) -> None:
-    contact = told(*events).data.contact
+    contact = audit_event_after(*events).data.contact
 
     assert contact is not None
     assert (contact.email, contact.name) == (email, name)
 
 
 def test_contact_is_absent_when_nobody_is_known() -> None:
-    assert told(charged(0)).data.contact is None
+    assert audit_event_after(charged(0)).data.contact is None
 
 
 @pytest.mark.parametrize(
@@ -281,7 +290,7 @@ def test_contact_is_absent_when_nobody_is_known() -> None:
     ],
 )
 def test_user_id_is_the_claims_else_the_imports(events: list[Event], user_id: str | None) -> None:
-    found = told(*events).data.user_id
+    found = audit_event_after(*events).data.user_id
 
     assert (found and str(found)) == user_id
 

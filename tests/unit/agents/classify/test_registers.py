@@ -181,7 +181,7 @@ def test_import_that_names_none_is_no_subscription() -> None:
     assert standing(row, Tier.FREE) == Standing(Tier.PRO, 1, None)
 
 
-def test_import_older_than_the_newest_still_tells_of_its_subscription() -> None:
+def test_import_older_than_the_newest_still_emits_of_its_subscription() -> None:
     row = imported(imported(EMPTY, 2, Tier.GROWTH), 1, Tier.PRO, "plan_pro", "A")
 
     assert row.imported == Import(at(2, 0), int(Tier.GROWTH))

@@ -35,7 +35,7 @@ def team_event(event: factories.Event, *, key: bytes | None = TEAM.encode(), **w
     return record(orjson.dumps(event), key, topic="x.team.events", timestamp=factories.RECEIVED_AT * 1000, **where)
 
 
-def test_classify_a_first_charge_tells_the_transition_and_the_tier_and_keeps_the_row() -> None:
+def test_classify_a_first_charge_emits_the_transition_and_the_tier_and_keeps_the_row() -> None:
     step = classify(billing("charged"))
 
     audit, tier = step.outputs
@@ -53,7 +53,7 @@ def test_classify_a_first_charge_tells_the_transition_and_the_tier_and_keeps_the
     assert set(unpack(step.row).live) == {"sub_A"}
 
 
-def test_classify_a_renewal_keeps_the_row_and_tells_nothing() -> None:
+def test_classify_a_renewal_keeps_the_row_and_emits_nothing() -> None:
     row = classify(billing("charged")).row
     assert row is not None
 
@@ -74,7 +74,7 @@ def test_classify_an_event_that_changes_no_register_writes_no_row() -> None:
     assert audit_in(only(step)).type == Kind.NEAR_QUOTA_WALL
 
 
-def test_classify_an_import_sets_the_tier_and_tells_no_transition() -> None:
+def test_classify_an_import_sets_the_tier_and_emits_no_transition() -> None:
     step = classify(imported(0, "growth"))
 
     output = only(step)
@@ -88,7 +88,7 @@ def test_classify_the_first_event_of_a_team_says_its_tier_also_when_it_is_the_in
     assert [output.topic for output in step.outputs] == ["x.audit.events", "x.tier.current"]
 
 
-def test_classify_another_governing_subscription_on_the_same_tier_is_told_on_tier_current() -> None:
+def test_classify_another_governing_subscription_on_the_same_tier_is_reported_on_tier_current() -> None:
     first = classify(billing("charged"))
     assert first.row is not None
 

@@ -369,7 +369,7 @@ async def test_forwarder_row_that_another_worker_finished_meanwhile_makes_no_cal
     assert stage.loops.calls == []
 
 
-async def test_forwarder_tells_the_limiter_what_loops_says_of_the_limit() -> None:
+async def test_forwarder_emits_the_limiter_what_loops_says_of_the_limit() -> None:
     stage = Stage()
 
     await stage.handle(record())

@@ -230,7 +230,7 @@ def test_decide_an_event_that_is_none_of_ours_is_ignored(event: str) -> None:
 
 
 @pytest.mark.parametrize(("event", "reason"), [("payment.failed", Reason.PAYMENT_TROUBLE), ("subscription.created", Reason.NOT_STARTED)])
-def test_decide_an_event_without_a_fact_still_tells_whose_subscription_it_is(event: str, reason: Reason) -> None:
+def test_decide_an_event_without_a_fact_still_emits_whose_subscription_it_is(event: str, reason: Reason) -> None:
     assert verdict(body(event)) == Ignored(reason, TEAM)
 
 

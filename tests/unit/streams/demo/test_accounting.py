@@ -8,31 +8,31 @@ import pytest
 
 from schemas.reasons import Reason
 from schemas.tiers import Tier
-from streams.demo.accounting import Books, Evidence, balance, newest_tiers
-from streams.demo.scenario import tell
+from streams.demo.accounting import Accounting, Evidence, balance, newest_tiers
+from streams.demo.scenario import build_scenario
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.settings import Settings
 from tests.pretended_stack import pretend
 
 NOW = 1_780_000_000.0
-STORY = tell(NOW)
+SCENARIO = build_scenario(NOW)
 SETTINGS = Settings(plans=EXAMPLE_PLANS, partitions=8, replication_factor=1)
-EVIDENCE = pretend(STORY, SETTINGS, NOW)
+EVIDENCE = pretend(SCENARIO, SETTINGS, NOW)
 
 
-def booked(**changes: object) -> Books:
-    return balance(STORY, replace(EVIDENCE, **changes), SETTINGS)  # type: ignore[arg-type]
+def booked(**changes: object) -> Accounting:
+    return balance(SCENARIO, replace(EVIDENCE, **changes), SETTINGS)  # type: ignore[arg-type]
 
 
-def test_books_of_a_right_stack_balance_and_received_is_the_sum_of_outcomes() -> None:
-    books = booked()
+def test_accounting_of_a_right_stack_balance_and_received_is_the_sum_of_outcomes() -> None:
+    accounting = booked()
 
-    assert books.faults == ()
-    assert books.total.received == len(STORY.deliveries) == books.total.outcomes.total()
-    assert books.total.outcomes == Counter(delivery.reason for delivery in STORY.deliveries)
+    assert accounting.faults == ()
+    assert accounting.total.received == len(SCENARIO.deliveries) == accounting.total.outcomes.total()
+    assert accounting.total.outcomes == Counter(delivery.reason for delivery in SCENARIO.deliveries)
 
 
-def test_books_account_for_what_every_stage_received() -> None:
+def test_accounting_account_for_what_every_stage_received() -> None:
     gateway, normalise, classify, audit, forward = booked().accounts
 
     assert normalise.received + sum(status == 202 for _, status in EVIDENCE.answers) == gateway.outcomes["accepted"]
@@ -43,7 +43,7 @@ def test_books_account_for_what_every_stage_received() -> None:
 
 
 def test_decisions_stand_in_the_order_of_the_log_with_the_tiers_before_and_after() -> None:
-    deliveries = {delivery.event_id: delivery for delivery in STORY.deliveries}
+    deliveries = {delivery.event_id: delivery for delivery in SCENARIO.deliveries}
     cedar = [
         (decided.reason, decided.before, decided.after)
         for decided in booked().decided
@@ -63,8 +63,8 @@ def test_decisions_stand_in_the_order_of_the_log_with_the_tiers_before_and_after
 def test_newest_tier_of_a_team_is_the_last_record_of_its_key() -> None:
     tiers = newest_tiers(EVIDENCE.tiers)
 
-    assert {name: tiers[team_id]["tier"] for name, team_id in STORY.team_ids.items()} == {
-        name: tier.label for name, tier in STORY.last_tiers.items()
+    assert {name: tiers[team_id]["tier"] for name, team_id in SCENARIO.team_ids.items()} == {
+        name: tier.label for name, tier in SCENARIO.last_tiers.items()
     }
 
 
@@ -93,7 +93,7 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Evidence], dict[str, object]], str]] =
 
 
 @pytest.mark.parametrize("name", FALSIFICATIONS)
-def test_books_say_in_a_sentence_what_does_not_agree(name: str) -> None:
+def test_accounting_say_in_a_sentence_what_does_not_agree(name: str) -> None:
     falsify, sentence = FALSIFICATIONS[name]
 
     faults = booked(**falsify(EVIDENCE)).faults
@@ -102,10 +102,10 @@ def test_books_say_in_a_sentence_what_does_not_agree(name: str) -> None:
     assert all(fault.endswith(".") for fault in faults)
 
 
-def test_books_say_when_an_event_ended_otherwise_than_the_story_expects() -> None:
-    first = STORY.deliveries[0]
-    story = replace(STORY, deliveries=(replace(first, reason=Reason.STALE), *STORY.deliveries[1:]))
+def test_accounting_say_when_an_event_ended_otherwise_than_the_scenario_expects() -> None:
+    first = SCENARIO.deliveries[0]
+    scenario = replace(SCENARIO, deliveries=(replace(first, reason=Reason.STALE), *SCENARIO.deliveries[1:]))
 
-    books = balance(story, EVIDENCE, SETTINGS)
+    accounting = balance(scenario, EVIDENCE, SETTINGS)
 
-    assert books.faults == ("onboarding.claimed of aurora ended as claimed instead of stale.",)
+    assert accounting.faults == ("onboarding.claimed of aurora ended as claimed instead of stale.",)

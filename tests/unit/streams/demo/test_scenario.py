@@ -13,59 +13,59 @@ from schemas.razorpay import PLACEHOLDER_EMAIL, parse_webhook
 from schemas.reasons import Reason
 from streams.demo.deliveries import BAD_SIGNATURE, EVENTS, WEBHOOKS, Delivery
 from streams.demo.razorpay import razorpay_id
-from streams.demo.scenario import tell
+from streams.demo.scenario import build_scenario
 
 NOW = 1_780_000_000.0
-STORY = tell(NOW)
+SCENARIO = build_scenario(NOW)
 SAMPLES = Path(__file__).parents[5] / "shared" / "samples" / "razorpay"
 
 
 def webhooks(event: str) -> list[Delivery]:
-    return [delivery for delivery in STORY.deliveries if delivery.event == event]
+    return [delivery for delivery in SCENARIO.deliveries if delivery.event == event]
 
 
-def test_story_has_every_turn_that_a_life_can_take() -> None:
-    expected = {delivery.reason for delivery in STORY.deliveries}
+def test_scenario_has_every_turn_that_a_life_can_take() -> None:
+    expected = {delivery.reason for delivery in SCENARIO.deliveries}
 
-    assert len(STORY.team_ids) >= 8
+    assert len(SCENARIO.team_ids) >= 8
     assert expected >= {
         Reason.CLAIMED, Reason.UPGRADED, Reason.RENEWAL, Reason.DOWNGRADED, Reason.SUPERSEDED, Reason.CANCELED, Reason.DUPLICATE,
         Reason.STALE, Reason.UNKNOWN_PLAN, Reason.UNKNOWN_TEAM, Reason.IGNORED, Reason.PASSED_THROUGH, Reason.ADMIN_CHANGED,
         Reason.ENDED, Reason.MALFORMED, BAD_SIGNATURE,
     }  # fmt: skip
-    assert {delivery.event for delivery in STORY.deliveries if delivery.route == EVENTS} == set(SERVICE_KINDS)
-    assert {"subscription.halted", "order.paid", "payment.failed"} <= {delivery.event for delivery in STORY.deliveries}
+    assert {delivery.event for delivery in SCENARIO.deliveries if delivery.route == EVENTS} == set(SERVICE_KINDS)
+    assert {"subscription.halted", "order.paid", "payment.failed"} <= {delivery.event for delivery in SCENARIO.deliveries}
 
 
-def test_story_ends_before_now_and_begins_in_the_order_of_arrival() -> None:
-    arrivals = [delivery.arrives_at for delivery in STORY.deliveries]
+def test_scenario_ends_before_now_and_begins_in_the_order_of_arrival() -> None:
+    arrivals = [delivery.arrives_at for delivery in SCENARIO.deliveries]
 
     assert arrivals == sorted(arrivals)
     assert arrivals[-1] < NOW
-    assert all(delivery.happened_at < delivery.arrives_at for delivery in STORY.deliveries)
+    assert all(delivery.happened_at < delivery.arrives_at for delivery in SCENARIO.deliveries)
 
 
-def test_story_has_one_pair_that_arrives_in_the_wrong_order_and_two_deliveries_that_come_twice() -> None:
-    ember = [delivery for delivery in STORY.deliveries if delivery.team == "ember"]
+def test_scenario_has_one_pair_that_arrives_in_the_wrong_order_and_two_deliveries_that_come_twice() -> None:
+    ember = [delivery for delivery in SCENARIO.deliveries if delivery.team == "ember"]
     times = [delivery.happened_at for delivery in ember]
-    twice = [event_id for event_id, count in Counter(delivery.event_id for delivery in STORY.deliveries).items() if count > 1]
+    twice = [event_id for event_id, count in Counter(delivery.event_id for delivery in SCENARIO.deliveries).items() if count > 1]
 
     assert times != sorted(times)
     assert len(twice) == 2
     for event_id in twice:
-        first, second = (delivery for delivery in STORY.deliveries if delivery.event_id == event_id)
+        first, second = (delivery for delivery in SCENARIO.deliveries if delivery.event_id == event_id)
         assert first.body == second.body
 
 
-def test_story_is_the_same_but_for_its_times_whenever_it_is_told() -> None:
-    later = tell(NOW + 12_345.6)
+def test_scenario_is_the_same_but_for_its_times_whenever_it_is_reported() -> None:
+    later = build_scenario(NOW + 12_345.6)
 
-    assert [delivery.event_id for delivery in later.deliveries] == [delivery.event_id for delivery in STORY.deliveries]
-    assert {later.deliveries[n].happened_at - STORY.deliveries[n].happened_at for n in range(len(later.deliveries))} == {12_345}
+    assert [delivery.event_id for delivery in later.deliveries] == [delivery.event_id for delivery in SCENARIO.deliveries]
+    assert {later.deliveries[n].happened_at - SCENARIO.deliveries[n].happened_at for n in range(len(later.deliveries))} == {12_345}
 
 
-def test_webhooks_of_the_story_are_read_with_their_own_time_and_plan() -> None:
-    for delivery in STORY.deliveries:
+def test_webhooks_of_the_scenario_are_read_with_their_own_time_and_plan() -> None:
+    for delivery in SCENARIO.deliveries:
         if delivery.route == WEBHOOKS and delivery.reason != Reason.MALFORMED:
             webhook = parse_webhook(delivery.body)
             assert webhook.event == delivery.event
@@ -74,11 +74,11 @@ def test_webhooks_of_the_story_are_read_with_their_own_time_and_plan() -> None:
 
 
 def test_a_harbor_webhook_names_its_team_in_the_payment_only_and_has_the_placeholder_address() -> None:
-    webhook = parse_webhook(next(delivery.body for delivery in STORY.deliveries if delivery.team == "harbor"))
+    webhook = parse_webhook(next(delivery.body for delivery in SCENARIO.deliveries if delivery.team == "harbor"))
 
     assert webhook.subscription is not None
     assert webhook.subscription.notes == {}
-    assert webhook.note("team_id") == STORY.team_ids["harbor"]
+    assert webhook.note("team_id") == SCENARIO.team_ids["harbor"]
     assert webhook.email == PLACEHOLDER_EMAIL
 
 

@@ -8,22 +8,22 @@ from rich.console import Console
 
 from schemas.reasons import Reason
 from streams.demo.accounting import balance
-from streams.demo.scenario import tell
+from streams.demo.scenario import build_scenario
 from streams.demo.tables import show, totals
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.settings import Settings
 from tests.pretended_stack import pretend
 
 NOW = 1_780_000_000.0
-STORY = tell(NOW)
+SCENARIO = build_scenario(NOW)
 SETTINGS = Settings(plans=EXAMPLE_PLANS, partitions=8, replication_factor=1)
-EVIDENCE = pretend(STORY, SETTINGS, NOW)
-BOOKS = balance(STORY, EVIDENCE, SETTINGS)
+EVIDENCE = pretend(SCENARIO, SETTINGS, NOW)
+ACCOUNTING = balance(SCENARIO, EVIDENCE, SETTINGS)
 
 
 def printed(width: int) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    show(console, STORY, EVIDENCE, BOOKS)
+    show(console, SCENARIO, EVIDENCE, ACCOUNTING)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -34,7 +34,7 @@ def test_tables_fit_and_cut_nothing_off(width: int) -> None:
 
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
-    for delivery in STORY.deliveries:
+    for delivery in SCENARIO.deliveries:
         assert delivery.event in text
         assert delivery.note in text
     for row in EVIDENCE.rows:
@@ -47,7 +47,7 @@ def test_tables_show_every_reason_with_its_team_and_the_move() -> None:
     assert re.search(r"ember +subscription\.charged +classify +stale +stays growth", text)
     assert re.search(r"fjord +admin\.tier_changed +classify +admin_changed +hobby -> team", text)
     assert re.search(r"- +subscription\.charged +gateway +bad_signature", text)
-    for reason in BOOKS.total.outcomes:
+    for reason in ACCOUNTING.total.outcomes:
         assert re.search(rf"\b{reason}\b", text)
 
 
@@ -59,9 +59,9 @@ def test_tables_mask_addresses() -> None:
 
 
 def test_totals_are_one_line_whose_summands_make_what_was_received() -> None:
-    line = totals(BOOKS.total)
+    line = totals(ACCOUNTING.total)
 
     received, outcomes = line.removeprefix("received ").split(" = ")
     assert "\n" not in line
-    assert int(received) == len(STORY.deliveries) == sum(int(count) for count in re.findall(r"\d+", outcomes))
+    assert int(received) == len(SCENARIO.deliveries) == sum(int(count) for count in re.findall(r"\d+", outcomes))
     assert f"1 {Reason.STALE}" in outcomes

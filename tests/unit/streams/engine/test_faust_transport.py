@@ -215,9 +215,9 @@ async def test_a_held_partition_is_fetched_no_more_until_it_is_released() -> Non
     consumer = consuming(log)
     await fetch(consumer)
 
-    consumer.hold(TOPIC, 0)
+    consumer.pause(TOPIC, 0)
     assert spans(await fetch(consumer)) == {1: (10, 19)}
-    consumer.release(TOPIC, 0)
+    consumer.resume(TOPIC, 0)
     assert spans(await fetch(consumer)) == {0: (10, 19), 1: (20, 29)}
 
 
@@ -225,14 +225,14 @@ async def test_with_all_partitions_held_nothing_is_fetched_and_a_release_ends_th
     log = Log({FIRST: None})
     consumer = consuming(log)
     await fetch(consumer)
-    consumer.hold(TOPIC, 0)
+    consumer.pause(TOPIC, 0)
     asked = len(log.asked)
 
     waiting = asyncio.create_task(anext(consumer.getmany(timeout=60.0), None))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not waiting.done()
-    consumer.release(TOPIC, 0)
+    consumer.resume(TOPIC, 0)
     async with asyncio.timeout(5):
         await waiting
     assert len(log.asked) == asked

@@ -81,13 +81,13 @@ async def test_a_partition_with_enough_batches_is_held_until_some_are_worked_in(
         work.submit(script.batch(1))
         await script.gates[1].reached.wait()
         for number in range(2, 2 + QUEUED_BATCHES):
-            assert script.held == set()
+            assert script.paused == set()
             work.submit(script.batch(number))
-        assert script.held == {(TOPIC, 0)}
+        assert script.paused == {(TOPIC, 0)}
 
         script.gates[1].opened.set()
         await script.gates[2].reached.wait()
-        assert script.held == set()
+        assert script.paused == set()
 
 
 async def test_each_topic_of_a_full_partition_is_held_and_all_are_released() -> None:
@@ -98,10 +98,10 @@ async def test_each_topic_of_a_full_partition_is_held_and_all_are_released() -> 
         for number in range(QUEUED_BATCHES):
             work.submit(script.batch(10 + number))
         work.submit(script.batch(20, topic="subscription.links"))
-        assert script.held == {(TOPIC, 0), ("subscription.links", 0)}
+        assert script.paused == {(TOPIC, 0), ("subscription.links", 0)}
         script.gates[1].opened.set()
         await settle()
-        assert script.held == set()
+        assert script.paused == set()
 
 
 async def test_a_full_partition_that_is_given_up_stops_nothing() -> None:

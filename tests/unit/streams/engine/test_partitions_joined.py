@@ -165,13 +165,13 @@ async def test_joined_batch_counts_as_one_for_the_hold() -> None:
         offsets = iter(range(2, 100))
         for _ in range(3 * (QUEUED_BATCHES - 1)):
             work.submit(script.batch(next(offsets)))
-            assert script.held == set()
+            assert script.paused == set()
         work.submit(script.batch(next(offsets)))
-        assert script.held == {(TOPIC, 0)}
+        assert script.paused == {(TOPIC, 0)}
 
         script.gates[1].opened.set()
         await script.gates[2].reached.wait()
-        assert script.held == set()
+        assert script.paused == set()
 
 
 async def test_next_batch_begins_no_sooner_than_the_pace_says_and_takes_in_what_came_meanwhile() -> None:
@@ -239,7 +239,7 @@ async def test_full_partition_does_not_wait_for_the_pace() -> None:
         await settle()
 
         assert script.begun == [1, 2], "the others are not many enough any more, and wait"
-        assert script.held == set()
+        assert script.paused == set()
 
 
 async def test_full_partition_pauses_again_once_it_is_full_no_more() -> None:
@@ -266,13 +266,13 @@ async def test_without_a_pace_nothing_waits() -> None:
         assert script.batches == [[1], [2], [3], [4], [5]]
 
 
-async def test_rest_during_a_pause_returns_at_once() -> None:
+async def test_pause_during_a_pause_returns_at_once() -> None:
     script = Script()
     async with running(script, 0, batch_records=100, pace=ALWAYS, pace_seconds=LONG) as work:
         work.submit(script.batch(1))
         await settle()
         work.submit(script.batch(2))
-        resting = asyncio.create_task(work.rest())
+        resting = asyncio.create_task(work.pause())
         await settle()
 
         assert resting.done()
@@ -285,7 +285,7 @@ async def test_batch_whose_pause_ends_while_resting_is_begun_after_the_assignmen
         work.submit(script.batch(1))
         await settle()
         work.submit(script.batch(2))
-        await work.rest()
+        await work.pause()
         over = time.monotonic() + 0.2
         await eventually(lambda: time.monotonic() > over)
         assert script.begun == [1]
@@ -300,7 +300,7 @@ async def test_batch_whose_generation_ends_during_the_pause_is_not_begun() -> No
         work.submit(script.batch(1))
         await settle()
         work.submit(script.batch(2))
-        await work.rest()
+        await work.pause()
         script.generation = 2
         work.assign([0])
         work.submit(script.batch(3))

@@ -191,7 +191,7 @@ def test_slice_decides_one_by_one_where_the_shorter_way_fails() -> None:
     assert len(logs) == 1, "once, and not for each record"
 
 
-def test_slice_takes_all_of_a_hot_keys_usual_records_the_short_way() -> None:
+def test_slice_takes_all_of_a_busy_keys_usual_records_the_fast_path() -> None:
     """Many small records of one key make its row no larger, and so need no measuring."""
     stage = Counted(SETTINGS)
     records = [team_event(billing("charged", at=at, paid_count=at), offset=at) for at in range(400)]
@@ -271,10 +271,10 @@ def test_slice_failures_of_one_key_that_come_together_by_key_do_not_stop_the_wor
     assert outcomes[Reason.HANDLER_FAILED] == len(log.of("x.dead.letters")) == MAX_FAILURES_IN_A_ROW + 1
 
 
-def test_slice_a_hot_key_whose_row_stayed_small_is_not_measured_in_the_next_slice() -> None:
+def test_slice_a_busy_key_whose_row_stayed_small_is_not_measured_in_the_next_slice() -> None:
     slices, log = Slices(SETTINGS, ClassifyStage(SETTINGS), CHANGELOG, TablePartition(0)), Log()
     first = [team_event(override(at, "pro", reason="x" * 500), offset=at) for at in range(200)]
 
     slices.fill(first, 0, log.produce)
 
-    assert not slices._hot[TEAM.encode()].large
+    assert not slices._cached[TEAM.encode()].large

@@ -80,7 +80,7 @@ async def test_what_was_accepted_is_sent_by_the_next_start(kafka: FakeKafka, tmp
     assert [record.value for record in kafka.taken] == [b"%d" % number for number in range(11)]
 
 
-async def test_spool_at_its_limit_is_unavailable_in_time_and_told(kafka: FakeKafka, tmp_path: Path) -> None:
+async def test_spool_at_its_limit_is_unavailable_in_time_and_reported(kafka: FakeKafka, tmp_path: Path) -> None:
     kafka.away = True
     async with producing(kafka, tmp_path, gateway_spool_max_bytes=1_048_576) as producer:
         large = [Record("t", bytes(400_000), b"k") for _ in range(3)]

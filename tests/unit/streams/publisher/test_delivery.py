@@ -81,7 +81,7 @@ def test_spool_at_its_limit_memory_fills_and_then_the_rest_is_dropped_exactly(ka
     assert kafka.used == list(range(kept))
 
 
-def test_disk_full_is_told_once_memory_goes_on_and_the_disk_is_used_again_once_it_has_room(
+def test_disk_full_is_reported_once_memory_goes_on_and_the_disk_is_used_again_once_it_has_room(
     kafka: FakeKafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kafka.away = full = True

@@ -94,16 +94,18 @@ INVALID: list[tuple[Any, ...]] = [
 
 
 @pytest.mark.parametrize("arguments", INVALID, ids=range(len(INVALID)))
-def test_what_breaks_the_contract_is_refused_counted_and_told_and_nothing_is_raised(kafka: FakeKafka, arguments: tuple[Any, ...]) -> None:
-    told: list[tuple[str, str]] = []
-    with publishing(kafka, on_trouble=lambda *trouble: told.append(trouble)) as publisher:
+def test_what_breaks_the_contract_is_refused_counted_and_reported_and_nothing_is_raised(
+    kafka: FakeKafka, arguments: tuple[Any, ...]
+) -> None:
+    emitted: list[tuple[str, str]] = []
+    with publishing(kafka, on_failure=lambda *failure: emitted.append(failure)) as publisher:
         assert publisher.publish(*arguments) is None
 
         assert publisher.close(5) == 0
         stats = publisher.stats()
     assert (stats.published, stats.invalid, stats.sent, stats.pending) == (1, 1, 0, 0)
     assert kafka.records == []
-    assert [outcome for outcome, _ in told] == ["invalid"]
+    assert [outcome for outcome, _ in emitted] == ["invalid"]
 
 
 def test_without_strict_what_can_be_encoded_is_sent_as_it_is_and_the_rest_is_invalid(kafka: FakeKafka) -> None:
@@ -128,7 +130,7 @@ def test_callback_that_raises_stops_nothing(kafka: FakeKafka) -> None:
     def raises(_outcome: str, _sentence: str) -> None:
         raise RuntimeError("no")
 
-    with publishing(kafka, on_trouble=raises) as publisher:
+    with publishing(kafka, on_failure=raises) as publisher:
         publisher.publish("near_quota_wall", "no team", QUOTA)
         publish(publisher, 1)
         eventually(lambda: kafka.used == [1])
@@ -136,9 +138,9 @@ def test_callback_that_raises_stops_nothing(kafka: FakeKafka) -> None:
 
 def test_kafka_away_events_wait_in_memory_up_to_its_limit_and_the_rest_is_dropped_and_counted(kafka: FakeKafka) -> None:
     kafka.away = True
-    told: list[str] = []
+    emitted: list[str] = []
     limits = Limits(buffer_records=100, window_records=20, spill_after_seconds=0.02)
-    with publishing(kafka, limits=limits, on_trouble=lambda outcome, _: told.append(outcome)) as publisher:
+    with publishing(kafka, limits=limits, on_failure=lambda outcome, _: emitted.append(outcome)) as publisher:
         publish(publisher, *range(20))
         eventually(lambda: publisher._delivery is not None and publisher._delivery._taken == 20)
         ids = publish(publisher, *range(20, 150))
@@ -148,10 +150,10 @@ def test_kafka_away_events_wait_in_memory_up_to_its_limit_and_the_rest_is_droppe
         kafka.away = False
         eventually(lambda: publisher.stats().sent == 120)
         assert publisher.stats().dropped == 30
-        eventually(lambda: len(told) == 30)
+        eventually(lambda: len(emitted) == 30)
 
     assert kafka.used == list(range(120))
-    assert told == ["dropped"] * 30
+    assert emitted == ["dropped"] * 30
 
 
 def test_buffer_is_limited_in_bytes_too(kafka: FakeKafka) -> None:

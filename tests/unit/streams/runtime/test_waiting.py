@@ -107,11 +107,11 @@ async def test_waiting_other_errors_pass_through_at_once(error: Exception) -> No
 async def test_waiting_outage_is_logged_once_and_shown_in_the_metric() -> None:
     seen: list[float | None] = []
 
-    async def look(_seconds: float) -> None:
+    async def check(_seconds: float) -> None:
         seen.append(REGISTRY.get_sample_value("tierstream_waiting", {"stage": "test", "service": "e"}))
 
     with structlog.testing.capture_logs() as logs:
-        await Waiting("test", "e", backoff=Backoff(1.0, 8.0), sleep=look).until_available(Service(failures=7).call)
+        await Waiting("test", "e", backoff=Backoff(1.0, 8.0), sleep=check).until_available(Service(failures=7).call)
 
     assert seen == [1.0] * 7
     assert REGISTRY.get_sample_value("tierstream_waiting", {"stage": "test", "service": "e"}) == 0.0

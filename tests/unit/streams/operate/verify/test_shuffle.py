@@ -16,23 +16,23 @@ def check(report: Report, name: str) -> Check:
     return found
 
 
-def story_facts() -> dict[bytes, list[TeamEvent]]:
+def scenario_facts() -> dict[bytes, list[TeamEvent]]:
     facts: dict[bytes, list[TeamEvent]] = {}
     for record in PRETENDED.log.held("team.events"):
         facts.setdefault(record.key or b"", []).append(read_team_event(record.value, record.timestamp // 1000))
     return facts
 
 
-def test_orders_of_every_team_of_the_story_end_alike() -> None:
+def test_orders_of_every_team_of_the_scenario_end_alike() -> None:
     report = verified(read_from(PRETENDED), Options(orders=25, seed=3))
 
-    assert check(report, "orders").compared == 25 * len(story_facts())
+    assert check(report, "orders").compared == 25 * len(scenario_facts())
     assert check(report, "orders").differing == 0
 
 
 def test_orders_that_do_not_end_alike_give_the_first_of_them_and_the_same_seed_gives_it_again() -> None:
     """One id with two contents is what no register can put in order: whichever comes first stays."""
-    (claimed, *_) = [event for events in story_facts().values() for event in events if isinstance(event.body, Service)]
+    (claimed, *_) = [event for events in scenario_facts().values() for event in events if isinstance(event.body, Service)]
     assert isinstance(claimed.body, Service)
     other = claimed.body.data.model_copy(update={"email": "other@example.com"})
     twice = [claimed, msgspec.structs.replace(claimed, body=msgspec.structs.replace(claimed.body, data=other))]

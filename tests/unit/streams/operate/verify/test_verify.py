@@ -106,7 +106,7 @@ def test_verify_says_in_one_sentence_what_differs(name: str) -> None:
     assert check(report, of).differing == 1
 
 
-def test_verify_an_unreadable_audit_event_that_nobody_parked_is_told_for_both_its_readers() -> None:
+def test_verify_an_unreadable_audit_event_that_nobody_parked_is_reported_for_both_its_readers() -> None:
     stack = read_from(PRETENDED)
     unreadable_event(stack)
 
@@ -115,7 +115,7 @@ def test_verify_an_unreadable_audit_event_that_nobody_parked_is_told_for_both_it
     assert [line.rpartition(", which ")[2] for line in found] == ["audit parks.", "forward parks."]
 
 
-def test_verify_a_topic_that_was_made_anew_is_told_for_each_partition_and_nothing_else_is() -> None:
+def test_verify_a_topic_that_was_made_anew_is_reported_for_each_partition_and_nothing_else_is() -> None:
     stack = read_from(PRETENDED)
     topic_made_anew(stack)
 
@@ -126,7 +126,7 @@ def test_verify_a_topic_that_was_made_anew_is_told_for_each_partition_and_nothin
     assert report.notes == []
 
 
-def test_report_tells_the_first_differences_of_each_sort_and_counts_the_rest() -> None:
+def test_report_emits_the_first_differences_of_each_sort_and_counts_the_rest() -> None:
     report = Report()
     made = report.check("rows", "all are there")
     for number in range(SHOWN + 5):
@@ -274,7 +274,7 @@ def test_verify_everything_deleted_is_checked_from_a_snapshot(tmp_path: Path) ->
             assert sentence in only
 
 
-def test_verify_from_a_snapshot_in_mid_story_decides_the_rest_again(tmp_path: Path) -> None:
+def test_verify_from_a_snapshot_in_mid_scenario_decides_the_rest_again(tmp_path: Path) -> None:
     complete, stores = read_from(PRETENDED)
     early = PretendedLogs({name: [] for name in complete.topics}, SETTINGS.partitions)
     grow(early, complete, 0.5)
@@ -329,7 +329,7 @@ def test_verify_an_event_that_retention_took_before_it_was_audited_and_forwarded
 
 
 @pytest.mark.parametrize("topic", [AUDIT_EVENTS, DEAD_LETTERS])
-def test_verify_outputs_that_retention_took_are_told_from_those_that_are_lost(topic: Topic) -> None:
+def test_verify_outputs_that_retention_took_are_reported_from_those_that_are_lost(topic: Topic) -> None:
     """Of one lane the older outputs are deleted; one that is missing behind the oldest that is left is lost."""
     logs, stores = read_from(PRETENDED)
     records = logs.topics[topic.name]
