@@ -36,7 +36,7 @@ FLUSH_SECONDS = 2.0
 def stage_factory(settings: Settings, name: str) -> StageFactory:
     """Return what builds the stage called ``name`` inside the event loop that runs it.
 
-    Reads the plan file (normalise) at once, so that a bad one is told before anything is connected. Raises ConfigurationError.
+    Reads the plan file (normalise) at once, so that a bad one is reported before anything is connected. Raises ConfigurationError.
     """
     match name:
         case "normalise":

@@ -20,7 +20,7 @@ from tests.oracle import SequentialOracle
 TRANSITIONS = frozenset({"subscription.upgraded", "subscription.downgraded", "subscription.canceled"})
 
 SAMPLE_TEAMS = 100
-"""Teams whose whole lives are laid before the tests' oracle, which is exact and slow."""
+"""Teams whose scenarios are given to the tests' oracle, which is exact and slow."""
 
 
 class LoadDisputed(TierstreamError):

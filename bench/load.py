@@ -1,4 +1,4 @@
-"""The load of ``team.events``: seeded lives of teams, in the very envelopes that normalise and the gateway write.
+"""The load of ``team.events``: seeded scenarios of teams, in the very envelopes that normalise and the gateway write.
 
 One team holds one subscription at a time and its events are in order, each in a second of its own, so that a far simpler
 decision than tierstream's gives the same outputs: peers need no registers. What each event must lead to is known here, by

@@ -115,7 +115,7 @@ class LoopsPayload(BaseModel):
 
 
 def payload(kind: Kind, email: str, metadata: Mapping[str, Any]) -> LoopsPayload:
-    """Return what Loops is told of an audit event of ``kind``. The event name is the kind, unchanged.
+    """Return the request body for an audit event of ``kind``. The event name is the kind, unchanged.
 
     Properties are those that the map names and the metadata holds in a form that Loops takes; a list, an object or a time that
     can not be read is left out, a long text is cut. Raises ValueError for a kind that is never mailed.

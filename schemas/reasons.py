@@ -19,7 +19,7 @@ class Reason(StrEnum):
     ADMIN_CHANGED = "admin_changed"
     PASSED_THROUGH = "passed_through"
     ENDED = "ended"  # a charge on a subscription that is over: an undeliverable charge
-    # classify: nothing to tell
+    # classify: nothing to emit
     RENEWAL = "renewal"
     SUPERSEDED = "superseded"
     SCHEDULED = "scheduled"
@@ -80,4 +80,4 @@ DEAD_LETTER_REASONS: frozenset[Reason] = frozenset(
         Reason.REFUSED,
     }
 )
-"""Outcomes after which the record stands in ``dead.letters``, whole, to be looked at and replayed."""
+"""Outcomes after which the record stands in ``dead.letters``, whole, to be inspected and replayed."""

@@ -157,7 +157,7 @@ class ImportedTier(Data):
 class SubscriptionFact(BaseModel):
     """One Razorpay subscription event, resolved by normalise: whose it is, and what tier its plan means.
 
-    ``tier`` is None where the event needs no plan (ends, troubles) and the plan is unknown. ``occurred_at`` is in Unix
+    ``tier`` is None where the event needs no plan (ends, failed payments) and the plan is unknown. ``occurred_at`` is in Unix
     seconds, ``time_source`` says where it comes from. ``adopt`` marks a subscription older than the adoption date.
     """
 

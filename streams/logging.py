@@ -24,7 +24,7 @@ LIBRDKAFKA = "librdkafka"
 THROTTLE_SECONDS = 30.0
 
 _QUIET = ("faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn", "httpx", "httpcore")
-"""Libraries whose chatter below warning tells an operator nothing."""
+"""Libraries whose messages below warning do not help an operator."""
 
 # Each starts with a bounded run, so that a long value without the sign costs no more than one pass.
 _EMAIL = re.compile(r"([^\s@\"'\\<>()\[\]{},;:=/|\x1b]{1,64})@([^\s@\"'\\<>()\[\]{},;:=/|\x1b]{1,253})")

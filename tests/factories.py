@@ -1,6 +1,6 @@
 """Events of ``team.events`` as tests write them: parsed envelopes, by default those of one team that pays for ``plan_pro``.
 
-Times are seconds after ``T0``, so that a test reads as a story. Ids follow from the content: the same call gives the same
+Times are seconds after ``T0``, so that a test reads as a scenario. Ids follow from the content: the same call gives the same
 event, which is what a redelivery is.
 """
 
@@ -19,7 +19,7 @@ from schemas.tiers import Tier
 Event = dict[str, Any]
 
 T0 = 1_750_000_000
-"""Second 0 of every story: 2025-06-15T15:06:40Z."""
+"""Second 0 of every scenario: 2025-06-15T15:06:40Z."""
 
 RECEIVED_AT = T0 + 10_000_000
 """A receipt later than every event."""

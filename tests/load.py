@@ -1,4 +1,4 @@
-"""Seeded streams of signed webhooks and onboarding events: whole lives of teams, in the shapes that Razorpay really sends."""
+"""Seeded streams of signed webhooks and onboarding events: complete scenarios of teams, in the shapes that Razorpay really sends."""
 
 import hashlib
 import hmac
@@ -56,7 +56,7 @@ class Subscription:
 
 @dataclass
 class TeamScenario:
-    """One team's life so far, and the webhooks that it caused. ``clock`` is in Unix seconds; ``steps`` is how far it may go on
+    """One team's scenario so far, and the webhooks that it caused. ``clock`` is in Unix seconds; ``steps`` is how far it may go on
     with each webhook."""
 
     team: str
@@ -136,7 +136,7 @@ class TeamScenario:
 
 
 def team_scenarios(seed: int, teams: int, webhooks: int, start: int) -> list[TeamScenario]:
-    """Return ``teams`` lives with ``webhooks`` webhooks between them, each in the order in which it happened."""
+    """Return ``teams`` scenarios with ``webhooks`` webhooks between them, each in the order in which it happened."""
     chance = random.Random(seed)
     found = []
     for number in range(teams):

@@ -42,7 +42,7 @@ class Row:
 @dataclass(frozen=True)
 class Outcome:
     """What becomes of one event. ``tier`` is the team's afterwards (None when the event is a dead letter); ``current`` is
-    what ``tier.current`` must be told, None when nothing."""
+    what ``tier.current`` must receive, None when nothing."""
 
     reason: str
     row: Row | None

@@ -1,6 +1,6 @@
-"""What a stack would write if the demo's story were told to it: the pure decisions in one process, with lists for topics.
+"""What a stack would write for the demo's scenario: the pure decisions in one process, with lists for topics.
 
-It shares the stages with the real stack and nothing else, so the demo's books can be tested (and falsified) without one.
+It shares the stages with the real stack and nothing else, so the demo's accounting can be tested (and falsified) without one.
 """
 
 from collections import Counter, defaultdict
@@ -131,7 +131,7 @@ def pretend(scenario: Scenario, settings: Settings, now: float) -> Evidence:
 
 
 def played_out(scenario: Scenario, settings: Settings, now: float) -> Pretended:
-    """Tell ``story`` to a pretended stack, to its end."""
+    """Play ``scenario`` on a pretended stack, to its end."""
     assert settings.plans is not None
     log = Log(settings.partitions, int(now * 1000))
     normalise = PretendedStage(NormaliseStage(settings, Rules(load_plans(settings.plans))), log, NORMALISE_CHANGELOG.name)

@@ -1,4 +1,4 @@
-"""What tests of real processes need: waiting with a deadline, and whether a process lives."""
+"""What tests of real processes need: waiting with a deadline, and whether a process runs."""
 
 import asyncio
 import os

@@ -203,7 +203,7 @@ class ScriptedLoops:
 
 @dataclass
 class OpenLimiter:
-    """A limiter that lets everything through and notes what it is told."""
+    """A limiter that lets everything through and records its calls."""
 
     starts: int = 0
     answered: list[bool] = field(default_factory=list)

@@ -83,7 +83,7 @@ def header(message: Message, wanted: str) -> str:
 
 
 def unplaced(webhooks: Sequence[Message]) -> dict[str, str]:
-    """Audit id → team of each charge on a plan that nobody knows, which normalise itself tells."""
+    """Audit id → team of each charge on a plan that nobody knows, which normalise itself emits."""
     found: dict[str, str] = {}
     for message in webhooks:
         body = as_json(message)

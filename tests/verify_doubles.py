@@ -21,7 +21,7 @@ from tests.pretended_stack import Pretended, played_out, topic_id_of
 NOW = 1_780_000_000.0
 SETTINGS = Settings(plans=EXAMPLE_PLANS, partitions=8, replication_factor=1)
 PRETENDED = played_out(build_scenario(NOW), SETTINGS, NOW)
-"""The demo's story on a stack that does everything right."""
+"""The demo's scenario on a stack that does everything right."""
 
 GROUPS = {
     "normalise": (RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS),

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a stack that did everything right, each with the one sentence that tells it."""
+"""Everything that can be wrong with a stack that did everything right, each with the one sentence that reports it."""
 
 import uuid
 from collections import Counter

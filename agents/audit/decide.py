@@ -25,7 +25,7 @@ class _Data(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Envelope(msgspec.Struct, frozen=True, gc=False):
-    """What a row is made of, as the hot path reads it: same fields, same meaning as ``Envelope[AuditData]``."""
+    """What a row is made of, as the fast path reads it: same fields, same meaning as ``Envelope[AuditData]``."""
 
     id: uuid.UUID
     source: _Text

@@ -37,7 +37,7 @@ STAGE = "classify"
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """What becomes of one event: the row after it, why, the kind of audit event to emit (None: nothing is told), and the
+    """The outcome of one event: the row after it, the reason, the kind of audit event to emit (None: none), and the
     team's standing before and after."""
 
     row: Row
@@ -52,7 +52,7 @@ def decide(row: Row, event: TeamEvent, initial: Tier, before: Standing | None = 
     ``before`` may be given by a caller who knows ``standing(row, initial)`` already.
 
     Idempotent: the same event again changes nothing. The final row does not depend on the order of events; which
-    transitions were told on the way does, as it must.
+    transitions were emitted on the way does, as it must.
     """
     if before is None:
         before = standing(row, initial)
@@ -134,7 +134,7 @@ def _outcome_of_end(
     if has_active(merged):
         return by_sign(before.tier, after.tier) if after.tier != before.tier else (Reason.SUPERSEDED, None)
     if over and after.tier == before.tier:
-        return Reason.ALREADY_ENDED, None  # told when it was halted, or ended the first time
+        return Reason.ALREADY_ENDED, None  # emitted when it was halted, or ended the first time
     return Reason.CANCELED, Kind.CANCELED
 
 

@@ -44,7 +44,7 @@ class Unreadable(ValueError):
 
 
 class BillingFact(msgspec.Struct, frozen=True, gc=False):
-    """``SubscriptionFact`` as the hot path reads it; same fields, same meaning."""
+    """``SubscriptionFact`` as the fast path reads it; same fields, same meaning."""
 
     event_id: str
     subscription_id: str
@@ -252,7 +252,7 @@ def _billing_fact(raw: msgspec.Raw) -> BillingFact:
 
 
 def _check_numbers(data: BaseModel) -> None:
-    """Whatever is kept must be told as well, and JSON as everybody reads it has no number beyond 64 bits."""
+    """Refuse numbers that JSON readers can not take: whatever is kept is emitted as well, and common JSON ends at 64 bits."""
     try:
         orjson.dumps(data.model_dump(mode="json"))
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The usual life of a team, decided the short way: one subscription in force, and newer and newer facts that say so.
+"""The fast path of classify: one active subscription, and facts about it that are each newer than the last.
 
 Nearly all of ``team.events`` is renewals and changes of plan, one after the other. What ``agents.classify.decide`` works out for each of
 them anew (which subscription governs, whether anything else bears on the tier) can not change between two of them, so it is worked
@@ -28,7 +28,7 @@ _RENEWAL: Final = Reason.RENEWAL
 
 class UsualFacts(msgspec.Struct, frozen=True, gc=False):
     """What ``records`` facts in a row lead to: ``row`` and ``standing`` after the last one, how many had which outcome, the audit
-    events of all, and the last one that changed the tier with the standing that it led to. ``grown`` is the size in bytes of those
+    events of all, and the last one that changed the tier with the standing that it led to. ``growth_bytes`` is the size in bytes of those
     that named a plan for the first time."""
 
     records: int

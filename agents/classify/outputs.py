@@ -80,12 +80,12 @@ class _CurrentData(msgspec.Struct, frozen=True, gc=False):
 
 
 def audit_event(event: TeamEvent, decision: Decision, kind: Kind, owner: Owner) -> bytes:
-    """Return the audit event of a decision that has something to tell; ``owner`` is ``owner_of`` the row after it. The same event gives
+    """Return the audit event of a decision that emits one; ``owner`` is ``owner_of`` the row after it. The same event gives
     the same id and the same bytes."""
     body = event.body
     if type(body) is Billing:
         return billing_audit_event(event, body.fact, kind, decision.reason, decision.before.tier, decision.after.tier, owner)
-    assert isinstance(body, Service)  # an import tells nothing
+    assert isinstance(body, Service)  # an import emits nothing
     time = rfc3339(event.occurred_at)
     actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
     resource_type, resource_id = _resource(body)

@@ -13,7 +13,7 @@ KEY_LIFETIME = timedelta(hours=24)
 """Loops answers 409 to an Idempotency-Key for this long after it accepted it."""
 
 KEY_MARGIN = timedelta(minutes=5)
-"""A retry is not begun this close to the end of ``KEY_LIFETIME``: clocks differ, and the call may wait for its turn."""
+"""A retry is not begun this close to the end of ``KEY_LIFETIME``: clocks differ, and the call may wait for the rate limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ STAGE = "normalise"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What normalise is told by the settings. Its effect stands in the facts, never in a later decision."""
+    """The settings that normalise decides with. Their effect stands in the facts, never in a later decision."""
 
     plans: dict[str, Tier]
     team_note: str = "team_id"

@@ -1,4 +1,4 @@
-"""What the benchmark tells a peer, in its environment."""
+"""The settings of a peer, passed in its environment."""
 
 import os
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ def up(
 
 
 def demo() -> None:
-    """Live nine teams' lives through a real stack of its own, and show what came of every event.
+    """Simulate nine teams from sign-up to cancellation on a real stack, and show the outcome of every event.
 
     Leaves every TIERSTREAM_* variable aside, so that it never writes into anybody's services.
 

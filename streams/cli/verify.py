@@ -18,7 +18,7 @@ from streams.settings import Settings
 if TYPE_CHECKING:
     from collections import Counter
 
-    from streams.operate.verify import Options
+    from streams.operate.verify import OnProgress, Options
     from streams.operate.verify.report import Report
 
 
@@ -37,7 +37,7 @@ def verify(
 ) -> None:
     """Prove the accounting from topics and database: every event one outcome, every transition one row, every mail one entry.
 
-    Reads only, also while everything runs; what is not worked in yet is told as pending. Exit 1 when anything differs.
+    Reads only, also while everything runs; what is not processed yet is reported as pending. Exit 1 when anything differs.
 
     Example: tierstream verify --snapshot last.snapshot --write-snapshot last.snapshot
     """

@@ -1,7 +1,7 @@
-"""``tierstream demo``: nine teams live their lives through the real stack, and what came of every event is shown and checked.
+"""``tierstream demo``: simulates nine teams from sign-up to cancellation on a real stack, and checks every outcome.
 
 The demo always runs a stack of its own, with the settings of its own: it must not write into anybody's Kafka, database or Loops
-account, and records that others left there would be in its books. So it leaves every ``TIERSTREAM_*`` variable aside, and says so.
+account, and records of others would be counted too. So it leaves every ``TIERSTREAM_*`` variable aside, and says so.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _MAX_FAULTS = 3
 async def run_demo() -> int:
     """Run the demo and return its exit status: 0, or 130 (143) when SIGINT (SIGTERM) ends it.
 
-    Raises TierstreamError, with one sentence, when the books do not balance, when something expected does not come in time, or when
+    Raises TierstreamError, with one sentence, when the accounting does not balance, when something expected does not come in time, or when
     the stack does not start. Whatever happens, no process and no file is left, but for the logs that such a sentence may name.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -66,7 +66,7 @@ async def _live(console: Console) -> int:
     show(console, scenario, evidence, accounting)
     if accounting.faults:
         more = f" (and {len(accounting.faults) - _MAX_FAULTS} more)" if len(accounting.faults) > _MAX_FAULTS else ""
-        raise TierstreamError(f"The demo's books do not balance: {' '.join(accounting.faults[:_MAX_FAULTS])}{more}")
+        raise TierstreamError(f"The demo's accounting does not balance: {' '.join(accounting.faults[:_MAX_FAULTS])}{more}")
     console.print(f"Every count and every record agrees with every other, in {time.monotonic() - began:.0f} s. Totals:")
     console.print(
         totals(accounting.total), style="bold", soft_wrap=not console.is_terminal
@@ -79,7 +79,7 @@ async def _play_on_a_stack(console: Console, scenario: Scenario) -> tuple[Eviden
     with console.status("starting") as status:
         async with start_stack(_OPTIONS) as stack:
             console.print(
-                f"All is up. {len(scenario.team_ids)} teams live {SCENARIO_DAYS} days in {len(scenario.deliveries)} requests to {stack.gateway}"
+                f"All is up. {len(scenario.team_ids)} teams are simulated over {SCENARIO_DAYS} days in {len(scenario.deliveries)} requests to {stack.gateway}"
             )
             console.print("(mail older than 24 h is held elsewhere; the demo lets it go out)")
             try:

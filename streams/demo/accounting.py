@@ -1,7 +1,7 @@
-"""The demo's books: what was received, what became of it, and whether all that the system wrote agrees. Pure.
+"""The demo's accounting: what was received, each outcome, and whether everything that was written agrees. Pure.
 
 Every figure is taken from what the stages wrote (position rows, topics, tables, Loops) and compared with a replay of the input
-topics through the same pure decisions. Nothing is taken from the story but what it expected.
+topics through the same pure decisions. Nothing is taken from the scenario but what it expected.
 """
 
 from collections import Counter, defaultdict

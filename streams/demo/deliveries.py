@@ -1,4 +1,4 @@
-"""How the demo's story is told: a team's life, fact by fact, as the requests that the gateway gets.
+"""The deliveries of a simulated team: its facts in order, as the requests that the gateway receives.
 
 Each delivery says what is expected of it (HTTP status, outcome). The expectations are only compared with what the system wrote;
 nothing that the demo shows comes from them.
@@ -50,7 +50,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class TeamScenario:
-    """One team's deliveries, as they are told. ``start`` (Unix seconds) is day 0."""
+    """One team's deliveries, in the order of the facts. ``start`` (Unix seconds) is day 0."""
 
     name: str
     start: int
@@ -106,7 +106,7 @@ class TeamScenario:
 
 @dataclass(slots=True)
 class Billing:
-    """One subscription of a life; ``subscription`` is what Razorpay holds of it by now."""
+    """One subscription of a team; ``subscription`` is what Razorpay holds of it by now."""
 
     team_scenario: TeamScenario
     subscription: Subscription

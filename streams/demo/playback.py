@@ -1,4 +1,4 @@
-"""Playing the story: deliver it to a running stack, wait until every stage has worked it in, and read back what was written."""
+"""Play a scenario: deliver it to a running stack, wait until every stage has processed it, and read back what was written."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ _READ_SECONDS = 0.05
 _REQUEST_SECONDS = 10.0
 
 OnProgress = Callable[[str], None]
-"""Is told, in a few words, how far the demo has come."""
+"""Called with a few words on the demo's progress."""
 
 Progress = tuple[int, int]
 """So many have come, of so many that must."""
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 async def play(stack: Stack, scenario: Scenario, on_progress: OnProgress) -> Evidence:
-    """Deliver ``story`` and return what the system has written when all of it is worked in.
+    """Deliver ``scenario`` and return what the system has written when all of it is worked in.
 
     Raises TierstreamError, naming the stage, when what must come does not come in time.
     """
@@ -174,7 +174,7 @@ async def _observing(settings: Settings, on_progress: OnProgress) -> AsyncIterat
 
 
 async def _deliver(stack: Stack, scenario: Scenario, observer: Observer) -> list[int]:
-    """Post every delivery in its turn and return the status codes.
+    """Post every delivery in order and return the status codes.
 
     Days lie between the events of one team, and here only milliseconds: what a webhook says must stand on ``team.events`` before the
     team's next event may overtake it there (services' events come in behind normalise, and each subscription on a way of its own).

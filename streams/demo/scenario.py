@@ -1,4 +1,4 @@
-"""The story that the demo plays: nine teams' lives over five months, and what strangers send meanwhile."""
+"""The demo's scenario: nine teams from sign-up to cancellation over five months, and requests of strangers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from streams.demo.deliveries import BAD_SIGNATURE, Delivery, TeamScenario
 from streams.demo.razorpay import DAY, order_paid
 
 SCENARIO_DAYS = 130
-"""How far back the story begins: mail of that age must go out in the demo."""
+"""How far back the scenario begins: mail of that age must go out in the demo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Scenario:
 
 
 def build_scenario(now: float) -> Scenario:
-    """Return the story that ends shortly before ``now`` (Unix seconds). The same but for its times, whenever it is told."""
+    """Return the scenario that ends shortly before ``now`` (Unix seconds). Only its times depend on ``now``."""
     start = int(now) - SCENARIO_DAYS * DAY
     team_scenarios = {build_team: TeamScenario(build_team.__name__.removeprefix("_"), start) for build_team in _LAST_TIERS}
     for build_team, team_scenario in team_scenarios.items():
@@ -37,7 +37,7 @@ def build_scenario(now: float) -> Scenario:
 
 
 def _aurora(team_scenario: TeamScenario) -> None:
-    """A whole life with one subscription."""
+    """One subscription, from its authentication to its end."""
     team_scenario.claimed(0, "its owner claims it", name="Asha Rao")
     billing = team_scenario.subscribes("plan_hobby", 1)
     billing.sends("authenticated", 1, Reason.NOT_STARTED, "a card, no payment yet")
@@ -158,7 +158,7 @@ _LAST_TIERS: dict[Callable[[TeamScenario], None], Tier] = {
     _harbor: Tier.PRO,
     _iris: Tier.HOBBY,
 }
-"""The lives, and the tier that each should end on."""
+"""The teams, and the tier that each should end on."""
 
 
 def _strangers(start: int) -> list[Delivery]:

@@ -36,7 +36,7 @@ def show(console: Console, scenario: Scenario, evidence: Evidence, accounting: A
         (f"Audit rows: {len(evidence.rows)} in PostgreSQL, by the time of the fact", _audit_rows(evidence, teams)),
         (f"Mails: {len(evidence.mails)} accepted by the fake Loops (ids and times are left out here)", _mails(evidence, teams)),
         ("The tier of each team now, from tier.current", _tiers(evidence, names)),
-        ("The books of each stage", _accounts(accounting.accounts)),
+        ("The accounting of each stage", _accounts(accounting.accounts)),
     ):
         console.print(title, style="bold", soft_wrap=True)
         console.print(table)

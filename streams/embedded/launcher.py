@@ -1,4 +1,4 @@
-"""Become another program, after tying its life to its parent's: ``launcher.py DEATH_SIGNAL PARENT_PID USER ARGV...``.
+"""Become another program that ends with its parent: ``launcher.py DEATH_SIGNAL PARENT_PID USER ARGV...``.
 
 Linux delivers DEATH_SIGNAL to the program when the thread that started it ends, whatever ended it, SIGKILL included. USER
 (``-`` for none) is whom to become: PostgreSQL refuses to run as root. That user keeps the right to read files and to pass

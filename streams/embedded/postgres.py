@@ -200,7 +200,7 @@ def _programs() -> Path:
 def _forget_stranger(storage: Path) -> None:
     """Remove a stale ``postmaster.pid`` whose number another process has by now, which would keep the server from starting.
 
-    A new container or a reboot deals the same small numbers again. The file of a postmaster that lives, or whose number nobody
+    A new container or a reboot deals the same small numbers again. The file of a running postmaster, or whose number nobody
     has, stays: PostgreSQL itself knows what to do with it, and needs it to clean up.
     """
     pid_file = storage / "postmaster.pid"

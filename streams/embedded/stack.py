@@ -177,7 +177,7 @@ def _embedded_settings(overrides: Mapping[str, object]) -> Settings:
         defaults |= {name: value for name, value in (("partitions", 8), ("replication_factor", 1)) if name not in given.model_fields_set}
     settings = load_settings(**{**overrides, **defaults})
     assert settings.plans is not None
-    load_plans(settings.plans)  # a bad plan file is told here, once, and not by a stage that dies again and again
+    load_plans(settings.plans)  # a bad plan file is reported here, once, and not by a stage that restarts in a loop
     return settings
 
 
@@ -197,7 +197,7 @@ class _Services:
         self.console_url = f"http://127.0.0.1:{self._gateway_admin}/console/"
 
     def report(self, sentence: str) -> None:
-        """Tell what the supervisor did."""
+        """Print what the supervisor did."""
         if self._options.console is not None:
             self._options.console.print(sentence, style="yellow")
         else:
@@ -262,7 +262,7 @@ class _Services:
 async def is_ready(url: str) -> bool:
     """Whether ``url`` is answered with 200. It is asked every 50 ms for each process that starts, so it costs the event loop little."""
     try:
-        # With verify=True each client would load all CA certificates, 20 ms of work: some starts at once, and nothing else gets a turn.
+        # With verify=True each client would load all CA certificates, 20 ms of work: some starts at once, and block the event loop.
         async with httpx.AsyncClient(timeout=2.0, trust_env=False, verify=False) as client:
             return (await client.get(url)).status_code == 200
     except httpx.TransportError:

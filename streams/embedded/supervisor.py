@@ -38,7 +38,7 @@ PidTable = Mapping[str, list[int]]
 
 
 def restart_delay(deaths: int) -> float:
-    """Seconds to wait before a restart, after ``deaths`` ends in a row without a good life between them: none after the first."""
+    """Seconds to wait before a restart, after ``deaths`` ends in a row without a stable run between them: none after the first."""
     return 0.0 if deaths <= 1 else min(_FIRST_DELAY_SECONDS * 2.0 ** min(deaths - 2, 16), MAX_DELAY_SECONDS)
 
 

@@ -87,7 +87,7 @@ def restore(
     on_read: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Read the committed changelog into ``partitions``, up to its end, and return the number of records read. ``on_read`` is
-    told how many each time that some have come.
+    called with the number each time that some have come.
 
     Blocking. The partitions must have been fenced before, so that nothing is written behind the end. Raises KafkaUnavailable,
     naming topic, partition and offset, when nothing arrives for ``timeout_seconds``.

@@ -134,7 +134,7 @@ class Restorer:
             tables = [table for table, restored in group if not restored.done()]
             try:
                 await self.kafka.until_available(partial(self._restore_in_thread, tables))
-            except Exception as error:  # noqa: BLE001  # whoever asked is told
+            except Exception as error:  # noqa: BLE001  # the caller gets it
                 _settle(group, error)
             else:
                 _settle(group, None)

@@ -85,7 +85,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         # aiokafka leaves a partition without a committed offset where it is, which may be beyond what was dropped.
         unread = [tp for tp, offset in committed.items() if not offset]
         if unread and not await consumer.seek_to_beginning(*unread):
-            raise KafkaUnavailable(f"Kafka does not tell where {unread[0].topic}, partition {unread[0].partition}, begins.")
+            raise KafkaUnavailable(f"Kafka does not report where {unread[0].topic}, partition {unread[0].partition}, begins.")
         return committed
 
 
@@ -94,7 +94,7 @@ def _credentials(credentials: Any) -> Credentials | None:
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields one message for each partition's fetch, and commits only what ``done`` was told.
+    """Yields one message for each partition's fetch, and commits only what ``done`` was called with.
 
     After an assignment, and after anything that was fetched had to be dropped, every partition is read again from its committed
     offset, by the task that fetches and before its next fetch. So what one generation reads of a partition has no holes.

@@ -115,7 +115,7 @@ class _PartitionQueue:
             self._waits.set()
 
     async def get(self) -> Batch:
-        """Return the next batch, once there is one and its time has come, or the lane is full."""
+        """Return the next batch, once there is one and its time has come, or the queue is full."""
         await self._waits.wait()
         pause = self.may_begin_at - time.monotonic()
         if pause > 0:
@@ -159,7 +159,7 @@ class Processing:
         """``generation`` is asked for the group's present generation; ``finish_seconds`` is what a batch under way gets to end.
 
         A batch that waits with fewer than ``batch_records`` takes in what follows it (1: none does). A batch begins at least
-        ``pace`` times as long after the one before as that one took, but for no longer than ``pace_seconds``, and a full lane waits
+        ``pace`` times as long after the one before as that one took, but for no longer than ``pace_seconds``, and a full queue waits
         for nothing (0: none waits).
         """
         self._finish_seconds = finish_seconds

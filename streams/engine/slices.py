@@ -1,6 +1,6 @@
 """One slice of an input partition: what follows from its records, produced into the open transaction.
 
-The hot path: what is done once a record is done here below ``Slices.fill`` and in the stage's ``effect`` or ``run``, and nowhere else
+The cost of a record arises here, below ``Slices.fill`` and in the stage's ``effect`` or ``run``, and nowhere else
 (``docs/adr/0007-hot-path.md``).
 """
 
@@ -170,7 +170,7 @@ class Slices:
                     run = self._stage.run(records, at, known.row)
                 except Exception:
                     # One by one is right for every record, and counts one that the stage can not decide on.
-                    log.exception("the shorter way failed; records are decided on one by one from here", stage=self._stage.name)
+                    log.exception("the fast path failed; records are decided on one by one from here", stage=self._stage.name)
                     self._in_runs = False
             if run is not None:
                 at += run.records
@@ -209,7 +209,7 @@ class Slices:
         return True
 
     def _load(self, key: bytes | None) -> _CachedRow:
-        """Read the row of a key that is not hot, and keep it so."""
+        """Read the row of a key that is not cached, and cache it."""
         packed = None if key is None else self._table.rows.get(key)
         if key is None or packed is None:
             known = _CachedRow(None, large=False)

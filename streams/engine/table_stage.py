@@ -44,7 +44,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     """What a stage makes of ``records`` records of one key: the same as their effects, one after the other.
 
     ``outcomes`` counts them by reason; ``row`` is the one after the last of them; ``current`` renders what the last one that had one
-    would have rendered. ``grown`` is the size of those records that may have made the row larger; a run ends once that is more than
+    would have rendered. ``growth_bytes`` is the size of those records that may have made the row larger; a run ends once that is more than
     ``SMALL_BYTES``, for only between two runs does anybody look at how large the row is.
     """
 
@@ -61,16 +61,16 @@ class TableStage(Protocol):
 
     name: str
     by_key: bool = False
-    """Whether a slice is to be decided on key by key: for a stage with large rows, or with a shorter way through several records."""
+    """Whether a slice is to be decided on key by key: for a stage with large rows, or with a fast path through several records."""
 
     def effect(self, record: Record, row: Any) -> Effect:
         """Decide on one record; ``row`` is what the table holds under its key, or None. Pure: the same two give the same effect."""
 
     def run(self, records: Sequence[Record], start: int, row: Any) -> Run | None:
-        """Decide on as many of ``records``, all of one key that has a row, from ``start`` on as a shorter way than ``effect`` leads
+        """Decide on as many of ``records``, all of one key that has a row, from ``start`` on as a faster path than ``effect`` leads
         to the same; None when it does not lead past the first. Takes no record of more than ``SMALL_BYTES``. Pure.
 
-        A stage that inherits this has no shorter way.
+        A stage that inherits this has no fast path.
         """
         return None
 

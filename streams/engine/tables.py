@@ -25,7 +25,7 @@ Rebalanced = Callable[[frozenset[int]], None]
 
 
 class OwnedStore(memory.Store[Any, Any]):
-    """Tells its owner what was assigned; the rows live with the partitions' tasks."""
+    """Reports to its owner what was assigned; the rows live with the partitions' tasks."""
 
     logger = faust_logger
 

@@ -1,4 +1,4 @@
-"""Is a stage getting on? A process that lives is no proof: a consumer can stall for ever without an error.
+"""Detects a stage that makes no progress. A running process is no proof: a consumer can stall for ever without an error.
 
 ``Watchdog.judge`` is pure but for what it remembers; ``Watch`` gathers what it judges. Whoever finds a stage stalled ends the
 process, for a restart takes its partitions over in seconds and an idle worker holds them for ever.

@@ -46,7 +46,7 @@ async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop
 
 
 def tune_collector() -> None:
-    """Spare the cyclic garbage collector what lives for ever and what dies by reference count: records and rows hold no
+    """Spare the cyclic garbage collector objects that are never freed or that reference counting frees: records and rows hold no
     cycles, and scanning them took an eighth of the time."""
     gc.collect()
     gc.freeze()

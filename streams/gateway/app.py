@@ -1,6 +1,6 @@
 """The gateway's ASGI app: routes, answers to what has no route, metrics.
 
-Raw ASGI, for the webhook route is the hot one and a framework's request objects cost more there than the work itself.
+Raw ASGI, for the webhook route takes nearly all requests, and a framework's request objects cost more there than the work itself.
 """
 
 import time

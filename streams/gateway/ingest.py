@@ -97,7 +97,7 @@ class IngestRoute:
         return Answer(202, {"ids": ids})
 
     def _client(self, authorization: bytes) -> str | None:
-        """The client whose token this is. Compares digests, all of them, so that time tells nothing about any token."""
+        """The client whose token this is. Compares digests, all of them, so that the time taken reveals nothing about any token."""
         scheme, _, token = authorization.partition(b" ")
         digest = _digest(token.strip())
         found = None

@@ -110,7 +110,7 @@ def committed_offsets(settings: Settings, group: str, topic: str, timeout_second
 def committed_reader(
     settings: Settings, group: str, *, beginning: Literal["earliest", "error"] = "earliest", end_wait_ms: int = 50
 ) -> kafka.Consumer:
-    """Return a consumer of committed records that commits nothing; it tells the end of each partition, after ``end_wait_ms``.
+    """Return a consumer of committed records that commits nothing; it reports the end of each partition, after ``end_wait_ms``.
 
     ``beginning`` says what follows when an offset is not there (any more): the log's first record, or an error.
     """

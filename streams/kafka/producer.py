@@ -27,7 +27,7 @@ MAX_MESSAGE_BYTES = MAX_RECORD_BYTES - 65_536
 
 MESSAGE_TIMEOUT_SECONDS = 1.4
 """librdkafka gives a record up after this (it looks once a second, so up to a second later). Shorter than any caller's
-time-out, so that little is delivered after somebody was told that it was not."""
+time-out, so that little is delivered after its caller was answered that it was not."""
 
 LINGER_MS = 0.5
 """Long enough to gather the records of concurrent requests (half the CPU of sending each at once), short for a lone one."""
@@ -193,7 +193,7 @@ class AcknowledgedProducer:
             log.error("Kafka producer failed for good", problem=error.str())
             self._in_loop(self.failed.set)
         elif self._throttle.passes(error.name()):
-            log.warning("Kafka trouble", kind=error.name(), problem=error.str())
+            log.warning("Kafka failure", kind=error.name(), problem=error.str())
 
     def _explain(self, error: KafkaError, topic: str) -> TierstreamError:
         code = error.code()

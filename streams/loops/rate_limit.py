@@ -44,7 +44,7 @@ def worker_share(per_second: float, partitions: Collection[int], total_partition
 
 
 class Window:
-    """The state of one worker's share, as a pure function of the times it is told. Times are seconds of one monotonic clock."""
+    """The state of one worker's share, as a pure function of the times it is given. Times are seconds of one monotonic clock."""
 
     def __init__(self, per_second: float, backoff: Backoff = REJECTED_BACKOFF) -> None:
         self._configured = per_second

@@ -55,7 +55,7 @@ class Publisher:
 
     ``source`` names the service: the CloudEvents source, which together with an event's id names the event. ``spool`` is a
     directory for what waits while Kafka is away, ``spool_max_bytes`` its limit, ``fsync`` whether it survives a power cut too.
-    ``strict`` refuses what breaks the contract of its kind; otherwise it is sent as it is if it can be encoded at all. ``on_trouble``
+    ``strict`` refuses what breaks the contract of its kind; otherwise it is sent as it is if it can be encoded at all. ``on_failure``
     is called, in another thread, with ("invalid" | "dropped", one sentence) for each event that is refused or lost. What else
     Kafka needs (TLS, SASL, the topics' prefix) comes from ``settings``, by default from the environment.
 
@@ -111,7 +111,7 @@ class Publisher:
         ``data`` is what the kind's contract says, copied before this returns; ``occurred_at`` is an aware datetime, RFC 3339 text
         or Unix seconds, by default now; ``id``, of 1 to 100 characters, makes a repeated call count once, and is random by
         default. May be called from any thread, from asyncio and from a signal handler. Never waits and never raises: see
-        ``stats`` and ``on_trouble``.
+        ``stats`` and ``on_failure``.
         """
         try:
             event_id = self._new_id() if id is None else _text(id)

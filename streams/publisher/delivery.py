@@ -55,7 +55,7 @@ class Delivery:
     """Delivers what is put, from its own thread. ``put`` may be called from any thread and from a signal handler.
 
     ``open_spool`` opens the spool, or there is none; it is called in the thread, and again later when it raises OSError.
-    ``on_trouble`` is called in the thread, with ("invalid" | "dropped", one sentence), for what is refused or lost; whatever waits
+    ``on_failure`` is called in the thread, with ("invalid" | "dropped", one sentence), for what is refused or lost; whatever waits
     while it runs waits longer.
     """
 
@@ -162,7 +162,7 @@ class Delivery:
         self._window.release()
 
     def _step(self) -> bool:
-        """One turn. Returns whether everything has ended."""
+        """Run one iteration. Returns whether everything has ended."""
         if self._spool is None and self._open_spool is not None:
             self._try_spool(self._open_spool)
         self._wait()

@@ -12,7 +12,7 @@ from streams.kafka.producer import Record
 _OVERHEAD_BYTES = 256
 
 Settled = Callable[[TierstreamError | None], None]
-"""Told once, in delivery's thread: None when the record is safe (acknowledged, or in the spool), else why it is lost."""
+"""Called once, in delivery's thread: None when the record is safe (acknowledged, or in the spool), else why it is lost."""
 
 
 @dataclass(frozen=True, slots=True)

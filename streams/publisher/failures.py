@@ -1,4 +1,4 @@
-"""What goes wrong, told by delivery's own thread: whoever publishes must not even wait for a log line."""
+"""Reports of failed events, emitted by delivery's own thread: a publishing service must not even wait for a log line."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class FailureReports:
-    """Reports from any thread, told in one."""
+    """Reports from any thread, emitted by one."""
 
     def __init__(self, on_failure: OnFailure | None) -> None:
         self._on_failure = on_failure
@@ -23,12 +23,12 @@ class FailureReports:
         self.throttle = Throttle()
 
     def report(self, outcome: str, sentence: str) -> None:
-        """Have an event's fate told: each to ``on_trouble``, the first of each outcome to the log. Never waits."""
+        """Report the outcome of an event: each to ``on_failure``, the first of each outcome to the log. Never waits."""
         if self._reports.qsize() < MAX_WAITING:
             self._reports.put((outcome, sentence))
 
     def emit(self) -> None:
-        """Tell what was reported."""
+        """Emit what was reported."""
         while not self._reports.empty():
             outcome, sentence = self._reports.get_nowait()
             self.warn(outcome, sentence)
@@ -36,7 +36,7 @@ class FailureReports:
                 try:
                     self._on_failure(outcome, sentence)
                 except Exception:
-                    log.exception("on_trouble raised")
+                    log.exception("on_failure raised")
 
     def warn(self, kind: str, sentence: str) -> None:
         """Log one sentence, unless one of its kind was logged just before."""

@@ -114,7 +114,7 @@ class Window:
             self._transport.poll(_PURGE_POLL_SECONDS)
 
     def lose(self, entry: Entry, error: TierstreamError) -> None:
-        """Count a record as lost, and tell."""
+        """Count a record as lost, and report it."""
         entry.state = State.DONE
         self.lost += 1
         self._failures.report("dropped", str(error))

@@ -40,7 +40,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the process' signals alone and tells when it listens."""
+    """A server that leaves the process' signals alone and signals when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

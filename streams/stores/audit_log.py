@@ -1,4 +1,4 @@
-"""The table ``audit_log``: rows go in a batch at a time, and each row is told what became of it."""
+"""The table ``audit_log``: rows are inserted in batches, with a result for each row."""
 
 import uuid
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ class Fault(Enum):
 
 
 def classify_error(error: BaseException) -> Fault:
-    """Tell a row that PostgreSQL refuses from an outage, by the SQLSTATE's class."""
+    """Distinguish a row that PostgreSQL refuses from an outage, by the SQLSTATE's class."""
     if isinstance(error, _CLIENT_ENCODING):
         return Fault.POISON
     state = sqlstate(error)

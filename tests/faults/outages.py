@@ -163,7 +163,7 @@ class Report:
 
 @dataclass
 class Load:
-    """A service that publishes and a sender of webhooks; what they tell goes to the window in which it happened."""
+    """A service that publishes and a sender of webhooks; what they report goes to the window in which it happened."""
 
     plan: Plan
     settings: Settings

@@ -34,7 +34,7 @@ REFUSED_EVERY = 20
 
 @dataclass
 class Ongoing(Traffic):
-    """Traffic that goes on until it is told that it is enough, and remembers what the gateway has acknowledged."""
+    """Traffic that goes on until it is stopped, and remembers what the gateway has acknowledged."""
 
     acknowledged: list[Post] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Ongoing(Traffic):
 
 
 def mixed(gateway: str, seed: int) -> Ongoing:
-    """Lives of teams, service events, duplicates, and now and then a team whose address Loops refuses."""
+    """Scenarios of teams, service events, duplicates, and now and then a team whose address Loops refuses."""
     posts: list[Post] = []
     for number, post in enumerate(traffic(gateway, seed, MORE_THAN_ENOUGH, PER_SECOND).posts):
         posts.append(post)

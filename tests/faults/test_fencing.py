@@ -24,7 +24,7 @@ TEAMS = [
     for team in (str(uuid.UUID(int=number << 96, version=4)) for number in range(1, 100))
     if partition_of(team.encode(), PARTITIONS) == PARTITION
 ][:20]
-"""Teams of one partition: what happens to it is then the whole story."""
+"""Teams of one partition: what happens to it is then the whole result."""
 
 
 async def test_a_stalled_worker_that_wakes_up_is_fenced_and_leaves_no_trace(stage_settings: Settings) -> None:

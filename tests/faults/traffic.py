@@ -78,13 +78,13 @@ class Traffic:
 
 
 def traffic(gateway: str, seed: int, events: int, per_second: float) -> Traffic:
-    """A mixed stream of ``events`` posts: whole lives of teams, service events, duplicates, and reordering."""
+    """A mixed stream of ``events`` posts: complete scenarios of teams, service events, duplicates, and reordering."""
     chance = random.Random(seed)
     teams = max(20, events // 80)
     webhooks = int(events * 0.85)
     found = team_scenarios(seed, teams, webhooks, start=int(time.time()) - 7_200)
     posts = [_webhook(webhook.body, webhook.headers(SECRET)) for team_scenario in found for webhook in team_scenario.webhooks]
-    chance.shuffle(posts)  # lives run beside each other …
+    chance.shuffle(posts)  # scenarios run beside each other …
     posts.sort(key=_moment_of(found))
     posts = _reordered(posts, chance)  # … and their events overtake each other by a little
     posts += chance.choices(posts, k=int(len(posts) * DOUBLED))

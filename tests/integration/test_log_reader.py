@@ -34,7 +34,7 @@ def test_log_reader_reads_on_behind_the_end(kafka_settings: Settings) -> None:
         produce(kafka_settings, TEAM_EVENTS.name, [(b"a", b"1")])
 
         records = reader.read(10)
-        while not records:  # the partitions' ends are told first
+        while not records:  # the partitions' ends are reported first
             records = reader.read(10)
 
     assert [record.value for record in records] == [b"1"]

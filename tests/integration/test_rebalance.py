@@ -152,5 +152,5 @@ async def test_partitions_that_come_and_go_leave_no_producer_behind(kafka_settin
             stage.assign([])
             await until(lambda: threads() < counts[-1] - kafka_settings.partitions, "the producers' threads to end")
 
-    # Three rounds of producers left behind would be some fifty threads; the pools of this process may have grown by a few.
+    # Three rounds of producers left behind would be some fifty threads; the pools of this process may be larger by a few.
     assert counts[-1] - counts[0] < 15

@@ -22,7 +22,7 @@ IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 
 class Recorder:
-    """What a supervisor told: the pid tables and the sentences, in order."""
+    """What a supervisor reported: the pid tables and the sentences, in order."""
 
     def __init__(self) -> None:
         self.tables: list[PidTable] = []

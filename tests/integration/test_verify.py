@@ -45,7 +45,7 @@ async def working(stage_settings: Settings) -> AsyncIterator[tuple[Settings, Run
 
 
 async def post(settings: Settings, run: Run, seed: int) -> None:
-    """Land whole lives of teams, and poison, and return once every stage has worked all of it in."""
+    """Land complete scenarios of teams, and poison, and return once every stage has worked all of it in."""
     records = [
         (json.loads(webhook.body)["payload"]["subscription"]["entity"]["id"].encode(), webhook.body, headers_of(webhook.event_id), -1)
         for team_scenario in team_scenarios(seed, 12, WEBHOOKS, int(time.time()) - 3_600)
@@ -72,7 +72,7 @@ async def open_accounts(settings: Settings, emitted: list[str]) -> int:
     try:
         return int(
             await connection.fetchval(
-                "select count(*) from unnest($1::uuid[]) as told (id) left join audit_log a using (id) left join forwarder_sent f on f.audit_id = id"
+                "select count(*) from unnest($1::uuid[]) as known (id) left join audit_log a using (id) left join forwarder_sent f on f.audit_id = id"
                 " where a.id is null or (a.kind <> 'billing.charge_undeliverable' and coalesce(f.classification, 'in_flight') = 'in_flight')",
                 emitted,
             )

@@ -1,4 +1,4 @@
-"""Lives of one team, small enough that facts meet: few subscriptions, few plans, few seconds, so that ties, ends, returns,
+"""Scenarios of one team, small enough that facts meet: few subscriptions, few plans, few seconds, so that ties, ends, returns,
 late arrivals and overrides of each other are common and not rare."""
 
 from typing import Any

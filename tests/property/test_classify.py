@@ -1,4 +1,4 @@
-"""Laws of the decision, on random lives of one team, and the second opinion on each of its steps."""
+"""Laws of the decision, on random scenarios of one team, and the second opinion on each of its steps."""
 
 from hypothesis import event as note
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The short way through a team's usual life leads where the long one does: the same outcomes, bytes and rows."""
+"""The fast path gives what the general path gives: the same outcomes, bytes and rows."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ def one_by_one(records: Iterable[Record]) -> Way:
 
 
 def in_runs(records: Sequence[Record]) -> tuple[Way, list[Run]]:
-    """Take the short way wherever there is one."""
+    """Take the fast path wherever there is one."""
     way, at, runs = Way(Counter(), [], None, None, []), 0, list[Run]()
     while at < len(records):
         run = None if way.row is None else STAGE.run(records, at, way.row)
@@ -169,7 +169,7 @@ def test_fast_path_is_left_and_found_again_where_something_unusual_comes(kind: s
 def test_fast_path_leads_where_the_long_one_does(records: list[Record]) -> None:
     way, runs = in_runs(records)
 
-    note(f"{sum(run.records for run in runs)} of {len(records)} the short way")
+    note(f"{sum(run.records for run in runs)} of {len(records)} on the fast path")
     expected = one_by_one(records)
     assert way == expected
     assert way.row is None or expected.row is None or STAGE.pack(way.row) == STAGE.pack(expected.row)

@@ -1,4 +1,4 @@
-"""The benchmark: its load is what the stages would write and lead to, its peers decide as the stages do, its page tells its results."""
+"""The benchmark: its load is what the stages would write and lead to, its peers decide as the stages do, its page states its results."""
 
 import re
 from collections import Counter

@@ -197,7 +197,7 @@ def test_documents_that_the_code_names_exist(pattern: str) -> None:
             assert (ROOT / name).is_file(), f"{path.relative_to(ROOT)} names {name}"
 
 
-# What the README tells its reader to type
+# What the README asks its reader to type
 
 
 def run_shell(block: str) -> list[str]:

@@ -1,7 +1,7 @@
 """``tierstream verify``: the accounting proven from the topics and the database. Everything is read, nothing is written.
 
 It may run while the stages run. What stands on the output topics when it begins was decided before the positions that are read
-next, and what was decided up to those positions stands there when the topics are read to their ends. What lies between is told as
+next, and what was decided up to those positions stands there when the topics are read to their ends. What lies between is reported as
 pending; all the rest must agree. Hence this order, which nothing may change:
 
 1. ends of the output topics, and the offsets that the groups have committed;
@@ -56,7 +56,7 @@ _ORDER: tuple[StageName, ...] = ("classify", "normalise")
 """classify's positions first: then every fact below them was decided before normalise's, which a snapshot relies on."""
 
 OnProgress = Callable[[str, int, int], None]
-"""Is told what is being done, how many records it has come to, and of how many."""
+"""Called with what is being done, the records done so far, and their total."""
 
 _REPORT_EVERY = 2_000
 _WITHOUT_TABLE = (AUDIT, FORWARD)
@@ -96,7 +96,7 @@ def verify(settings: Settings, logs: Logs, stores: Accounting, options: Options,
 
 
 class _Progress:
-    """Counts records and tells it now and then."""
+    """Counts records, and reports the count at intervals."""
 
     def __init__(self, on_progress: OnProgress, total: int) -> None:
         self._on_progress, self._total = on_progress, total

@@ -31,7 +31,7 @@ class Reach:
 
     ``audited`` and ``forwarded`` are the committed offsets on ``audit.events``. ``explains`` and ``explains_charges`` say whether
     the events are known from the beginning, so that a row without one is a difference; the latter of charges that can not be
-    placed, which normalise tells as well as classify.
+    placed, which normalise emits as well as classify.
     """
 
     audited: Mapping[int, int]

@@ -1,7 +1,7 @@
 """What a replay decided against what the output topic holds. Pure: the entries of one id in, sentences out.
 
 Three things are no difference: what retention has deleted, what was decided before the replay begins, and what was decided while
-the verification ran. Each is told from a real loss by the order of the log: one partition's decisions are written in their order,
+the verification ran. Each is distinguished from a real loss by the order of the log: one partition's decisions are written in their order,
 so once one of them is found on a partition, all later ones must be there too.
 """
 
@@ -73,7 +73,7 @@ def may_be_deleted(entry: Entry, span: Span, oldest: Mapping[Lane, int]) -> bool
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The judge of one output topic. ``is_replayed`` tells whether whoever wrote a RECORD was decided again from the beginning."""
+    """Compares one output topic. ``is_replayed`` says whether the decisions of a RECORD's writer were replayed from the beginning."""
 
     check: Check
     span: Span
@@ -81,7 +81,7 @@ class Outputs:
     is_replayed: Callable[[Entry], bool]
 
     def judge(self, group: Sequence[Entry]) -> bool:
-        """Compare the entries of one id; return whether an output of it is missing (and that was told)."""
+        """Compare the entries of one id; return whether an output of it is missing (and that was reported)."""
         decided = [entry for entry in group if entry.source == Source.DECIDED]
         records = [entry for entry in group if entry.source == Source.RECORD and entry.state != REPLAYED]
         self.check.compared += len(decided)

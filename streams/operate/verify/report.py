@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 SHOWN = 20
-"""So many differences of each sort are told one by one; the rest is counted."""
+"""So many differences of each sort are reported one by one; the others are counted."""
 
 Json = dict[str, object]
 
@@ -60,7 +60,7 @@ class Report:
         return not any(check.differing for check in self.checks)
 
     def differences(self) -> list[str]:
-        """Every difference that is told, check by check."""
+        """Every difference that is reported, check by check."""
         return [line for check in self.checks for line in check.lines()]
 
     def as_json(self) -> Json:

@@ -179,7 +179,7 @@ class TableChecks:
         self._positions.compared += position is not None
         is_right, limit = True, position.next_offset if position else committed
         try:
-            # Whatever retention deleted is told elsewhere: it is not the position's fault.
+            # Whatever retention deleted is reported elsewhere: it is not the position's fault.
             checked(position, replace(found, first=min(found.first, limit)), group_id(self._settings, name))
         except PositionError as error:
             self._positions.differs("position", str(error))

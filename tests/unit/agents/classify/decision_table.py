@@ -1,6 +1,6 @@
-"""Every line of the decision table (``docs/classification.md``), as stories: what a team had, what came, what is told.
+"""Every line of the decision table (``docs/classification.md``), as cases: what a team had, what arrived, what is emitted.
 
-A story reads: given these events, this one ends with this reason, and the team goes from one tier to another. The audit
+A case reads: given these events, this one ends with this reason, and the team goes from one tier to another. The audit
 row's kind follows from the reason (no row for most), or is named. Seconds are made up; subscriptions are sub_A unless named.
 """
 
@@ -17,7 +17,7 @@ KINDS = {
     Reason.CLAIMED: Kind.CLAIMED,
     Reason.ADMIN_CHANGED: Kind.ADMIN_TIER_CHANGED,
 }
-"""Reasons that always tell, and what."""
+"""Reasons that always emit, and what."""
 
 
 B = "sub_B"

@@ -1,4 +1,4 @@
-"""The decision on one event: every line of the decision table, every tie within a second, and one life from end to end."""
+"""The decision on one event: every line of the decision table, every tie within a second, and one scenario from end to end."""
 
 from itertools import combinations, pairwise
 
@@ -175,7 +175,7 @@ def test_version_a_redelivery_by_another_producer_has_the_same() -> None:
     assert read({**fact, "id": "other", "source": "elsewhere"}).version == read(fact).version
 
 
-# A life, and what anyone would write by hand
+# A scenario, and what anyone would write by hand
 
 
 def test_scenario_of_a_team_in_order_emits_what_anyone_would_write_by_hand() -> None:

@@ -76,7 +76,7 @@ def test_audit_event_is_dated_at_the_fact_and_not_at_its_arrival(case: Case) -> 
 
 
 def test_audit_event_of_a_redelivery_is_the_same_bytes() -> None:
-    # Classify tells a pass-through or an undeliverable charge again when it is delivered again.
+    # Classify emits a pass-through or an undeliverable charge again when it is delivered again.
     for given, event in (
         ([], service("near_quota_wall", 0, resource_type="seats", used=9, limit=10)),
         ([charged(0), cancelled(5)], charged(9)),

@@ -1,4 +1,4 @@
-"""The demo's books: balanced for what a right stack writes, and one sentence for each thing that is not right."""
+"""The demo's accounting: balanced for what a right stack writes, and one sentence for each thing that is not right."""
 
 from collections import Counter
 from collections.abc import Callable

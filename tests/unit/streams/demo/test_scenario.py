@@ -1,4 +1,4 @@
-"""The demo's story: that it holds what it promises, and that its bodies look like Razorpay's."""
+"""The demo's scenario: that it holds what it promises, and that its bodies look like Razorpay's."""
 
 import re
 from collections import Counter

@@ -148,7 +148,7 @@ def test_slice_keeps_the_row_of_a_record_that_is_parked() -> None:
 
 
 def test_slice_a_row_that_grows_too_large_within_it_parks_the_record_that_it_can_not_hold() -> None:
-    """No record is large by itself, and nothing is packed before the slice ends: what a key has grown by is counted."""
+    """No record is large by itself, and nothing is packed before the slice ends: the growth of a key's row is counted."""
     name = "x" * 400
     claims = [team_event(claim(0, name=name, user_id="u"))]
     long_ids = [f"sub_{number}_{'y' * (SMALL_BYTES // 2)}" for number in range(150)]
@@ -174,7 +174,7 @@ def test_slice_a_row_that_grows_too_large_by_usual_facts_parks_the_record_that_i
 
 
 class ShortWayFails(ClassifyStage):
-    """Classify, with a release in it whose shorter way fails."""
+    """Classify, with a release in it whose fast path fails."""
 
     def run(self, records: Sequence[Record], start: int, row: Any) -> Run | None:
         raise ZeroDivisionError("owner@example.com")

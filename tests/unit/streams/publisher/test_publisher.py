@@ -1,4 +1,4 @@
-"""Publishing with a Kafka that is only a list: what is told to the caller, what waits, and what is lost, to the record."""
+"""Publishing with a Kafka that is only a list: what is reported to the caller, what waits, and what is lost, to the record."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The admin port tells whether a process is ready, and its metrics."""
+"""The admin port reports whether a process is ready, and its metrics."""
 
 import socket
 

@@ -13,7 +13,7 @@ from tests.stage_doubles import Sleeps
 
 
 class Service:
-    """Fails for as long as it is told to."""
+    """Fails the given number of times."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures

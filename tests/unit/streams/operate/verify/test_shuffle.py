@@ -1,4 +1,4 @@
-"""Any order of a team's facts ends alike: tried on the story's teams, and told when it is not so."""
+"""Any order of a team's facts ends alike: tried on the scenario's teams, and reported when it is not so."""
 
 import msgspec
 

@@ -192,7 +192,7 @@ def test_verify_a_dead_letter_that_was_replayed_is_beside_the_account() -> None:
 
 
 def test_verify_while_the_stack_works_on_finds_nothing_but_what_is_pending() -> None:
-    """The whole story comes while classify's first partitions are being verified."""
+    """The whole scenario arrives while classify's first partitions are being verified."""
     complete, stores = read_from(PRETENDED)
     growing = PretendedLogs({name: [] for name in complete.topics}, SETTINGS.partitions)
     moments = iter((0.3, 0.6, 0.8, 1.0))

@@ -17,8 +17,8 @@ import org.apache.kafka.streams.state.Stores;
 public final class Job {
     public static void main(String[] arguments) throws InterruptedException {
         boolean exactlyOnce = arguments.length > 0 && arguments[0].equals("eos");
-        Map<String, String> told = System.getenv();
-        AtomicLong left = new AtomicLong(Long.parseLong(told.get("BENCH_EVENTS")));
+        Map<String, String> environment = System.getenv();
+        AtomicLong left = new AtomicLong(Long.parseLong(environment.get("BENCH_EVENTS")));
         CountDownLatch done = new CountDownLatch(1);
         Runnable onEvent = () -> {
             if (left.decrementAndGet() == 0) {
@@ -27,17 +27,17 @@ public final class Job {
         };
 
         Topology topology = new Topology();
-        topology.addSource("events", Serdes.String().deserializer(), Serdes.ByteArray().deserializer(), told.get("BENCH_INPUT"));
+        topology.addSource("events", Serdes.String().deserializer(), Serdes.ByteArray().deserializer(), environment.get("BENCH_INPUT"));
         topology.addProcessor("classify", () -> new Classify(onEvent), "events");
         topology.addStateStore(
                 Stores.keyValueStoreBuilder(Stores.persistentKeyValueStore(Classify.STORE), Serdes.String(), Team.serde()).withCachingEnabled(),
                 "classify");
         topology.addSink(
-                Classify.AUDIT, told.get("BENCH_AUDIT_EVENTS"), Serdes.String().serializer(), Serdes.ByteArray().serializer(), "classify");
+                Classify.AUDIT, environment.get("BENCH_AUDIT_EVENTS"), Serdes.String().serializer(), Serdes.ByteArray().serializer(), "classify");
         topology.addSink(
-                Classify.CURRENT, told.get("BENCH_TIER_CURRENT"), Serdes.String().serializer(), Serdes.ByteArray().serializer(), "classify");
+                Classify.CURRENT, environment.get("BENCH_TIER_CURRENT"), Serdes.String().serializer(), Serdes.ByteArray().serializer(), "classify");
 
-        KafkaStreams streams = new KafkaStreams(topology, settings(told, exactlyOnce));
+        KafkaStreams streams = new KafkaStreams(topology, settings(environment, exactlyOnce));
         Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
         streams.setUncaughtExceptionHandler(error -> {
             error.printStackTrace();
@@ -68,12 +68,12 @@ public final class Job {
         }
     }
 
-    private static Properties settings(Map<String, String> told, boolean exactlyOnce) {
+    private static Properties settings(Map<String, String> environment, boolean exactlyOnce) {
         Properties settings = new Properties();
-        settings.put(StreamsConfig.APPLICATION_ID_CONFIG, told.get("BENCH_GROUP"));
-        settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, told.get("BENCH_BOOTSTRAP_SERVERS"));
-        settings.put(StreamsConfig.STATE_DIR_CONFIG, told.get("BENCH_STATE_DIRECTORY"));
-        settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, told.getOrDefault("BENCH_THREADS", "1"));
+        settings.put(StreamsConfig.APPLICATION_ID_CONFIG, environment.get("BENCH_GROUP"));
+        settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, environment.get("BENCH_BOOTSTRAP_SERVERS"));
+        settings.put(StreamsConfig.STATE_DIR_CONFIG, environment.get("BENCH_STATE_DIRECTORY"));
+        settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, environment.getOrDefault("BENCH_THREADS", "1"));
         settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, "1");
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 64L << 20);
         settings.put("auto.offset.reset", "earliest");
