@@ -5,9 +5,10 @@ TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docke
 """
 
 import asyncio
+import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -37,6 +38,28 @@ def pytest_configure(config: pytest.Config) -> None:
         if name.startswith("TIERSTREAM_") and not name.startswith(("TIERSTREAM_TEST_", "TIERSTREAM_HYPOTHESIS_"))
     ]:
         del os.environ[name]  # a developer's own settings are not the tests'
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests marked ``alone`` last. pytest-xdist gives the tests of a file, which may share a fixture, to one worker."""
+    items.sort(key=_is_alone)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("alone" if _is_alone(item) else item.nodeid.split("::")[0]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test marked ``alone`` while no other worker of pytest-xdist runs one. This file is the lock, so none has to be removed."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with Path(__file__).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
+        return (yield)
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @pytest.fixture(scope="session")

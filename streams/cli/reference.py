@@ -1,12 +1,12 @@
 """The parts of the documents that the code itself knows best: the topology's diagram and table, the table of settings.
 
-They stand between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``. ``python -m streams.cli.reference FILE...`` writes them
-anew, and a test fails where they are out of date.
+They stand between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``. ``python -m streams.cli.reference FILE...`` writes them,
+and a test fails where they are out of date.
 """
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -26,15 +26,29 @@ OUTSIDE: tuple[tuple[str, str, str], ...] = (
 """What flows without a topic: from, to, what."""
 
 
+OPERATION = frozenset({"every stage", "operators", "import-tiers", "feedback"})
+"""Who writes or reads a topic that belongs to operation, and not to the way from a source to a sink."""
+
+
 def topology_diagram() -> str:
-    """Return the topology as a mermaid flowchart: boxes work, rounded topics are logs, cylinders keep the newest of each key."""
-    nodes = dict.fromkeys(name for topic in TOPICS for name in (*topic.producers, *topic.consumers))
-    nodes |= dict.fromkeys(end for edge in OUTSIDE for end in edge[:2])
+    """Return the whole topology as a mermaid flowchart: boxes work, rounded topics are logs, cylinders keep the newest of each key."""
+    return _diagram(TOPICS, OUTSIDE)
+
+
+def overview_diagram() -> str:
+    """Return the way from the sources to the sinks as a mermaid flowchart, without changelogs and what belongs to operation."""
+    on_the_way = [topic for topic in TOPICS if topic.producers != topic.consumers and not OPERATION & {*topic.producers, *topic.consumers}]
+    return _diagram(on_the_way, [edge for edge in OUTSIDE if edge[0] != "Loops"])
+
+
+def _diagram(topics: Sequence[Topic], outside: Sequence[tuple[str, str, str]]) -> str:
+    nodes = dict.fromkeys(name for topic in topics for name in (*topic.producers, *topic.consumers))
+    nodes |= dict.fromkeys(end for edge in outside for end in edge[:2])
     lines = ["```mermaid", "flowchart LR"]
     lines += (f"  {_node_id(name)}[{name}]" for name in nodes)
-    lines += (f"  {_node_id(topic.name)}" + ("[({})]" if topic.cleanup == "compact" else "([{}])").format(topic.name) for topic in TOPICS)
-    lines += (f"  {_node_id(start)} -- {what} --> {_node_id(end)}" for start, end, what in OUTSIDE)
-    lines += (edge for topic in TOPICS for edge in _edges(topic))
+    lines += (f"  {_node_id(topic.name)}" + ("[({})]" if topic.cleanup == "compact" else "([{}])").format(topic.name) for topic in topics)
+    lines += (f"  {_node_id(start)} -- {what} --> {_node_id(end)}" for start, end, what in outside)
+    lines += (edge for topic in topics for edge in _edges(topic))
     return "\n".join([*lines, "```"])
 
 
@@ -91,7 +105,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *escaped))
 
 
-PARTS: dict[str, Callable[[], str]] = {"topology": topology_diagram, "topics": topics_table, "settings": settings_table}
+PARTS: dict[str, Callable[[], str]] = {
+    "overview": overview_diagram,
+    "topology": topology_diagram,
+    "topics": topics_table,
+    "settings": settings_table,
+}
 """What can be generated, by the name in the markers."""
 
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)

@@ -1,5 +1,6 @@
 """The short form of ``make outages``: PostgreSQL, Loops and Kafka away for some seconds each; and what a broken promise looks like."""
 
+import pytest
 from rich.console import Console
 
 from streams.publisher import Stats
@@ -8,6 +9,8 @@ from tests.faults.sender import Answered
 from tests.faults.service import Call
 from tests.faults.service import Report as ServiceReport
 from tests.faults.windows import ANSWER_SECONDS, Sort, Window, broken_promises, quantile, ratios, table
+
+pytestmark = pytest.mark.alone
 
 SHORT = Plan(seconds=3.0, normal_seconds=1.0)
 

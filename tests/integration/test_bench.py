@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from bench.compare import Comparison, Options, measure_all
 from bench.jobs import JOBS
 from bench.load import LoadSpec
+
+pytestmark = pytest.mark.alone
 
 LEAST_RATIO = 15.0
 ATTEMPTS = 3

@@ -20,7 +20,7 @@ from tests.integration.test_publisher import lines_of, service
 from tests.integration.test_spooling import NOWHERE, gateway_process, numbers_by_key, posted
 from tests.topic_io import read_json, until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")]
 
 
 def set_largest_file(pid: int, size: int) -> None:

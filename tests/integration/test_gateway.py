@@ -30,6 +30,8 @@ from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS, TEAM
 from tests.conftest import PARTITIONS
 from tests.topic_io import read_all
 
+pytestmark = pytest.mark.alone
+
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "samples" / "razorpay"
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 KEY = b"0123456789abcdef01234567"

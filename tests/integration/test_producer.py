@@ -20,6 +20,8 @@ from tests.conftest import PARTITIONS
 from tests.logs import logging_restored
 from tests.topic_io import read_all
 
+pytestmark = pytest.mark.alone
+
 NOWHERE = Settings(kafka_bootstrap_servers="127.0.0.1:1")
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka import Message
 
 from streams.embedded.kafka import EmbeddedKafka
@@ -22,6 +23,8 @@ from streams.topics import TEAM_EVENTS
 from tests.conftest import PARTITIONS
 from tests.publishing_service import TEAMS, publish
 from tests.topic_io import Json, read_all, until
+
+pytestmark = pytest.mark.alone
 
 SERVICE = Path(__file__).parents[1] / "publishing_service.py"
 NOWHERE = "127.0.0.1:1"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.process import free_port
@@ -21,6 +22,8 @@ from streams.topics import RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.conftest import PARTITIONS
 from tests.integration.test_gateway import RunningGateway, gateway_settings, running, until_ready
 from tests.topic_io import Json, read_all, read_json, until
+
+pytestmark = pytest.mark.alone
 
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 NOWHERE = "127.0.0.1:1"

@@ -13,7 +13,7 @@ import typer
 
 from schemas.razorpay import parse_webhook
 from streams.cli import app
-from streams.cli.reference import PARTS, filled, settings_table, topology_diagram
+from streams.cli.reference import PARTS, filled, overview_diagram, settings_table, topology_diagram
 from streams.embedded.stack import EMBEDDED_DEFAULTS
 from streams.gateway.ingest import accept
 from streams.gateway.signatures import verify_razorpay
@@ -25,6 +25,7 @@ from tests.faults.document import filled as faults_filled
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SENDING = (ROOT / "docs" / "sending.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 TEST_VARIABLES = {
@@ -72,7 +73,7 @@ def test_committed_chaos_runs_broke_enough_and_left_no_difference() -> None:
 
 @each_document
 def test_generated_parts_are_up_to_date(path: Path) -> None:
-    assert filled(text_of(path)) == text_of(path), "run: python -m streams.cli.reference README.md docs/configuration.md"
+    assert filled(text_of(path)) == text_of(path), "run: python -m streams.cli.reference README.md docs/*.md"
 
 
 def test_every_part_that_can_be_generated_stands_in_a_document() -> None:
@@ -93,6 +94,14 @@ def test_diagram_has_every_topic_between_its_producers_and_consumers() -> None:
     read = {(topic.name, name) for topic in TOPICS if topic not in tables for name in topic.consumers}
     assert drawn == written | read
     assert all(f"[({topic.name})]" in diagram for topic in TOPICS if topic.cleanup == "compact")
+
+
+def test_overview_shows_the_way_from_the_sources_to_the_sinks_and_nothing_of_operation() -> None:
+    overview = overview_diagram()
+
+    assert set(overview.splitlines()) < set(topology_diagram().splitlines())
+    assert all(f"{topic}" in overview for topic in ("razorpay.webhooks", "team.events", "audit.events", "tier.current"))
+    assert re.search("changelog|dead.letters|operators|feedback|import", overview) is None
 
 
 # Settings
@@ -163,10 +172,10 @@ def test_make_targets_that_a_document_names_exist(path: Path) -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 
 
-def test_make_targets_are_all_in_the_readme() -> None:
+def test_make_targets_are_all_in_the_documents() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", text_of(ROOT / "Makefile"), re.MULTILINE))
 
-    assert targets <= set(re.findall(r"make ([a-z-]+)", code(README)))
+    assert targets <= set(re.findall(r"make ([a-z-]+)", code(README) + code(text_of(ROOT / "CONTRIBUTING.md"))))
 
 
 def test_readme_begins_with_the_two_commands_that_show_the_system() -> None:
@@ -197,19 +206,19 @@ def test_documents_that_the_code_names_exist(pattern: str) -> None:
             assert (ROOT / name).is_file(), f"{path.relative_to(ROOT)} names {name}"
 
 
-# What the README asks its reader to type
+# What a document asks its reader to type
 
 
 def run_shell(block: str) -> list[str]:
-    """Run a block of the README with a curl that prints its arguments, and return them."""
+    """Run a block of a document with a curl that prints its arguments, and return them."""
     if not shutil.which("bash") or not shutil.which("openssl"):
         pytest.skip("needs bash and openssl")
     script = "set -eu; curl() { printf '%s\\0' \"$@\"; }\n" + block
     return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout.split("\0")
 
 
-def test_readmes_event_is_one_that_the_gateway_takes() -> None:
-    arguments = run_shell(shell_block(README, "v1/events"))
+def test_documented_event_is_one_that_the_gateway_takes() -> None:
+    arguments = run_shell(shell_block(SENDING, "v1/events"))
     event = json.loads(arguments[arguments.index("--data") + 1])
 
     ids, (record,) = accept([event], "default", datetime.now(UTC), "team.events")
@@ -218,8 +227,8 @@ def test_readmes_event_is_one_that_the_gateway_takes() -> None:
     assert record.key == event["team_id"].encode()
 
 
-def test_readmes_webhook_is_signed_as_the_gateway_verifies_and_says_what_it_should() -> None:
-    arguments = run_shell(shell_block(README, "openssl"))
+def test_documented_webhook_is_signed_as_the_gateway_verifies_and_says_what_it_should() -> None:
+    arguments = run_shell(shell_block(SENDING, "openssl"))
     body = arguments[arguments.index("--data-binary") + 1].encode()
     (signature,) = [argument.partition(": ")[2] for argument in arguments if argument.startswith("X-Razorpay-Signature")]
 

@@ -54,6 +54,7 @@ COVERED_BY: dict[str, str] = {
     "streams/operate/verify/report.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/tables.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/traces.py": "tests/unit/streams/operate/verify/test_verify.py",
+    "streams/operate/verify/verification.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/publisher/entries.py": "tests/unit/streams/publisher/test_publisher.py",
     "streams/publisher/failures.py": "tests/unit/streams/publisher/test_publisher.py",
     "streams/publisher/frames.py": "tests/unit/streams/publisher/test_spool.py",
