@@ -11,8 +11,7 @@ from bench.broker import INPUT, SMALL_INPUT, BenchKafka, Input, running_kafka
 from bench.console import bar
 from bench.jobs import Job
 from bench.load import LoadSpec
-from bench.report import print_run
-from bench.run import JobFailed, Run, run_job
+from bench.run import JobFailed, Run, print_run, run_job
 
 DATA = Path(__file__).parent / "data"
 

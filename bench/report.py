@@ -1,11 +1,9 @@
 """The results: a table for people, and ``bench/results/latest.json``."""
 
-from __future__ import annotations
-
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import psutil
@@ -13,10 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.broker import HEAP_MEGABYTES
-
-if TYPE_CHECKING:
-    from bench.compare import Comparison
-    from bench.run import Run
+from bench.compare import Comparison
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -41,12 +36,6 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def print_run(title: str, run: Run, console: Console) -> None:
-    """Print one line about one run."""
-    rate, cpu = f"{run.events_per_second:,.0f} events/s", f"{run.cpu_seconds / run.events * 1e6:.1f} CPU s for a million"
-    console.print(f"{title}: {rate}, {cpu}, {'; '.join(run.problems) or 'correct'}", style="red" if run.problems else None, markup=False)
 
 
 def print_table(comparison: Comparison, console: Console) -> None:

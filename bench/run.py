@@ -14,6 +14,7 @@ import confluent_kafka as kafka
 import msgspec
 import psutil
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from rich.console import Console
 
 import streams.embedded.launcher
 from bench.broker import OUTPUTS, BenchKafka, Input
@@ -226,3 +227,9 @@ def read_outputs(broker: BenchKafka) -> Tally:
     finally:
         consumer.close()
     return tally
+
+
+def print_run(title: str, run: Run, console: Console) -> None:
+    """Print one line about one run."""
+    rate, cpu = f"{run.events_per_second:,.0f} events/s", f"{run.cpu_seconds / run.events * 1e6:.1f} CPU s for a million"
+    console.print(f"{title}: {rate}, {cpu}, {'; '.join(run.problems) or 'correct'}", style="red" if run.problems else None, markup=False)
