@@ -292,7 +292,7 @@ def parse_webhook(body: bytes) -> RazorpayWebhook:
 
 
 def _subscription(id: str, entity: JsonObject, plain: bool) -> Subscription:
-    """Read a subscription. ``plain`` says that each text of the body is printable ASCII, so that only its ends need a look."""
+    """Read a subscription. ``plain`` says that each text of the body is printable ASCII, so that only its ends need a check."""
     usual = _converted(entity, Subscription) if plain else None
     if (
         usual is not None

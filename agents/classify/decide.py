@@ -104,7 +104,7 @@ def _outcome_of_start(
 ) -> tuple[Reason, Kind | None]:
     end = row.ended.get(fact.subscription_id)
     if end is not None and version > end:
-        # The money came for nothing: somebody must look at it.
+        # A charge without a subscription to pay for: operators must check it.
         return Reason.ENDED, Kind.CHARGE_UNDELIVERABLE if event is _CHARGED else None
     known = row.live.get(fact.subscription_id)
     if fact.adopt and end is None and not _was_seen(known):

@@ -78,7 +78,7 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         if plan != plan_id:
             if plan not in first_seen:  # those in it are no newer than ``newest``, for it is active
                 if growth_bytes > SMALL_BYTES:
-                    break  # the row may have become large, which is for the slice to look at
+                    break  # the row may have become large, which the slice checks
                 first_seen = {**first_seen, plan: version}
                 growth_bytes += len(value)
             plan_id = plan

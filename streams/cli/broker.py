@@ -1,4 +1,4 @@
-"""Commands that look at or prepare what the stages need: topics, tables, settings."""
+"""Commands that check or prepare what the stages need: topics, tables, settings."""
 
 import asyncio
 import json

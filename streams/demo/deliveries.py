@@ -108,7 +108,7 @@ class TeamScenario:
 class Billing:
     """One subscription of a team; ``subscription`` is what Razorpay holds of it by now."""
 
-    team_scenario: TeamScenario
+    team: TeamScenario
     subscription: Subscription
 
     def sends(
@@ -123,13 +123,13 @@ class Billing:
         is_scheduled: bool = False,
     ) -> None:
         """``subscription.<event>`` happens on ``day``, perhaps with a new plan, and arrives at once or on day ``arrives``."""
-        at = self.team_scenario.at(day)
+        at = self.team.at(day)
         self.subscription = self.subscription.after(event, at, plan)
         body = self.subscription.webhook(event, at, is_scheduled=is_scheduled)
-        arrives_at = None if arrives is None else self.team_scenario.at(arrives)
-        self.team_scenario.receives(f"subscription.{event}", at, body, reason, note, arrives_at)
+        arrives_at = None if arrives is None else self.team.at(arrives)
+        self.team.receives(f"subscription.{event}", at, body, reason, note, arrives_at)
 
     def payment_fails(self, day: int, reason: str, note: str) -> None:
         """``payment.failed``, which names no subscription, comes beside ``subscription.pending``."""
-        at = self.team_scenario.at(day)
-        self.team_scenario.receives("payment.failed", at, self.subscription.failed_payment(at), reason, note)
+        at = self.team.at(day)
+        self.team.receives("payment.failed", at, self.subscription.failed_payment(at), reason, note)

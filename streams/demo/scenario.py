@@ -25,21 +25,21 @@ class Scenario:
 def build_scenario(now: float) -> Scenario:
     """Return the scenario that ends shortly before ``now`` (Unix seconds). Only its times depend on ``now``."""
     start = int(now) - SCENARIO_DAYS * DAY
-    team_scenarios = {build_team: TeamScenario(build_team.__name__.removeprefix("_"), start) for build_team in _LAST_TIERS}
-    for build_team, team_scenario in team_scenarios.items():
-        build_team(team_scenario)
-    deliveries = [delivery for team_scenario in team_scenarios.values() for delivery in team_scenario.deliveries] + _strangers(start)
+    teams = {build_team: TeamScenario(build_team.__name__.removeprefix("_"), start) for build_team in _LAST_TIERS}
+    for build_team, team in teams.items():
+        build_team(team)
+    deliveries = [delivery for team in teams.values() for delivery in team.deliveries] + _strangers(start)
     return Scenario(
         tuple(sorted(deliveries, key=lambda delivery: delivery.arrives_at)),
-        {team_scenario.name: team_scenario.team_id for team_scenario in team_scenarios.values()},
-        {team_scenarios[build_team].name: tier for build_team, tier in _LAST_TIERS.items()},
+        {team.name: team.team_id for team in teams.values()},
+        {teams[build_team].name: tier for build_team, tier in _LAST_TIERS.items()},
     )
 
 
-def _aurora(team_scenario: TeamScenario) -> None:
+def _aurora(team: TeamScenario) -> None:
     """One subscription, from its authentication to its end."""
-    team_scenario.claimed(0, "its owner claims it", name="Asha Rao")
-    billing = team_scenario.subscribes("plan_hobby", 1)
+    team.claimed(0, "its owner claims it", name="Asha Rao")
+    billing = team.subscribes("plan_hobby", 1)
     billing.sends("authenticated", 1, Reason.NOT_STARTED, "a card, no payment yet")
     billing.sends("charged", 1, Reason.UPGRADED, "first charge, plan_hobby")
     billing.sends("charged", 31, Reason.RENEWAL, "a month later")
@@ -50,21 +50,21 @@ def _aurora(team_scenario: TeamScenario) -> None:
     billing.sends("cancelled", 110, Reason.CANCELED, "cancelled")
 
 
-def _basalt(team_scenario: TeamScenario) -> None:
+def _basalt(team: TeamScenario) -> None:
     """Changes its plan by a second subscription; the first is cancelled three days late."""
-    team_scenario.claimed(2, "its owner claims it", name="Ben Okafor")
-    first = team_scenario.subscribes("plan_hobby_plus", 3)
+    team.claimed(2, "its owner claims it", name="Ben Okafor")
+    first = team.subscribes("plan_hobby_plus", 3)
     first.sends("charged", 3, Reason.UPGRADED, "first charge, plan_hobby_plus")
-    second = team_scenario.subscribes("plan_growth", 30)
+    second = team.subscribes("plan_growth", 30)
     second.sends("charged", 30, Reason.UPGRADED, "a second one, plan_growth")
     first.sends("cancelled", 33, Reason.SUPERSEDED, "the first, cancelled late")
     second.sends("charged", 60, Reason.RENEWAL, "the second renewed")
 
 
-def _cedar(team_scenario: TeamScenario) -> None:
+def _cedar(team: TeamScenario) -> None:
     """Its card fails until the subscription is halted; then it pays again. Only the first webhook names the team."""
-    team_scenario.claimed(4, "its owner claims it", name="Chen Wei")
-    billing = team_scenario.subscribes("plan_pro", 5)
+    team.claimed(4, "its owner claims it", name="Chen Wei")
+    billing = team.subscribes("plan_pro", 5)
     billing.sends("charged", 5, Reason.UPGRADED, "first charge, plan_pro")
     billing.subscription = replace(billing.subscription, notes=[])
     billing.sends("pending", 35, Reason.PAYMENT_TROUBLE, "the card fails")
@@ -74,77 +74,69 @@ def _cedar(team_scenario: TeamScenario) -> None:
     billing.sends("charged", 44, Reason.RENEWAL, "and has paid")
 
 
-def _delta(team_scenario: TeamScenario) -> None:
+def _delta(team: TeamScenario) -> None:
     """One delivery comes twice; and money comes in after the end."""
-    team_scenario.claimed(6, "its owner claims it", name="Dalia Haddad")
-    billing = team_scenario.subscribes("plan_hobby", 7)
+    team.claimed(6, "its owner claims it", name="Dalia Haddad")
+    billing = team.subscribes("plan_hobby", 7)
     billing.sends("charged", 7, Reason.UPGRADED, "first charge, plan_hobby")
-    team_scenario.repeats(Reason.DUPLICATE, "the same event id again")
+    team.repeats(Reason.DUPLICATE, "the same event id again")
     billing.sends("cancelled", 37, Reason.CANCELED, "cancelled")
     billing.sends("charged", 40, Reason.ENDED, "a charge after the end")
 
 
-def _ember(team_scenario: TeamScenario) -> None:
+def _ember(team: TeamScenario) -> None:
     """Two webhooks arrive in the wrong order."""
-    team_scenario.claimed(8, "its owner claims it", name="Elif Kaya")
-    billing = team_scenario.subscribes("plan_hobby", 9)
+    team.claimed(8, "its owner claims it", name="Elif Kaya")
+    billing = team.subscribes("plan_hobby", 9)
     billing.sends("charged", 9, Reason.UPGRADED, "first charge, plan_hobby")
     billing.sends("charged", 39, Reason.STALE, "arrives after what followed", arrives=42)
     billing.sends("updated", 41, Reason.UPGRADED, "moves to plan_growth", plan="plan_growth")
 
 
-def _fjord(team_scenario: TeamScenario) -> None:
+def _fjord(team: TeamScenario) -> None:
     """An admin puts it on a tier by hand; a renewal leaves that alone, a change of plan does not."""
-    team_scenario.claimed(10, "its owner claims it", name="Freja Holm")
-    billing = team_scenario.subscribes("plan_hobby", 11)
+    team.claimed(10, "its owner claims it", name="Freja Holm")
+    billing = team.subscribes("plan_hobby", 11)
     billing.sends("charged", 11, Reason.UPGRADED, "first charge, plan_hobby")
-    team_scenario.sends(
-        "admin.tier_changed", 20, Reason.ADMIN_CHANGED, "a trial of the top tier", to="team", admin="support-4", reason="trial"
-    )
+    team.sends("admin.tier_changed", 20, Reason.ADMIN_CHANGED, "a trial of the top tier", to="team", admin="support-4", reason="trial")
     billing.sends("charged", 41, Reason.SUPERSEDED, "renewed; the trial stays")
-    team_scenario.sends(
-        "admin.promo_issued", 50, Reason.PASSED_THROUGH, "a code for a discount", code="STAY20", admin="support-4", percent_off=20
-    )
+    team.sends("admin.promo_issued", 50, Reason.PASSED_THROUGH, "a code for a discount", code="STAY20", admin="support-4", percent_off=20)
     billing.sends("updated", 60, Reason.DOWNGRADED, "moves to plan_growth", plan="plan_growth")
 
 
-def _garnet(team_scenario: TeamScenario) -> None:
+def _garnet(team: TeamScenario) -> None:
     """Pays for a plan that nobody has listed."""
-    team_scenario.claimed(12, "its owner claims it", name="Zoë Müller")
-    billing = team_scenario.subscribes("plan_2019", 13)
+    team.claimed(12, "its owner claims it", name="Zoë Müller")
+    billing = team.subscribes("plan_2019", 13)
     billing.sends("charged", 13, Reason.UNKNOWN_PLAN, "a plan that is not listed")
     billing.sends("updated", 15, Reason.UPGRADED, "support moves it to plan_pro", plan="plan_pro")
-    expires_at = team_scenario.at(90)
-    team_scenario.sends(
+    expires_at = team.at(90)
+    team.sends(
         "resource.expiry_imminent", 83, Reason.PASSED_THROUGH, "a certificate runs out",
         resource_type="certificate", resource_id="5a0f8f0e-2f0b-4f57-9a3c-0d1f3a3b7c11", expires_at=expires_at,
     )  # fmt: skip
 
 
-def _harbor(team_scenario: TeamScenario) -> None:
+def _harbor(team: TeamScenario) -> None:
     """Nobody has claimed it, its payer has no address, and only the payment's note names it; it pays a year at once."""
     facts = {
         "email": PLACEHOLDER_EMAIL,
         "notes": [],
-        "payment_notes": {"team_id": team_scenario.team_id},
+        "payment_notes": {"team_id": team.team_id},
         "cycle_days": 365,
         "total_count": 1,
     }
-    billing = team_scenario.subscribes("plan_pro_yearly", 14, **facts)
+    billing = team.subscribes("plan_pro_yearly", 14, **facts)
     billing.sends("charged", 14, Reason.UPGRADED, "first charge, plan_pro_yearly")
     billing.sends("completed", 14, Reason.ENDS_LATER, "one cycle, paid for a year")
 
 
-def _iris(team_scenario: TeamScenario) -> None:
+def _iris(team: TeamScenario) -> None:
     """Never pays: it was claimed with a tier."""
-    team_scenario.claimed(16, "claimed with the hobby tier", name="Ines Duarte", tier="hobby")
-    team_scenario.sends(
-        "near_quota_wall", 18, Reason.PASSED_THROUGH, "92 of 100 GB", resource_type="storage", used=92, limit=100, unit="GB"
-    )
-    team_scenario.repeats(Reason.PASSED_THROUGH, "the service tries again")
-    team_scenario.sends(
-        "experiment.conversion", 25, Reason.PASSED_THROUGH, "it invites a colleague", experiment="invite-button", variant="green"
-    )
+    team.claimed(16, "claimed with the hobby tier", name="Ines Duarte", tier="hobby")
+    team.sends("near_quota_wall", 18, Reason.PASSED_THROUGH, "92 of 100 GB", resource_type="storage", used=92, limit=100, unit="GB")
+    team.repeats(Reason.PASSED_THROUGH, "the service tries again")
+    team.sends("experiment.conversion", 25, Reason.PASSED_THROUGH, "it invites a colleague", experiment="invite-button", variant="green")
 
 
 _LAST_TIERS: dict[Callable[[TeamScenario], None], Tier] = {

@@ -25,7 +25,7 @@ _LOCK = "up.lock"
 _PID = f"{PREFIX}UP_PID"
 
 _LOCK_SECONDS = 0.5
-"""A command that looks whether ``up`` runs holds the lock for microseconds: ``up`` tries again for so long."""
+"""A command that checks whether ``up`` runs holds the lock for microseconds: ``up`` tries again for so long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ TABLE_FETCH_BYTES = 32 * 1_048_576
 in one slice, the fewer rows and current tiers are written."""
 
 POLL_RECORDS = 32_768
-"""Records that one look at what was fetched unpacks, of all partitions together. What is fetched stays compressed until then, and takes
+"""Records that one poll of what was fetched unpacks, of all partitions together. What is fetched stays compressed until then, and takes
 a fifth of the memory."""
 
 
@@ -114,7 +114,7 @@ class Stage:
 
     @property
     def _consumer(self) -> BatchConsumer:
-        # Asked for late: Faust makes it, with a thread's event loop, when it is first looked at.
+        # Asked for late: Faust makes it, with a thread's event loop, when it is first used.
         return cast(BatchConsumer, self.app.consumer)
 
     def pause(self, topic: str, partition: int) -> None:

@@ -32,7 +32,7 @@ FETCH_MAX_WAIT_MS = 100
 
 
 FETCH_SECONDS = 0.05
-"""How long one look for records may wait. Short: a partition that is fetched of again is noticed only by the next look."""
+"""How long one poll may wait for records. Short: a partition that is resumed is noticed only by the next poll."""
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -170,11 +170,11 @@ class BatchConsumer(driver.Consumer):
         return self._at_committed and self._goes_on(generation)
 
     async def verify_all_partitions_active(self) -> None:
-        """Do nothing: ``streams.engine.watchdog`` looks whether a partition gets on. Faust's own look only logs, and fails where a partition
+        """Do nothing: ``streams.engine.watchdog`` checks whether a partition makes progress. Faust's own check only logs, and fails where a partition
         that was just assigned has no position yet, which ends the app."""
 
     def pause(self, topic: str, partition: int) -> None:
-        """Fetch no more of this partition until ``release``."""
+        """Fetch no more of this partition until ``resume``."""
         self.on_buffer_full(TP(topic, partition))
 
     def resume(self, topic: str, partition: int) -> None:

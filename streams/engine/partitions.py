@@ -117,10 +117,10 @@ class _PartitionQueue:
     async def get(self) -> Batch:
         """Return the next batch, once there is one and its time has come, or the queue is full."""
         await self._waits.wait()
-        pause = self.may_begin_at - time.monotonic()
-        if pause > 0:
+        wait_seconds = self.may_begin_at - time.monotonic()
+        if wait_seconds > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(wait_seconds):
                     await self.full.wait()
         batch = self.batches.popleft()
         if not self.batches:

@@ -56,7 +56,7 @@ Produce = Callable[[Iterable[Output]], None]
 
 
 class _CachedRow:
-    """A key as slices work on it. ``row`` is as the stage reads it, or None; the rest is of the present slice alone: bytes of the
+    """A key as slices work on it. ``row`` is as the stage reads it, or None; what follows is of the present slice alone: bytes of the
     records that may have made the row larger, and what renders the key's newest record of a compacted topic."""
 
     __slots__ = ("current", "growth_bytes", "large", "row")
@@ -68,15 +68,15 @@ class _CachedRow:
         self.current: Callable[[], Output] | None = None
 
     def keep(self, row: Any, growth_bytes: int, current: Callable[[], Output] | None) -> None:
-        """Go on with ``row``; records of ``grown_bytes`` may have made it larger than the last one."""
+        """Go on with ``row``; records of ``growth_bytes`` may have made it larger than the last one."""
         self.row = row
         self.growth_bytes += growth_bytes
         self.large = self.large or self.growth_bytes > SMALL_BYTES
         if current is not None:
             self.current = current
 
-    def rest(self, packed: bytes) -> None:
-        """The slice ends, and the row is kept as ``packed``."""
+    def flush(self, packed: bytes) -> None:
+        """End the slice: the row is written as ``packed``."""
         self.large = len(packed) > SMALL_BYTES
         self.growth_bytes = 0
         self.current = None
@@ -223,7 +223,7 @@ class Slices:
         packed = self._table.rows[key] = self._stage.pack(known.row)
         row = Output(self._changelog, key, packed, NO_HEADERS, self._table.number)
         outputs = (row,) if known.current is None else (known.current(), row)
-        known.rest(packed)
+        known.flush(packed)
         return outputs
 
     def _first_effect(self, record: Record) -> Effect:

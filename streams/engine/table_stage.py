@@ -45,7 +45,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
     ``outcomes`` counts them by reason; ``row`` is the one after the last of them; ``current`` renders what the last one that had one
     would have rendered. ``growth_bytes`` is the size of those records that may have made the row larger; a run ends once that is more than
-    ``SMALL_BYTES``, for only between two runs does anybody look at how large the row is.
+    ``SMALL_BYTES``, for only between two runs is the size of the row checked.
     """
 
     records: int

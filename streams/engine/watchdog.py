@@ -31,7 +31,7 @@ TopicPartition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a stage looks like at one moment.
+    """The state of a stage at one moment.
 
     ``reached`` is the next offset that the consumer would fetch (transaction markers are behind it, too), or, where records are
     being worked in, the first that is not done; ``ends`` is the end of the committed log as a client of its own sees it, empty while Kafka does not answer.

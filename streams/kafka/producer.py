@@ -26,7 +26,7 @@ MAX_MESSAGE_BYTES = MAX_RECORD_BYTES - 65_536
 """Value, key and headers of the largest record. The broker's limit is on the batch round it, so this leaves room for that."""
 
 MESSAGE_TIMEOUT_SECONDS = 1.4
-"""librdkafka gives a record up after this (it looks once a second, so up to a second later). Shorter than any caller's
+"""librdkafka gives a record up after this (it checks once a second, so up to a second later). Shorter than any caller's
 time-out, so that little is delivered after its caller was answered that it was not."""
 
 LINGER_MS = 0.5
