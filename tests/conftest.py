@@ -40,12 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]  # a developer's own settings are not the tests'
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests marked ``alone`` last. pytest-xdist gives the tests of a file, which may share a fixture, to one worker."""
-    items.sort(key=_is_alone)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("alone" if _is_alone(item) else item.nodeid.split("::")[0]))
+    """Put the files with a test marked ``alone`` last, when the other worker of pytest-xdist has hardly anything to run."""
+    files = {item.path for item in items if _is_alone(item)}
+    items.sort(key=lambda item: item.path in files)
 
 
 @pytest.hookimpl(wrapper=True)
