@@ -191,7 +191,7 @@ class Slices:
         row = known.row
         try:
             effect = self._stage.effect(record, row) if row is not None else self._first_effect(record)
-        except Exception as error:  # noqa: BLE001  # it is counted, told, and the record kept as a dead letter
+        except Exception as error:  # noqa: BLE001  # it is counted, logged, and the record kept as a dead letter
             effect = self._failed(record, error)
         reason = effect.reason
         size = 0 if record.value is None else len(record.value)

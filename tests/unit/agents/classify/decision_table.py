@@ -374,7 +374,7 @@ ADOPTIONS = [
     Case("its renewal", [adopted(charged(0))], adopted(charged(9)), Reason.RENEWAL, "pro > pro"),
     Case("its next plan", [adopted(charged(0))], adopted(charged(9, "plan_team")), Reason.UPGRADED, "pro > team"),
     Case("its cancel", [adopted(charged(0))], adopted(cancelled(9)), Reason.CANCELED, "pro > hobby"),
-    Case("its trouble", [], adopted(billing("pending", 0)), Reason.PAYMENT_TROUBLE, "free > free"),
+    Case("its failed payment", [], adopted(billing("pending", 0)), Reason.PAYMENT_TROUBLE, "free > free"),
     Case(
         "its charge after its end", [adopted(cancelled(5))], adopted(charged(9)), Reason.ENDED, "hobby > hobby", Kind.CHARGE_UNDELIVERABLE
     ),
