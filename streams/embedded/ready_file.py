@@ -1,4 +1,4 @@
-"""Files that say what runs where: the ready file, for programs that wait for the stack, and its kin."""
+"""The ready file: what runs where, for programs that wait for the stack."""
 
 import json
 import os
@@ -8,17 +8,16 @@ from pathlib import Path
 
 
 def write_ready_file(path: Path, content: Mapping[str, object]) -> None:
-    """Replace ``path`` with ``content`` as JSON. Atomic, and readable for its owner only: the database's address holds a password."""
-    replace_file(path, json.dumps(content, indent=2) + "\n")
+    """Replace ``path`` with ``content`` as JSON; a reader sees the old file or the new one, never a part.
 
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text``, readable for its owner only; a reader sees the old file or the new one, never a part."""
+    Readable for its owner only: the database's address holds a password.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            json.dump(content, file, indent=2)
+            file.write("\n")
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

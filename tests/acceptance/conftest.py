@@ -71,7 +71,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         )
     running = Running(process, directory, ready_file, log)
     try:
-        _until_ready(running)
+        until_ready(running)
         yield running
     finally:
         process.send_signal(signal.SIGINT)
@@ -81,7 +81,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             process.kill()
 
 
-def _until_ready(running: Running) -> None:
+def until_ready(running: Running) -> None:
+    """Wait until the ready file is there, up to ``READY_SECONDS``."""
     deadline = time.monotonic() + READY_SECONDS
     while not running.ready_file.exists():
         assert running.process.poll() is None, running.tail()

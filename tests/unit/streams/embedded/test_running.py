@@ -79,6 +79,38 @@ def test_a_file_that_up_did_not_write_is_one_sentence_that_names_it(tmp_path: Pa
             running_stack(tmp_path)
 
 
+def test_the_settings_of_a_killed_up_are_never_taken_for_those_of_its_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "up.env").write_text("TIERSTREAM_UP_PID=1\nTIERSTREAM_PARTITIONS=4\n")
+    seen: list[RunningStack | None] = []
+    replace = os.replace
+
+    def reading_first(source: str, target: Path) -> None:
+        seen.append(running_stack(tmp_path))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", reading_first)
+    with published(tmp_path, VARIABLES):
+        seen.append(running_stack(tmp_path))
+
+    assert seen == [None, RunningStack(os.getpid(), VARIABLES)]
+
+
+def test_a_file_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with published(tmp_path, VARIABLES):
+        monkeypatch.setattr(os, "geteuid", lambda: 4_242)
+
+        with pytest.raises(ConfigurationError, match=r"up\.env belongs to another user"):
+            running_stack(tmp_path)
+
+
+def test_an_end_leaves_the_file_of_a_successor(tmp_path: Path) -> None:
+    with published(tmp_path, VARIABLES):
+        (tmp_path / "up.env").unlink()
+        (tmp_path / "up.env").write_text("a successor's")
+
+    assert (tmp_path / "up.env").read_text() == "a successor's"
+
+
 def test_a_directory_that_can_not_be_written_is_one_sentence_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
