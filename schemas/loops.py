@@ -89,7 +89,7 @@ LOOPS_MAP: dict[Kind, Mail | NeverMailed] = {
     Kind.ADMIN_TIER_CHANGED: Mail((*_same("from", "to", "admin"), Property("reason", "admin_reason"), _OCCURRED_AT)),
     Kind.ADMIN_PROMO_ISSUED: Mail((*_same("code", "admin", "percent_off"), _EXPIRES_AT)),
     Kind.RESOURCE_EXPIRY_IMMINENT: Mail((*_same("resource_type", "resource_id"), _EXPIRES_AT)),
-    Kind.CHARGE_UNDELIVERABLE: NeverMailed("A charge that no team can be found for concerns operators, not a customer."),
+    Kind.CHARGE_UNDELIVERABLE: NeverMailed("A charge that can not be placed concerns operators, not a customer."),
 }
 """A row for every kind. A kind without one would be a mail that silently never goes out."""
 

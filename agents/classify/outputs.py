@@ -1,4 +1,4 @@
-"""What the deciding stages write: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
+"""What classify writes: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
 
 import uuid
 from typing import Any
@@ -134,7 +134,10 @@ def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: T
 
 
 def _service_metadata(event: TeamEvent, body: Service, decision: Decision, time: str) -> Json:
-    """The kind's own fields, and the common ones, which they can not overwrite. Addresses stay out of the audit log."""
+    """Return the kind's own fields and the common ones, which they can not overwrite.
+
+    ``email`` and ``name`` are dropped from every kind: addresses stay out of the audit log.
+    """
     data = body.data
     if is_plain(data):
         own = {name: value for name, value in data.__dict__.items() if value is not None}

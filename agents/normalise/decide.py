@@ -135,6 +135,9 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
         return Parked(Reason.UNKNOWN_TEAM, f"Whose subscription is {subscription.id}? {found[0].upper()}{found[1:]}.", None, charge)
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
         return Parked(
-            Reason.UNKNOWN_PLAN, f"The plan {plan_id or '(none)'} is not in the plan file; add it and replay this record.", team_id, charge
+            Reason.UNKNOWN_PLAN,
+            f"The plan {plan_id or '(none)'} is not in the plan file; add it, restart normalise and replay this record.",
+            team_id,
+            charge,
         )
     return Normalised(event, team_id, fact)

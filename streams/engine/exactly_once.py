@@ -4,7 +4,7 @@
 2. Restore the rows and the position from the committed changelog.
 3. Skip input below the position (Kafka's own committed offset is only a hint, and may lag).
 4. For each slice: begin → decide all → produce outputs, changed rows and the position row → commit → then ack.
-5. When a commit fails, the memory is ahead of the log: the worker exits and starts again. Nothing is retried in place.
+5. An unanswered commit is asked again. A refused one leaves the memory ahead of the log: the worker exits and starts again.
 
 | crash after | the log holds | after the restart |
 | --- | --- | --- |

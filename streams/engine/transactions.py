@@ -1,7 +1,7 @@
 """The transactional producer of one table partition.
 
 Its ``transactional.id`` names the partition, so that taking it over fences whoever held it before: from then on the former
-holder can neither produce nor commit (KIP-98). Nothing is retried in place after an abort: memory is then ahead of the log,
+holder can neither produce nor commit (KIP-98). After an abort nothing is retried in place: memory is then ahead of the log,
 and the worker has to start again from the log.
 """
 

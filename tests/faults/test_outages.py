@@ -10,14 +10,13 @@ from tests.faults.service import Call
 from tests.faults.service import Report as ServiceReport
 from tests.faults.windows import ANSWER_SECONDS, Sort, Window, broken_promises, quantile, ratios, table
 
-pytestmark = pytest.mark.alone
-
 SHORT = Plan(seconds=3.0, normal_seconds=1.0)
 
 BUSY_P99_SECONDS = 0.02
 """The promise is 0.001 s; the factor is for a machine that does other things beside the test."""
 
 
+@pytest.mark.alone
 async def test_with_each_service_away_nothing_is_dropped_every_request_is_answered_in_time_and_all_is_on_its_topic() -> None:
     console = Console(width=180)
 

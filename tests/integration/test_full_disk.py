@@ -20,7 +20,7 @@ from tests.integration.test_publisher import lines_of, service
 from tests.integration.test_spooling import NOWHERE, gateway_process, numbers_by_key, posted
 from tests.topic_io import read_json, until
 
-pytestmark = [pytest.mark.alone, pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")
 
 
 def set_largest_file(pid: int, size: int) -> None:
@@ -49,6 +49,7 @@ async def test_disk_full_under_a_publisher_memory_goes_on_the_rest_is_counted_an
     assert sorted(event["id"] for event in read_json(kafka_settings, TEAM_EVENTS.name)) == sorted(taken)
 
 
+@pytest.mark.alone
 async def test_disk_full_under_the_gateway_is_503_in_time_and_200_again_once_there_is_room(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:

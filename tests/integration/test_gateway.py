@@ -30,8 +30,6 @@ from streams.topics import DEAD_LETTERS, LOOPS_WEBHOOKS, RAZORPAY_WEBHOOKS, TEAM
 from tests.conftest import PARTITIONS
 from tests.topic_io import read_all
 
-pytestmark = pytest.mark.alone
-
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "samples" / "razorpay"
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 KEY = b"0123456789abcdef01234567"
@@ -269,6 +267,7 @@ async def test_stop_does_not_wait_for_a_client_that_sends_nothing(gateway: Runni
     writer.close()
 
 
+@pytest.mark.alone
 async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_back(tmp_path: Path, free_admin_port: int) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = gateway_settings(

@@ -20,8 +20,6 @@ from tests.conftest import PARTITIONS
 from tests.logs import logging_restored
 from tests.topic_io import read_all
 
-pytestmark = pytest.mark.alone
-
 NOWHERE = Settings(kafka_bootstrap_servers="127.0.0.1:1")
 
 
@@ -91,6 +89,7 @@ async def test_topic_that_is_absent_is_unavailable_and_named(kafka_settings: Set
         await producer.check([TEAM_EVENTS.full_name(kafka_settings)], timeout_seconds=5)
 
 
+@pytest.mark.alone
 async def test_kafka_away_is_unavailable_in_time_and_says_where() -> None:
     async with AcknowledgedProducer(NOWHERE) as producer:
         started = time.monotonic()
@@ -135,6 +134,7 @@ async def test_close_waits_for_what_was_sent_and_settles_every_caller(kafka_sett
     assert len(await asyncio.to_thread(read_all, kafka_settings, TEAM_EVENTS.name)) == 10
 
 
+@pytest.mark.alone
 async def test_close_without_kafka_ends_in_time_and_settles_every_caller() -> None:
     producer = AcknowledgedProducer(NOWHERE)
     sending = asyncio.create_task(producer.send("t", b"value", timeout_seconds=30))

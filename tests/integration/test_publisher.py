@@ -24,8 +24,6 @@ from tests.conftest import PARTITIONS
 from tests.publishing_service import TEAMS, publish
 from tests.topic_io import Json, read_all, until
 
-pytestmark = pytest.mark.alone
-
 SERVICE = Path(__file__).parents[1] / "publishing_service.py"
 NOWHERE = "127.0.0.1:1"
 
@@ -60,6 +58,7 @@ def in_order(count: int) -> dict[str, list[int]]:
     return {team: list(range(number, count, len(TEAMS))) for number, team in enumerate(TEAMS)}
 
 
+@pytest.mark.alone
 async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_event_no_order_and_no_millisecond(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1)

@@ -23,8 +23,6 @@ from tests.conftest import PARTITIONS
 from tests.integration.test_gateway import RunningGateway, gateway_settings, running, until_ready
 from tests.topic_io import Json, read_all, read_json, until
 
-pytestmark = pytest.mark.alone
-
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 NOWHERE = "127.0.0.1:1"
 TOKEN = {"Authorization": "Bearer demo-ingest"}
@@ -50,6 +48,7 @@ def service_event(number: int) -> Json:
     return {"kind": "near_quota_wall", "team_id": TEAM, "id": f"e-{number}", "data": {"resource_type": "s", "used": number, "limit": 1}}
 
 
+@pytest.mark.alone
 async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_in_order_before_what_is_newer(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = gateway_settings(
