@@ -22,6 +22,8 @@ from bench.installs import draw_plots
 from bench.jobs import JOBS, Job
 from bench.latency import measure_latency
 from bench.load import LoadSpec
+from bench.quiet import measure_quiet
+from bench.quiet_peers import measure_quiet_peers
 from bench.report import RESULTS, comparison_json, print_table, write_results, wrong_results
 from bench.servers import running_postgres
 from bench.stages import measure_stages
@@ -31,7 +33,7 @@ EVENTS, QUICK_EVENTS = 2_000_000, 300_000
 SMALL_EVENTS, QUICK_SMALL_EVENTS = 200_000, 20_000
 STAGE_EVENTS = 500_000
 EVENTS_A_TEAM = 100
-PARTS = ("jobs", "stages", "growth", "latency")
+PARTS = ("jobs", "stages", "growth", "latency", "quiet")
 
 
 def main() -> int:
@@ -125,6 +127,12 @@ def _latency(_given: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"latency": latency}
 
 
+def _quiet(_given: argparse.Namespace, console: Console) -> dict[str, Any]:
+    DATA.mkdir(exist_ok=True)
+    rows = measure_quiet(console)
+    return {"quiet": rows, "quiet_peers": measure_quiet_peers(console)}
+
+
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A directory for the time of the block, on the disk that the loads are on: a machine's temporary directory may be in memory."""
@@ -138,6 +146,7 @@ _MEASURES: dict[str, Callable[[argparse.Namespace, Console], dict[str, Any]]] = 
     "stages": _stages,
     "growth": _growth,
     "latency": _latency,
+    "quiet": _quiet,
 }
 
 

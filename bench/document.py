@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,62 @@ def _latency(results: Results) -> str:
     return markdown_table((f"{latency['rate']} events/s, {latency['events']:,} events", "p50", "p99"), rows)
 
 
+def _quiet(results: Results) -> str:
+    quiet = results.get("quiet")
+    if not quiet:
+        return NOT_YET
+    rows = [
+        (
+            str(row["partitions"]),
+            f"{row['rate']}/s" if row["rate"] else "idle",
+            f"{row['cpu_percent']:g}",
+            f"{row['cpu_by_process']['kafka']:g}",
+            *(_milliseconds(row, name) for name in ("gateway", "row")),
+            f"{row['cpu_ms']:g}" if row["rate"] else "-",
+            str(row["refused"]) if row["rate"] else "-",
+            str(row["threads"]),
+            str(row["rss_mb"]),
+        )
+        for row in quiet
+    ]
+    head = (
+        "partitions",
+        "webhooks",
+        "CPU %",
+        "Kafka's",
+        "gateway p50, p99 ms",
+        "row p50, p99 ms",
+        "CPU ms each",
+        "refused",
+        "threads",
+        "MB",
+    )
+    return "\n\n".join([markdown_table(head, rows), *_plot("quiet.png", "CPU over the rate, by the number of partitions")])
+
+
+def _milliseconds(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[f'{name}_p50_ms']:g}, {row[f'{name}_p99_ms']:g}" if row["rate"] else "-"
+
+
+def _quiet_peers(results: Results) -> str:
+    peers = results.get("quiet_peers")
+    if not peers:
+        return NOT_YET
+    cells = {(row["job"], row["partitions"], row["rate"]): f"{row['cpu_job']:g} + {row['cpu_kafka']:g}" for row in peers}
+    rates = sorted({row["rate"] for row in peers})
+    named = {(row["job"], row["partitions"]): None for row in peers}
+    rows = [(TITLES[job], str(number), *(cells.get((job, number, rate), "-") for rate in rates)) for job, number in named]
+    return markdown_table(("job + Kafka, CPU %", "partitions", *(f"{rate}/s" for rate in rates)), rows)
+
+
 PARTS: dict[str, Callable[[Results], str]] = {
     "machine": _machine,
     "jobs": _jobs,
     "stages": _stages,
     "growth": _growth,
     "latency": _latency,
+    "quiet": _quiet,
+    "quiet_peers": _quiet_peers,
 }
 
 _PART = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)

@@ -58,6 +58,26 @@ def draw_growth(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def draw_quiet(results: dict[str, Any], path: Path) -> None:
+    """Draw the CPU of the whole stack over the rate, and the time to the row, a line for each number of partitions."""
+    rows = [row for row in results["quiet"] if row["rate"]]
+    figure, (cpu, to_row) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for number in sorted({row["partitions"] for row in rows}):
+        of_number = [row for row in results["quiet"] if row["partitions"] == number]
+        cpu.plot([row["rate"] for row in of_number], [row["cpu_percent"] for row in of_number], marker="o", label=f"{number} partitions")
+        under_load = [row for row in of_number if row["rate"]]
+        to_row.plot([row["rate"] for row in under_load], [row["row_p99_ms"] for row in under_load], marker="o")
+    cpu.set_title("CPU of the stack and Kafka, % of a core", fontsize=10)
+    to_row.set_title("webhook → row, p99 in ms", fontsize=10)
+    to_row.set_yscale("log")
+    for axes in (cpu, to_row):
+        axes.set_xlabel("webhooks/s")
+        _plain(axes)
+    cpu.set_ylim(bottom=0)
+    cpu.legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
 def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -75,6 +95,8 @@ def main() -> None:
     results = json.loads(results_path.read_text(encoding="utf-8"))
     if results.get("medians"):
         draw_comparison(results, directory / "comparison.png")
+    if results.get("quiet"):
+        draw_quiet(results, directory / "quiet.png")
     if results.get("growth"):
         draw_growth(results, directory / "growth.png")
 

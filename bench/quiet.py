@@ -1,0 +1,106 @@
+"""What a webhook costs while there are few: the whole embedded stack at fixed rates, by its number of partitions.
+
+CPU is that of the five processes and of the broker, from ``/proc``, in percent of one core; PostgreSQL and the fake Loops run too, and
+are not counted.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from bench.console import bar
+from bench.open_loop import committed_rows, percentile, send, until
+from streams.embedded.stack import PROCESS_NAMES, Stack, StackOptions, start_stack
+
+RATES = (20, 100, 500)
+PARTITIONS = (1, 8, 32, 128)
+IDLE_SECONDS, SECONDS, WARM_UP_SECONDS = 10.0, 15, 15
+SETTLE_SECONDS = 5.0
+LOOPS_LIMIT = 2_000
+STAGES = PROCESS_NAMES[1:]
+KAFKA = "kafka"
+
+
+def measure_quiet(
+    console: Console, partitions: tuple[int, ...] = PARTITIONS, rates: tuple[int, ...] = RATES, seconds: int = SECONDS
+) -> list[dict[str, Any]]:
+    """Return a row for each number of partitions idle, and for each rate. Raises TierstreamError."""
+    rows: list[dict[str, Any]] = []
+    for number in partitions:
+        with bar(console, f"quiet, {number} partitions", sum(rates) * (seconds + WARM_UP_SECONDS)) as on_progress:
+            measured = asyncio.run(_measure(number, rates, seconds, on_progress))
+        print_rows(measured, console)
+        rows += measured
+    return rows
+
+
+def print_rows(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print a table."""
+    table = Table("partitions", "rate", "CPU %", "ms each", "gateway p50/p99", "row p50/p99", "refused", "threads", "MB", box=None)
+    for row in rows:
+        if row["rate"]:
+            gateway, to_row = (f"{row[f'{name}_p50_ms']:g} / {row[f'{name}_p99_ms']:g}" for name in ("gateway", "row"))
+            each, refused = f"{row['cpu_ms']:g}", str(row["refused"])
+        else:
+            gateway = to_row = each = refused = ""
+        cpu = " ".join(f"{name[:4]} {value:g}" for name, value in row["cpu_by_process"].items())
+        numbers = (str(row["partitions"]), str(row["rate"]), f"{row['cpu_percent']:g} ({cpu})", each, gateway, to_row, refused)
+        table.add_row(*numbers, str(row["threads"]), str(row["rss_mb"]))
+    console.print(table)
+
+
+async def _measure(partitions: int, rates: tuple[int, ...], seconds: int, on_progress: Callable[[int], object]) -> list[dict[str, Any]]:
+    overrides = {"loops_rate_per_second": LOOPS_LIMIT, "partitions": partitions}
+    async with start_stack(StackOptions({}, overrides=overrides)) as stack, committed_rows(stack) as committed:
+        processes = {name: psutil.Process(pid) for name, (pid, *_) in stack.supervisor.pids.items() if name in (*PROCESS_NAMES, KAFKA)}
+        await asyncio.sleep(SETTLE_SECONDS)  # what starts up costs is no idle cost
+        before, began = _cpu_seconds(processes), time.monotonic()
+        await asyncio.sleep(IDLE_SECONDS)
+        rows = [{"partitions": partitions, "rate": 0, **_used(processes, before, time.monotonic() - began, 0)}]
+        first = 0
+        for rate in rates:
+            row = await _at_rate(stack, processes, committed, rate, first, seconds)
+            rows.append({"partitions": partitions, "rate": rate, **row})
+            first += rate * (WARM_UP_SECONDS + seconds)
+            on_progress(first)
+    return rows
+
+
+async def _at_rate(
+    stack: Stack, processes: dict[str, psutil.Process], committed: dict[str, float], rate: int, first: int, seconds: int
+) -> dict[str, Any]:
+    warm_up = rate * WARM_UP_SECONDS
+    await send(stack, rate, first, warm_up)
+    before, began = _cpu_seconds(processes), time.monotonic()
+    sent = await send(stack, rate, first + warm_up, rate * seconds)
+    used = _used(processes, before, time.monotonic() - began, rate * seconds)
+    await until(lambda: sent.accepted.keys() <= committed.keys(), f"every webhook of {rate}/s has its audit row", 120)
+    answers, to_row = sorted(sent.answer_seconds), sorted(committed[id] - sent.sent[id] for id in sent.accepted)
+    return {
+        **used,
+        "refused": sent.refused,
+        **{f"gateway_p{percent}_ms": percentile(answers, percent) for percent in (50, 99)},
+        **{f"row_p{percent}_ms": percentile(to_row, percent) for percent in (50, 99)},
+    }
+
+
+def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    return {name: (times := process.cpu_times()).user + times.system for name, process in processes.items()}
+
+
+def _used(processes: dict[str, psutil.Process], before: dict[str, float], seconds: float, webhooks: int) -> dict[str, Any]:
+    by_process = {name: now - before[name] for name, now in _cpu_seconds(processes).items()}
+    total = sum(by_process.values())
+    ours = [process for name, process in processes.items() if name != KAFKA]
+    return {
+        "cpu_percent": round(100 * total / seconds, 1),
+        "cpu_by_process": {name: round(100 * used / seconds, 1) for name, used in by_process.items()},
+        "cpu_ms": round(1000 * total / webhooks, 2) if webhooks else None,
+        "threads": max(processes[name].num_threads() for name in STAGES),
+        "rss_mb": round(sum(process.memory_info().rss for process in ours) / 1e6),
+    }
