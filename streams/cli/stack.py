@@ -20,6 +20,9 @@ def register(app: typer.Typer) -> None:
 def up(
     ready_file: Annotated[Path | None, typer.Option(help="Write addresses and pids here, as JSON, when all is ready.")] = None,
     workers: Annotated[list[str] | None, typer.Option(help="STAGE=N: run N processes of a stage. May be repeated.")] = None,
+    single_process: Annotated[
+        bool, typer.Option("--single-process", help="Run all stages in one process, for a machine with little memory.")
+    ] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the data here between runs; without it, it is thrown away.")] = None,
 ) -> None:
     """Start Kafka, PostgreSQL, the fake Loops, the gateway and every stage, and keep them running until Ctrl-C.
@@ -30,7 +33,9 @@ def up(
     """
     from streams.embedded.stack import run_up
 
-    asyncio.run(run_up(ready_file, _worker_counts(workers or []), data_dir))
+    if workers and single_process:
+        raise ConfigurationError("--single-process runs one process for all stages: leave --workers out.")
+    asyncio.run(run_up(ready_file, _worker_counts(workers or []), data_dir, single_process=single_process))
 
 
 def demo() -> None:

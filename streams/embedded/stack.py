@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,12 +39,16 @@ EMBEDDED_DEFAULTS: dict[str, str] = {
 
 PROCESS_NAMES = ("gateway", "normalise", "classify", "audit", "forward")
 
+ALL_STAGES = "stages"
+"""The name of the one process that runs all stages, where it is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
     """What to run: processes for each stage; where to keep data (None: thrown away at the end); where lines of output go."""
 
     workers: Mapping[str, int]
+    single_process: bool = False  # all stages in one process; ``workers`` counts nothing then
     data_dir: Path | None = None
     console: Console | None = None  # the processes' output; None: to files in the data directory
     overrides: Mapping[str, object] = field(default_factory=dict)  # settings of this stack alone, by field name
@@ -73,15 +77,15 @@ class Stack:
             "loops": self.loops,
             "kafka": self.kafka,
             "postgres": self.postgres,
-            "pids": {name: pids[name] for name in PROCESS_NAMES if name in pids},
+            "pids": {name: found for name in PROCESS_NAMES if (found := pids.get(name) or (name != "gateway" and pids.get(ALL_STAGES)))},
         }
 
 
-async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: Path | None) -> None:
+async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: Path | None, *, single_process: bool = False) -> None:
     """Run the stack until SIGINT or SIGTERM. Raises TierstreamError when it can not start."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    options = StackOptions(workers, data_dir, Console(stderr=True, highlight=False))
+    options = StackOptions(workers, single_process, data_dir, Console(stderr=True, highlight=False))
     console = Console(highlight=False)
     try:
         async with contextlib.AsyncExitStack() as stack_exit:
@@ -137,7 +141,7 @@ async def start_stack(options: StackOptions, ready_file: Path | None = None, pub
                 settings.kafka_bootstrap_servers,
                 postgres.get_secret_value(),
                 data_dir,
-                lambda stage, instance: services.worker(settings, stage, instance),
+                lambda stage, instance: services.worker(settings, [stage], instance),
             )
             with contextlib.ExitStack() as files:
                 if publish_in is not None and not files.enter_context(published(publish_in, environment_of(settings))):
@@ -235,18 +239,21 @@ class _Services:
         common = environment_of(settings)
         ready = f"http://127.0.0.1:{self._gateway_admin}/readyz"
         found = [("gateway", self._program("gateway", 1, ["gateway"], {**common, f"{PREFIX}ADMIN_PORT": str(self._gateway_admin)}, ready))]
+        if self._options.single_process:
+            found.append((ALL_STAGES, self.worker(settings, PROCESS_NAMES[1:], f"{ALL_STAGES}-0")))
+            return found
         for stage in PROCESS_NAMES[1:]:
             found += [
-                (stage, self.worker(settings, stage, f"{stage}-{instance}")) for instance in range(self._options.workers.get(stage, 1))
+                (stage, self.worker(settings, [stage], f"{stage}-{instance}")) for instance in range(self._options.workers.get(stage, 1))
             ]
         return found
 
-    def worker(self, settings: Settings, stage: str, instance: str) -> Program:
-        """One process of a stage; ``instance`` is its static member id, kept over restarts."""
+    def worker(self, settings: Settings, stages: Sequence[str], instance: str) -> Program:
+        """One process of some stages; ``instance`` is its static member id in each group, kept over restarts."""
         port = free_port()
         environment = {**environment_of(settings), f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": instance}
         title = instance.removesuffix("-0")
-        return self._program(title, PROCESS_NAMES.index(stage) + 1, ["worker", stage], environment, f"http://127.0.0.1:{port}/readyz")
+        return self._program(title, PROCESS_NAMES.index(stages[0]) + 1, ["worker", *stages], environment, f"http://127.0.0.1:{port}/readyz")
 
     def _program(self, title: str, number: int, arguments: list[str], environment: dict[str, str], ready_url: str) -> Program:
         sink = self._sink(title, number)

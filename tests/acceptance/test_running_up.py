@@ -2,12 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import httpx
 
 from streams.settings import PREFIX
 from tests.acceptance.conftest import Running, until_ready
+
+TEAM = "7b0c0de0-0000-4000-8000-000000000001"
 
 
 def tierstream(up: Running, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -56,3 +63,40 @@ def test_after_a_killed_up_its_file_is_not_used_and_the_missing_variables_are_na
     assert (tmp_path / ".tierstream" / "up.env").exists()
     assert after.returncode == 2
     assert after.stderr.startswith("tierstream: verify can not start: set TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS and TIERSTREAM_POSTGRES_DSN")
+
+
+def test_up_in_a_single_process_takes_a_webhook_through_all_stages_and_names_that_process_for_each(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    ready_file = tmp_path / "ready.json"
+    with (tmp_path / "up.log").open("wb") as log:
+        command = [sys.executable, "-m", "streams.cli", "up", "--single-process", "--ready-file", str(ready_file)]
+        process = subprocess.Popen(command, cwd=tmp_path, env=clean, stdout=log, stderr=log)
+    up = Running(process, tmp_path, ready_file, tmp_path / "up.log")
+    try:
+        until_ready(up)
+        pids = up.ready()["pids"]
+        event = {"kind": "onboarding.claimed", "team_id": TEAM, "id": "claim", "data": {"email": "o@example.com", "tier": "free"}}
+        headers = {"Authorization": "Bearer demo-ingest"}
+        answer = httpx.post(f"{up.url('gateway')}/v1/events", json=event, headers=headers, timeout=10, trust_env=False)
+        eventually(lambda: [mail["email"] for mail in httpx.get(f"{up.url('loops')}/_sent", trust_env=False).json()] == ["o@example.com"])
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = process.wait(20)
+
+    assert answer.status_code == 202
+    assert pids["normalise"] == pids["classify"] == pids["audit"] == pids["forward"] != pids["gateway"]
+    assert status in (0, 130)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        time.sleep(0.1)
+
+
+def test_up_with_workers_and_a_single_process_is_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streams.cli", "up", "--single-process", "--workers", "classify=2"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert (ran.returncode, ran.stderr) == (2, "tierstream: --single-process runs one process for all stages: leave --workers out.\n")
