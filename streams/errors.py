@@ -13,7 +13,9 @@
     ├── MigrationError            a migration that was applied has been changed since
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
     ├── SnapshotError             a snapshot can not be read, or is not of this stack (exit 2)
-    ├── Fenced                    another worker owns the partition now; this one must exit
+    ├── Fenced                    another process works under this one's name; this one must exit
+    ├── GenerationEnded           the consumer group has gone on; what was read in its former generation is read again
+    ├── ProducerExpired           the broker has forgotten a producer that was idle for days; a new one is needed (retriable)
     └── StageFailed               a stage could not go on and must be restarted
 
 Each message is one sentence: what, where, what to do. Neither secrets nor addresses are ever part of one.
@@ -82,7 +84,17 @@ class SnapshotError(TierstreamError):
 
 
 class Fenced(TierstreamError):
-    """Another worker has taken the partition over."""
+    """Another process works under the name of this one."""
+
+
+class GenerationEnded(TierstreamError):
+    """The consumer group has gone on to another generation: nothing that was read in the former one can be committed any more."""
+
+
+class ProducerExpired(TierstreamError):
+    """The broker has forgotten a producer that was idle for days. Nothing of its open transaction counts; a new one may do it again."""
+
+    retriable = True
 
 
 class StageFailed(TierstreamError):

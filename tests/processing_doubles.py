@@ -43,6 +43,7 @@ class ScriptedWorker:
     closed: bool = False
 
     async def prepare(self) -> None:
+        self.script.preparations_begun.append(self.number)
         if self.number in self.script.preparations:
             await self.script.preparations[self.number].pass_through()
         if self.number in self.script.preparation_failures:
@@ -75,6 +76,7 @@ class Script:
     failures: dict[int, Exception] = field(default_factory=dict)
     preparations: dict[int, Gate] = field(default_factory=dict)
     preparation_failures: dict[int, Exception] = field(default_factory=dict)
+    preparations_begun: list[int] = field(default_factory=list)
     work_seconds: float = 0
     begun: list[int] = field(default_factory=list)
     batches: list[list[int]] = field(default_factory=list)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -77,10 +78,20 @@ class EmbeddedKafka:
     ``data_dir/kafka.log``. Not safe for concurrent calls; every call belongs on one event loop, and its thread must live as long as the broker is to.
     """
 
-    def __init__(self, data_dir: Path, port: int | None = None, heap_megabytes: int = 512, *, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        heap_megabytes: int = 512,
+        *,
+        console: Console | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """``properties`` are added to the broker's, or replace them."""
         self.data_dir = data_dir.absolute()
         self.heap_megabytes = heap_megabytes
         self._console = console
+        self._more_properties = "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
         self.port = port or free_port()
         self._controller_port = free_port()
         while self._controller_port == self.port:
@@ -158,7 +169,8 @@ class EmbeddedKafka:
         storage = self.data_dir / "storage"
         # A backslash is an escape in Java's properties.
         paths = {"storage": str(storage).replace("\\", "\\\\"), "log": str(self.log).replace("\\", "\\\\")}
-        self._properties.write_text(_PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths), encoding="utf-8")
+        properties = _PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths)
+        self._properties.write_text(properties + self._more_properties, encoding="utf-8")
         (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
         if not (storage / "meta.properties").is_file():
             cluster = secrets.token_urlsafe(16).replace("-", "_")  # with a leading hyphen it would be taken for an option

@@ -8,6 +8,7 @@ forward     audit.events → Loops
 
 import logging
 import ssl
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,26 +19,30 @@ from faust.streams import Stream
 from faust.types import TP, Message, StreamT
 
 from schemas.reasons import Reason
-from streams.engine.changelog import InputCheck
-from streams.engine.exactly_once import Restorer, TransactionalWorker
+from streams.engine.changelog import made_anew
+from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
-from streams.engine.partitions import Batch, PartitionWorker, Processing
+from streams.engine.partitions import PACE, Batch, PartitionWorker, Processing
 from streams.engine.table_stage import TableStage
 from streams.engine.tables import OwnedTable, OwnedTables
-from streams.errors import ConfigurationError
+from streams.engine.takeover import Broker, Takeover
+from streams.engine.transactions import Membership
+from streams.errors import ConfigurationError, StageFailed, TierstreamError
 from streams.kafka.records import Record
 from streams.metrics import count_outcomes
 from streams.settings import Settings
 from streams.topics import Topic, group_id
 
 COMMIT_INTERVAL_SECONDS = 0.25
-"""How often acked offsets are committed. For tables the position row counts; elsewhere a crash redoes at most this much."""
+"""How often a stage without a table commits acked offsets: a crash redoes at most this much."""
+
+NEVER_SECONDS = 30 * 86_400
 
 HEARTBEAT_SECONDS = 1.0
 """How often a member asks whether the group is rebalancing: a joining worker waits for all others to ask. Far below the session's
 time-out, whose least is 6 s."""
 
-MAX_POLL_INTERVAL_SECONDS = 30 * 86_400
+MAX_POLL_INTERVAL_SECONDS = NEVER_SECONDS
 """Off, in effect: aiokafka gives a member that did not poll in time up for good. Progress is watched by ourselves."""
 
 FETCH_BYTES = 1_048_576
@@ -89,11 +94,16 @@ class Stage:
         sources: Sequence[Topic],
         new_worker: Callable[[int], PartitionWorker],
         fetch_bytes: int = FETCH_BYTES,
+        *,
+        commits_offsets: bool = True,
     ) -> None:
+        """``commits_offsets``: whether Faust commits the offset behind each batch that is done. Otherwise the worker does, in its own
+        transactions, and sets its own pace: an offset has one writer."""
         self.name = name
         self.settings = settings
-        self.app = _faust_app(settings, name, fetch_bytes)
-        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self)
+        self.app = _faust_app(settings, name, fetch_bytes, COMMIT_INTERVAL_SECONDS if commits_offsets else NEVER_SECONDS)
+        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self, pace=PACE if commits_offsets else 0)
+        self._commits_offsets = commits_offsets
         self.sources = [topic.full_name(settings) for topic in sources]
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
@@ -105,12 +115,22 @@ class Stage:
         """Lets go of what the stage holds beside its app."""
         self.progress: Callable[[int], int] = lambda _number: 0
         """Counts whatever gets done inside of a partition's batches. It may count that of other partitions too, but for tables."""
+        self.made_anew: Callable[[str], TierstreamError] = lambda topic: StageFailed(
+            f"{topic} was deleted and made anew; {name} stops, to be started again and read it from its beginning."
+        )
+        """Makes the error of an input topic (full name) that is another one now."""
         self.restored_records: Callable[[], int] = lambda: 0
         """Counts the records that restores have read."""
 
     def _done(self, message: Message) -> None:
         self.reached[message.topic, message.partition] = message.offset + 1
-        self._consumer.done(message)
+        if self._commits_offsets:
+            self._consumer.done(message)
+
+    @property
+    def membership(self) -> Membership | None:
+        """The worker's place in the group's present generation; None before the first assignment."""
+        return self._consumer.membership
 
     @property
     def _consumer(self) -> BatchConsumer:
@@ -133,12 +153,8 @@ class Stage:
 
     async def fetch_positions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Return the next offset that the consumer would fetch, for each partition that has one."""
-        found: dict[tuple[str, int], int] = {}
-        for topic, number in wanted:
-            position = await self._consumer.position(TP(topic, number))
-            if position is not None:
-                found[topic, number] = position
-        return found
+        found = await self._consumer.positions(TP(topic, number) for topic, number in wanted)
+        return {(tp.topic, tp.partition): position for tp, position in found.items()}
 
     def assign(self, partitions: Iterable[int]) -> None:
         """Make ``partitions`` the ones that this process works on."""
@@ -160,22 +176,26 @@ class Stage:
 
 def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequence[Topic], changelog: Topic) -> Stage:
     """Return the app of a stage that decides with a table beside it, exactly once."""
-    changelog_name = changelog.full_name(settings)
-    pool = ThreadPoolExecutor(max_workers=settings.partitions + 2, thread_name_prefix="kafka")
-    inputs = InputCheck(settings, group_id(settings, stage.name), [topic.full_name(settings) for topic in sources])
-    restorer = Restorer(settings, stage.name, changelog_name, inputs, pool)
+    group, changelog_name = group_id(settings, stage.name), changelog.full_name(settings)
+    pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kafka")  # a transaction goes on while a partition is restored
+    broker = Broker(settings, group, changelog_name, [topic.full_name(settings) for topic in sources])
+    takeover = Takeover(settings, stage.name, broker, pool)
+    worker_id = f"{group}-{settings.instance_id or uuid.uuid4()}"
+    transactions = Transactions(settings, stage, changelog_name, worker_id, lambda: built.membership, takeover, pool)
     fetch_bytes = min(4 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
 
-    def new_worker(number: int) -> TransactionalWorker:
-        return TransactionalWorker(settings, stage, changelog_name, number, restorer)
+    def close() -> None:
+        takeover.close()
+        pool.shutdown(wait=False, cancel_futures=True)
 
-    built = Stage(settings, stage.name, sources, new_worker, fetch_bytes)
+    built = Stage(settings, stage.name, sources, partial(TransactionalWorker, transactions), fetch_bytes, commits_offsets=False)
     built.app.tables.add(
         OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
     )
-    built.close = partial(pool.shutdown, wait=False, cancel_futures=True)
-    built.progress = lambda number: restorer.slices[number]
-    built.restored_records = lambda: restorer.records
+    built.close = close
+    built.progress = lambda number: transactions.slices[number]
+    built.restored_records = lambda: takeover.records
+    built.made_anew = lambda topic: made_anew(topic, "positions are", group)
     return built
 
 
@@ -196,7 +216,7 @@ class _App(faust.App):
         """Make none."""
 
 
-def _faust_app(settings: Settings, stage: str, fetch_bytes: int) -> faust.App:
+def _faust_app(settings: Settings, stage: str, fetch_bytes: int, commit_seconds: float) -> faust.App:
     servers = [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
     app = _App(
         group_id(settings, stage),
@@ -209,7 +229,7 @@ def _faust_app(settings: Settings, stage: str, fetch_bytes: int) -> faust.App:
         broker_rebalance_timeout=max(30.0, settings.session_timeout_seconds),
         broker_max_poll_records=POLL_RECORDS,
         broker_max_poll_interval=MAX_POLL_INTERVAL_SECONDS,
-        broker_commit_interval=COMMIT_INTERVAL_SECONDS,
+        broker_commit_interval=commit_seconds,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=fetch_bytes,
         stream_buffer_maxsize=8,

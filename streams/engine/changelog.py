@@ -1,25 +1,22 @@
 """A table partition in memory, and its changelog: rows, and one position row for each input topic.
 
 The position row is written in the same transaction as the rows and the outputs of a batch. It says how far the input has
-been worked in: records below it are skipped, whatever Kafka's own committed offset says. It also keeps the counts of
-outcomes, so that events received = sum of outcomes can be proven from the log.
+been worked in: records below it are skipped. The group's committed offset, which belongs to the same transaction, must
+agree with it. The row also keeps the counts of outcomes, so that events received = sum of outcomes can be proven from the log.
 """
 
-import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import confluent_kafka as kafka
 import msgspec
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from schemas.reasons import Reason
 from streams.errors import KafkaUnavailable, PositionError
-from streams.kafka.client import client_config
 from streams.kafka.log_reader import committed_reader
 from streams.settings import Settings
 
@@ -33,7 +30,6 @@ _CONSUME_SECONDS = 0.02
 """``consume`` waits this long for its whole number of records, also when all that is left to come is a partition's end."""
 
 log = structlog.get_logger(__name__)
-_librdkafka = logging.getLogger("librdkafka")
 
 
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +59,11 @@ class TablePartition:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
 
+    def forget(self) -> None:
+        """Hold nothing any more: what is here may be ahead of the log."""
+        self.rows.clear()
+        self.positions.clear()
+
     def apply(self, key: bytes, value: bytes | None) -> None:
         """Take in one record of the changelog."""
         if key.startswith(POSITION_PREFIX):
@@ -83,14 +84,15 @@ def restore(
     settings: Settings,
     changelog: str,
     partitions: Sequence[TablePartition],
+    ends: Mapping[int, int],
     timeout_seconds: float = 60.0,
     on_read: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Read the committed changelog into ``partitions``, up to its end, and return the number of records read. ``on_read`` is
-    called with the number each time that some have come.
+    """Read the committed changelog into ``partitions``, each up to its offset in ``ends``; return the number of records read.
 
-    Blocking. The partitions must have been fenced before, so that nothing is written behind the end. Raises KafkaUnavailable,
-    naming topic, partition and offset, when nothing arrives for ``timeout_seconds``.
+    ``on_read`` is called with the number each time that some have come, and may raise to give up. Blocking. Below ``ends`` every
+    transaction is waited for until it is decided. Raises KafkaUnavailable, naming topic, partition and offset, when nothing arrives
+    for ``timeout_seconds``.
     """
     wanted = {partition.number: partition for partition in partitions}
     consumer = committed_reader(settings, f"{changelog}-restore")
@@ -106,13 +108,16 @@ def restore(
             on_read(len(messages))
             for message in messages:
                 error = message.error()
-                number = message.partition() or 0
+                number, offset = message.partition() or 0, message.offset() or 0
                 if error is None:
-                    wanted[number].apply(message.key() or b"", message.value())
-                    next_offsets[number] = (message.offset() or 0) + 1
+                    if number in wanted:
+                        wanted[number].apply(message.key() or b"", message.value())
+                    next_offsets[number] = offset + 1
                     read += 1
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    wanted.pop(number, None)
+                    # Before the end it is where an open transaction begins: its markers, or records behind it, are still to come.
+                    if offset >= ends[number]:
+                        wanted.pop(number, None)
                 elif not error.retriable():
                     raise KafkaException(error)
                 else:
@@ -121,7 +126,8 @@ def restore(
             if wanted and time.monotonic() - last_progress > timeout_seconds:
                 number = min(wanted)
                 raise KafkaUnavailable(
-                    f"Recovery of {changelog}, partition {number}, does not get past offset {next_offsets[number]}: nothing came for {timeout_seconds:.0f} s."
+                    f"Recovery of {changelog}, partition {number}, does not get past offset {next_offsets[number]} of {ends[number]}: "
+                    f"nothing came for {timeout_seconds:.0f} s."
                 )
     except KafkaException as error:
         raise KafkaUnavailable(f"Recovery of {changelog} failed: {error.args[0].str()}.") from error
@@ -133,7 +139,7 @@ def restore(
 @dataclass(frozen=True, slots=True)
 class InputPartition:
     """A partition of an input topic as it is on the broker: its log holds the offsets from ``first`` up to, but not with, ``end``,
-    and the group has committed that it read up to ``committed`` (0: nothing yet)."""
+    and the group has committed that it read up to ``committed`` (0: nothing yet, or its offset has expired)."""
 
     topic: str
     number: int
@@ -143,16 +149,27 @@ class InputPartition:
     committed: int
 
 
-def checked(position: Position | None, found: InputPartition, group: str) -> Position:
-    """Return the position to go on from: ``position``, or the start of the log where the table has none.
+def made_anew(where: str, position: str, group: str) -> PositionError:
+    """Return the error of a table whose input is another topic of the same name now."""
+    return PositionError(f"{where}, was deleted and made anew: the table's {position} not of this topic. {_remedy(group)}")
 
-    Raises PositionError where going on would skip records or work them in twice. Pure, but for one line in the log.
-    """
-    where = f"{found.topic}, partition {found.number}"
-    remedy = (
+
+def _remedy(group: str) -> str:
+    return (
         f"If that is meant, start over from an empty table: stop the workers, delete the changelog and the consumer group {group}, "
         "and run `tierstream topics apply`."
     )
+
+
+def checked(position: Position | None, found: InputPartition, group: str, *, settled: bool = False) -> Position:
+    """Return the position to go on from: ``position``, or the start of the log where the table has none.
+
+    ``settled`` says that position and committed offset were read while no transaction could change them, so that they must be
+    equal; otherwise the position may have gone on. Raises PositionError where going on would skip records or work them in twice.
+    Pure, but for one line in the log.
+    """
+    where = f"{found.topic}, partition {found.number}"
+    remedy = _remedy(group)
     if position is None:
         if found.committed:
             raise PositionError(
@@ -160,8 +177,11 @@ def checked(position: Position | None, found: InputPartition, group: str) -> Pos
             )
         return Position(found.topic_id, found.first)
     if position.topic_id != found.topic_id:
+        raise made_anew(where, f"position {position.next_offset} is", group)
+    if settled and 0 < found.committed < position.next_offset:
         raise PositionError(
-            f"{where}, was deleted and made anew: the table's position {position.next_offset} is not of this topic. {remedy}"
+            f"The table's position {position.next_offset} for {where}, is ahead of the {found.committed} that its group has read, though "
+            f"both are committed together: the group's offsets were moved. Set the group's offset to the table's position. {remedy}"
         )
     if position.next_offset > found.end:
         raise PositionError(
@@ -181,55 +201,3 @@ def checked(position: Position | None, found: InputPartition, group: str) -> Pos
             next=found.first,
         )
     return position
-
-
-class InputCheck:
-    """Compares positions with the input topics as they are on the broker. Blocking calls."""
-
-    def __init__(self, settings: Settings, group: str, topics: Sequence[str]) -> None:
-        self._settings = settings
-        self._group = group
-        self.topics = tuple(topics)
-
-    def check(self, partitions: Sequence[TablePartition], timeout_seconds: float = 10.0) -> None:
-        """Give each partition a position for every input topic. Raises PositionError for one that can not be right, and
-        KafkaUnavailable."""
-        ids = self._topic_ids(timeout_seconds)
-        consumer = kafka.Consumer(
-            {**client_config(self._settings), "group.id": self._group, "enable.auto.commit": False}, logger=_librdkafka
-        )
-        try:
-            wanted = [TopicPartition(topic, partition.number) for topic in self.topics for partition in partitions]
-            committed = {(tp.topic, tp.partition): _offset(tp) for tp in consumer.committed(wanted, timeout=timeout_seconds)}
-            for partition in partitions:
-                for topic in self.topics:
-                    number = partition.number
-                    first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout_seconds)
-                    found = InputPartition(topic, number, ids[topic], first, end, committed[topic, number])
-                    partition.positions[topic] = checked(partition.positions.get(topic), found, self._group)
-        except KafkaException as error:
-            raise KafkaUnavailable(f"Kafka does not answer (positions of {self._group}): {error.args[0].str()}.") from error
-        finally:
-            consumer.close()
-
-    def _topic_ids(self, timeout_seconds: float) -> dict[str, str]:
-        """Return the id of each input topic: another id is another topic of the same name."""
-        admin = AdminClient(client_config(self._settings), logger=_librdkafka)
-        ids: dict[str, str] = {}
-        described = admin.describe_topics(kafka.TopicCollection(list(self.topics)), request_timeout=timeout_seconds)
-        for name, future in described.items():
-            try:
-                ids[name] = str(future.result(timeout_seconds).topic_id)
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise PositionError(f"The topic {name} does not exist; run `tierstream topics apply`.") from error
-                raise KafkaUnavailable(f"Kafka does not answer (describe {name}): {error.args[0].str()}.") from error
-            except TimeoutError as error:
-                raise KafkaUnavailable(f"Kafka does not answer (describe {name}).") from error
-        return ids
-
-
-def _offset(committed: TopicPartition) -> int:
-    if committed.error is not None:
-        raise KafkaException(committed.error)
-    return max(committed.offset, 0)

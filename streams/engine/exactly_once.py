@@ -1,180 +1,291 @@
-"""Exactly once: one transaction for each slice of an input partition (design: ``docs/adr/0002-transactions.md``).
+"""Exactly once: one transaction of the worker's producer for what waits on all its partitions (design: ``docs/adr/0009-one-producer.md``).
 
-1. On assignment: ``init_transactions`` with a transactional id that names the partition. That fences whoever held it before.
-2. Restore the rows and the position from the committed changelog.
-3. Skip input below the position (Kafka's own committed offset is only a hint, and may lag).
-4. For each slice: begin → decide all → produce outputs, changed rows and the position row → commit → then ack.
-5. An unanswered commit is asked again. A refused one leaves the memory ahead of the log: the worker exits and starts again.
+1. Once in a process: ``init_transactions`` with the worker's own id. That aborts what a former process of this id left open.
+2. On assignment: wait until the group's offsets are stable, restore rows and positions, compare the two (``takeover.py``).
+3. Skip input below the position.
+4. For each transaction: begin → decide on each partition's records → produce outputs, changed rows and a position row for each →
+   add the input offsets, in the name of the generation that read them → commit.
+5. An unanswered call is asked again. Offsets that are refused, for the group has gone on: abort, forget the tables that were touched,
+   and go on from 2 in the next generation. Anything else leaves the memory ahead of the log: the worker exits and starts again.
 
 | crash after | the log holds | after the restart |
 | --- | --- | --- |
-| begin, decide, produce | nothing committed (the open transaction is aborted by 1) | the slice is decided again, with the same ids |
-| commit | outputs, rows, position | the position skips the slice |
-| ack | the same, and the group's offset | nothing is read twice |
+| 1, 2, begin, produce, offsets added | nothing committed (the open transaction is aborted by 1, or by its time-out) | the input is decided on again, with the same ids |
+| commit | outputs, rows, position, and the group's offset | nothing is read twice |
 """
 
 import asyncio
-import contextlib
-import ctypes
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
+from confluent_kafka import TopicPartition
 
-from streams.engine.changelog import InputCheck, TablePartition, encode_position, position_key, restore
+from schemas.reasons import Reason
+from streams.engine.changelog import Position, TablePartition, encode_position, position_key
 from streams.engine.partitions import Batch
-from streams.engine.slices import Slices
+from streams.engine.slices import MAX_STRETCH, SLICE_SECONDS, Slices, SliceSize
 from streams.engine.table_stage import TableStage
-from streams.engine.transactions import Output, TransactionalWriter
+from streams.engine.takeover import CALL_SECONDS, Takeover
+from streams.engine.transactions import Membership, Output, TransactionalWriter
+from streams.errors import GenerationEnded, ProducerExpired
 from streams.kafka.records import Record
 from streams.metrics import POSITION, count_outcomes
-from streams.runtime.waiting import Waiting
 from streams.settings import Settings
 
-CALL_SECONDS = 10.0
-"""How long one call to Kafka may take before it counts as unanswered (and is tried again)."""
+PACE = 4.0
+"""A transaction begins no sooner after the last one began than so many times what that took, up to ``PACE_SECONDS``, and so gathers what
+comes meanwhile. A lone event waits for nothing."""
+
+PACE_SECONDS = 0.05
+
+YIELD_SECONDS = 0.005
+"""So long a transaction may be filled before heartbeats, fetches and other stages go on for a moment. Longer than a small one takes: its
+records then go to the broker together."""
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 
-class TransactionalWorker:
-    """Works one partition's batches in, in transactions."""
+class PartitionTable:
+    """One partition of the table, and what fills slices from it."""
 
-    def __init__(self, settings: Settings, stage: TableStage, changelog: str, partition: int, restorer: "Restorer") -> None:
+    def __init__(self, settings: Settings, stage: TableStage, changelog: str, number: int) -> None:
+        self.rows = TablePartition(number)
+        self.slices = Slices(settings, stage, changelog, self.rows)
+
+    def forget(self) -> None:
+        """Hold nothing: what is in memory may be ahead of the log."""
+        self.rows.forget()
+        self.slices.forget()
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """One batch. ``start`` is the index of its first record that is not committed yet."""
+
+    table: PartitionTable
+    topic: str
+    generation: int
+    records: Sequence[Record]
+    done: "asyncio.Future[None]"
+    start: int = 0
+
+    def skip_committed(self) -> None:
+        """Skip the records below the table's position. Nothing may be left."""
+        next_offset = self.table.rows.positions[self.topic].next_offset
+        while self.start < len(self.records) and self.records[self.start].offset < next_offset:
+            self.start += 1
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of it is committed, or nobody waits for it any more."""
+        return self.start == len(self.records) or self.done.done()
+
+
+@dataclass(slots=True)
+class _Filled:
+    """What one transaction takes of a batch: its records up to the index ``end``."""
+
+    work: _Work
+    end: int
+    position: Position
+    outcomes: Counter[Reason]
+
+
+class Transactions:
+    """Commits the batches of all partitions, one transaction at a time. Use it from one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stage: TableStage,
+        changelog: str,
+        transactional_id: str,
+        membership: Callable[[], Membership | None],
+        takeover: Takeover,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        """``membership`` is asked for the worker's place in the group's present generation."""
         self._settings = settings
         self._stage = stage
         self._changelog = changelog
-        self._restorer = restorer
-        self._pool = restorer.pool
+        self._transactional_id = transactional_id
+        self._membership = membership
+        self._takeover = takeover
+        self._pool = pool
         self._writer: TransactionalWriter | None = None
-        self.table = TablePartition(partition)
-        self._slices = Slices(settings, stage, changelog, self.table)
+        self._opening = asyncio.Lock()
+        self._waiting: list[_Work] = []
+        self._task: asyncio.Task[None] | None = None
+        self._may_begin_at = 0.0
+        self._size = SliceSize()
+        self._ended = -1
+        """The last generation in which a commit was refused: whatever was read in it has to be read again, without a hole."""
+        self.slices: Counter[int] = Counter()
+        """Transactions committed so far, by partition."""
 
-    async def prepare(self) -> None:
-        """Fence the former owner, then restore. Tries again while Kafka is away."""
-        transactional_id = f"{self._changelog}-{self.table.number}"
-        self._writer = await self._in_thread(TransactionalWriter, self._settings, transactional_id)
-        await self._until_answered(self._writer.take_over, CALL_SECONDS)
-        self._slices.forget()
-        await self._restorer.restore(self.table)
+    def new_table(self, number: int) -> PartitionTable:
+        """Return an empty table partition."""
+        return PartitionTable(self._settings, self._stage, self._changelog, number)
 
-    async def process(self, batch: Batch) -> None:
-        """Decide on the records that are not in the table yet, slice by slice; return when the last is committed."""
-        position = self.table.positions[batch.topic]
-        records = batch.records
-        start = 0
-        while start < len(records) and records[start].offset < position.next_offset:
-            start += 1
-        while start < len(records):
-            start = await self._slice(batch, records, start)
+    async def take_over(self, table: PartitionTable) -> int:
+        """Have ``table`` hold what is committed, and return the generation for which that is sure. Tries again while Kafka is away."""
+        async with self._opening:
+            if self._writer is None:
+                self._writer = await self._open()
+        membership = self._membership()
+        await self._takeover.take_over(table.rows)
+        table.slices.forget()
+        return -1 if membership is None else membership.generation
 
-    async def close(self) -> None:
-        """Drop the producer, and its threads with it; an open transaction, if any, is aborted by whoever takes the partition over."""
-        self._writer = None
+    async def work_in(self, table: PartitionTable, batch: Batch) -> None:
+        """Decide on the records of ``batch`` that are not below the table's position; return when the last is committed.
 
-    async def _slice(self, batch: Batch, records: Sequence[Record], start: int) -> int:
+        Raises GenerationEnded when the batch is of a generation that is over: what is not committed is read again, after a take-over.
+        """
+        work = _Work(table, batch.topic, batch.generation, batch.records, asyncio.get_running_loop().create_future())
+        work.skip_committed()
+        if work.is_done:
+            return
+        self._waiting.append(work)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        await work.done
+
+    async def _open(self) -> TransactionalWriter:
+        writer = await self._in_thread(TransactionalWriter, self._settings, self._transactional_id)
+        await self._until_answered(writer.open, CALL_SECONDS)
+        return writer
+
+    async def _run(self) -> None:
+        while self._waiting:
+            wait_seconds = self._may_begin_at - time.monotonic()
+            if wait_seconds > 0:
+                await asyncio.sleep(wait_seconds)
+            waiting, self._waiting = [work for work in self._waiting if not work.is_done], []
+            began = time.monotonic()
+            try:
+                self._waiting[:0] = await self._transaction(waiting)
+            except Exception as error:  # noqa: BLE001  # whoever waits gets it
+                for work in waiting:
+                    if not work.done.done():
+                        work.done.set_exception(error)
+            self._may_begin_at = began + min(PACE_SECONDS, PACE * (time.monotonic() - began))
+
+    async def _transaction(self, waiting: list[_Work]) -> list[_Work]:
+        """Commit what one transaction may take of ``waiting``, and return what is left to be done."""
+        membership = self._membership()
+        generation = -1 if membership is None or membership.generation <= self._ended else membership.generation
+        current = [work for work in waiting if work.generation == generation]
+        for work in waiting:
+            if work.generation != generation:
+                work.done.set_exception(GenerationEnded("The group has gone on to another generation."))
+        if membership is None or not current:
+            return []
+        try:
+            filled = await self._commit(current, membership)
+        except ProducerExpired as error:
+            await self._begin_anew(current, error)
+        except BaseException:
+            for work in current:
+                work.table.forget()
+            raise
+        else:
+            for each in filled:
+                self._committed(each)
+        for work in current:
+            if work.is_done and not work.done.done():
+                work.done.set_result(None)
+        return [work for work in current if not work.is_done]
+
+    async def _commit(self, current: list[_Work], membership: Membership) -> list[_Filled]:
         writer = self._writer
         assert writer is not None
         writer.begin()
-        end, outcomes = self._slices.fill(records, start, writer.produce)
-        position = self.table.positions[batch.topic].advanced(records[end - 1].offset + 1, outcomes)
-        writer.produce((Output(self._changelog, position_key(batch.topic), encode_position(position), partition=self.table.number),))
+        filled = await self._fill(writer, current)
+        offsets = [TopicPartition(each.work.topic, each.work.table.rows.number, each.position.next_offset) for each in filled]
+        try:
+            await self._until_answered(writer.send_offsets, offsets, membership, CALL_SECONDS)
+        except GenerationEnded:
+            self._ended = membership.generation
+            await self._until_answered(writer.abort, CALL_SECONDS)
+            log.info("a transaction was aborted, for the group has gone on; its input is read again", stage=self._stage.name)
+            raise
         await self._until_answered(writer.commit, CALL_SECONDS)
-        self.table.positions[batch.topic] = position
-        self._restorer.slices[self.table.number] += 1
-        count_outcomes(self._stage.name, outcomes)
-        POSITION.labels(self._stage.name, batch.topic, batch.partition).set(position.next_offset)
-        return end
+        return filled
+
+    async def _fill(self, writer: TransactionalWriter, current: list[_Work]) -> list[_Filled]:
+        """Produce what follows from a slice of each batch, as far as one transaction's time allows."""
+        filled: list[_Filled] = []
+        allowed = left = self._size.records
+        began, worked = time.monotonic(), 0.0
+        yielded = began
+        until = began + SLICE_SECONDS * MAX_STRETCH
+        for work in current:  # in the order in which they came, so that nobody is passed over for long
+            if left <= 0 or time.monotonic() > until:
+                break
+            begun = time.thread_time()
+            number = work.table.rows.number
+            end, outcomes = work.table.slices.fill(work.records, work.start, left, until, writer.produce)
+            position = work.table.rows.positions[work.topic].advanced(work.records[end - 1].offset + 1, outcomes)
+            writer.produce((Output(self._changelog, position_key(work.topic), encode_position(position), partition=number),))
+            worked += time.thread_time() - begun
+            left -= end - work.start
+            filled.append(_Filled(work, end, position, outcomes))
+            if time.monotonic() - yielded > YIELD_SECONDS:
+                await asyncio.sleep(0)  # heartbeats, fetches and other stages go on meanwhile
+                yielded = time.monotonic()
+        self._size.learn(allowed, allowed - left, max(worked, (time.monotonic() - began) / MAX_STRETCH))
+        return filled
+
+    def _committed(self, filled: _Filled) -> None:
+        work, number = filled.work, filled.work.table.rows.number
+        work.table.rows.positions[work.topic] = filled.position
+        work.start = filled.end
+        self.slices[number] += 1
+        count_outcomes(self._stage.name, filled.outcomes)
+        POSITION.labels(self._stage.name, work.topic, number).set(filled.position.next_offset)
+
+    async def _begin_anew(self, current: list[_Work], error: ProducerExpired) -> None:
+        """Replace a producer that the broker has forgotten, and have the touched tables hold what is committed."""
+        log.info("a new producer replaces one that was idle for longer than Kafka remembers it", stage=self._stage.name, reason=str(error))
+        self._writer = await self._open()
+        for work in current:
+            work.table.forget()
+        await asyncio.gather(*(self._takeover.take_over(work.table.rows) for work in current))
+        for work in current:
+            work.skip_committed()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
 
     async def _until_answered(self, call: Callable[..., T], *arguments: object) -> T:
-        return await self._restorer.kafka.until_available(lambda: self._in_thread(call, *arguments))
+        return await self._takeover.kafka.until_available(lambda: self._in_thread(call, *arguments))
 
 
-class Restorer:
-    """Restores partitions that ask at about the same time with one consumer."""
+class TransactionalWorker:
+    """Works one partition's batches in, in the transactions of its process."""
 
-    def __init__(self, settings: Settings, stage: str, changelog: str, inputs: InputCheck, pool: ThreadPoolExecutor) -> None:
-        self._settings = settings
-        self._stage = stage
-        self._changelog = changelog
-        self._inputs = inputs
-        self._waiting: list[tuple[TablePartition, asyncio.Future[None]]] = []
-        self._task: asyncio.Task[None] | None = None
-        self.kafka = Waiting(stage, "kafka")
-        self.records = 0
-        """Records read by all restores so far."""
-        self.slices: Counter[int] = Counter()
-        """Transactions committed so far, by partition."""
-        self.pool = pool
+    def __init__(self, transactions: Transactions, number: int) -> None:
+        self._transactions = transactions
+        self._generation = -1
+        self.table = transactions.new_table(number)
 
-    async def restore(self, table: TablePartition) -> None:
-        """Fill ``table`` from the committed changelog and check its positions. The partition must have been fenced.
+    async def prepare(self) -> None:
+        """Take the partition over, or make sure that it is still as it is in memory."""
+        self._generation = await self._transactions.take_over(self.table)
 
-        Raises PositionError when a position can not be right. Waits while Kafka is away.
-        """
-        restored = asyncio.get_running_loop().create_future()
-        self._waiting.append((table, restored))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
-        await restored
+    async def process(self, batch: Batch) -> None:
+        """Decide on the records that are not in the table yet; return when the last is committed. Raises GenerationEnded."""
+        if batch.generation != self._generation:
+            await self.prepare()  # another worker may have had the partition since
+        await self._transactions.work_in(self.table, batch)
 
-    async def _run(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            tables = [table for table, restored in group if not restored.done()]
-            try:
-                await self.kafka.until_available(partial(self._restore_in_thread, tables))
-            except Exception as error:  # noqa: BLE001  # the caller gets it
-                _settle(group, error)
-            else:
-                _settle(group, None)
-
-    async def _restore_in_thread(self, tables: list[TablePartition]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self.pool, self._restore, tables)
-
-    def _count(self, records: int) -> None:
-        self.records += records
-
-    def _restore(self, tables: list[TablePartition]) -> None:
-        began = time.monotonic()
-        for table in tables:
-            table.rows.clear()
-            table.positions.clear()
-        records = restore(self._settings, self._changelog, tables, on_read=self._count)
-        _give_back_memory()
-        self._inputs.check(tables)
-        numbers = sorted(table.number for table in tables)
-        log.info(
-            "restored",
-            stage=self._stage,
-            partitions=numbers,
-            records=records,
-            rows=sum(len(table.rows) for table in tables),
-            seconds=round(time.monotonic() - began, 2),
-        )
-
-
-def _give_back_memory() -> None:
-    """Give back to the system what a restore took beside the rows, a tenth of it all: glibc keeps it, for it lies between them."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library than glibc
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def _settle(group: list[tuple[TablePartition, "asyncio.Future[None]"]], error: Exception | None) -> None:
-    for _, restored in group:
-        if not restored.done():
-            if error is None:
-                restored.set_result(None)
-            else:
-                restored.set_exception(error)
+    async def close(self) -> None:
+        """Nothing to let go of: the producer is the process's."""

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import aiokafka
@@ -23,22 +24,66 @@ from faust.transport import base
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
+from streams.engine.transactions import Membership
 from streams.errors import KafkaUnavailable, StageFailed
 
 faust_logger = logging.getLogger("faust.transport")
 
 FETCH_MAX_WAIT_MS = 100
-"""How long the broker may hold a fetch back while there is nothing to read; it answers at once when there is."""
+"""How long the broker may hold a fetch back while there is nothing to read; it answers at once when there is. Short: a partition that is
+resumed has to wait for the fetch that is under way without it."""
 
+IDLE_FETCH_MAX_WAIT_MS = 1_000
+"""The same while nothing comes and nothing is paused."""
 
-FETCH_SECONDS = 0.05
-"""How long one poll may wait for records. Short: a partition that is resumed is noticed only by the next poll."""
+GATHER_SECONDS = 0.025
+"""How long after a fetch that brought records the next one begins. A lone event is fetched at once; under load a fetch brings what came
+meanwhile, of all partitions. What a fetch costs grows with the partitions, for aiokafka asks for each of them every time."""
+
+FETCH_SECONDS = 1.0
+"""How long one poll may wait for records."""
+
+FETCH_SECONDS_WHILE_PAUSED = 0.05
+"""The same while a partition is paused: one that is resumed is noticed only by the next poll."""
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The aiokafka consumer's own thread, with our consumer settings."""
 
     logger = faust_logger
+    membership: Membership | None = None
+    """This member in the present generation."""
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Note the generation, and the member id in it, before anybody is told of it."""
+        coordinator, conf = self._ensure_consumer()._coordinator, self.app.conf
+        self.membership = Membership(conf.id, generation_id, coordinator.member_id, conf.consumer_group_instance_id)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._proc_fetch_request = partial(self._gather, fetcher, fetcher._proc_fetch_request)
+
+    async def _gather(self, fetcher: Any, fetch: Callable[..., Awaitable[bool]], *request: Any) -> bool:
+        """Fetch, hand the records over, and let the broker gather others before this node is asked again."""
+        has_records = await fetch(*request)
+        is_idle = not has_records and not self.consumer._buffered_partitions
+        fetcher._fetch_max_wait_ms = IDLE_FETCH_MAX_WAIT_MS if is_idle else FETCH_MAX_WAIT_MS
+        if has_records:
+            for waiter in fetcher._fetch_waiters:
+                fetcher._notify(waiter)
+            await asyncio.sleep(GATHER_SECONDS)
+        return has_records
+
+    async def positions(self, wanted: Iterable[TP]) -> dict[TP, int]:
+        """Return the next offset that would be fetched, for each partition that has one."""
+        return cast(dict[TP, int], await self.call_thread(self._positions, list(wanted)))
+
+    async def _positions(self, wanted: list[TP]) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        return {tp: position for tp in wanted if (position := await consumer.position(tp)) is not None}
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
@@ -107,6 +152,11 @@ class BatchConsumer(driver.Consumer):
         self._at_committed = False
         self._fetchable = asyncio.Event()
 
+    @property
+    def membership(self) -> Membership | None:
+        """This member in the present generation; None before the first."""
+        return cast(BatchConsumerThread, self._thread).membership
+
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -127,7 +177,7 @@ class BatchConsumer(driver.Consumer):
             self._fetchable.clear()
             await self.wait(self._fetchable.wait(), timeout=timeout)
             return
-        records = await self._getmany(active, min(timeout, FETCH_SECONDS))
+        records = await self._getmany(active, min(timeout, FETCH_SECONDS_WHILE_PAUSED if self._buffered_partitions else FETCH_SECONDS))
         for tp, batch in records.items():
             if not self._goes_on(generation):
                 self._at_committed = False
@@ -172,6 +222,10 @@ class BatchConsumer(driver.Consumer):
     async def verify_all_partitions_active(self) -> None:
         """Do nothing: ``streams.engine.watchdog`` checks whether a partition makes progress. Faust's own check only logs, and fails where a partition
         that was just assigned has no position yet, which ends the app."""
+
+    async def positions(self, wanted: Iterable[TP]) -> dict[TP, int]:
+        """Return the next offset that would be fetched, for each partition that has one."""
+        return await cast(BatchConsumerThread, self._thread).positions(wanted)
 
     def pause(self, topic: str, partition: int) -> None:
         """Fetch no more of this partition until ``resume``."""

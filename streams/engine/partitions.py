@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from streams.errors import StageFailed, TierstreamError
+from streams.errors import GenerationEnded, StageFailed, TierstreamError
 from streams.kafka.records import Record
 
 QUEUED_BATCHES = 2
@@ -73,7 +73,8 @@ class PartitionWorker(Protocol):
         """Get ready; batches wait until it returns."""
 
     async def process(self, batch: Batch) -> None:
-        """Work a batch in; return when all of it is durable."""
+        """Work a batch in; return when all of it is durable. Raises GenerationEnded when it can not be any more: the partition is then
+        prepared anew, and the batch is neither acked nor tried again, for a later generation reads it again."""
 
     async def close(self) -> None:
         """Let go of the partition. No batch is under way any more."""
@@ -235,9 +236,26 @@ class Processing:
     async def _run(self, number: int, queue: _PartitionQueue) -> None:
         worker = self._new_worker(number)
         try:
-            self._preparing.add(number)
-            await worker.prepare()
+            while True:
+                self._preparing.add(number)
+                await worker.prepare()
+                self._preparing.discard(number)
+                with contextlib.suppress(GenerationEnded):
+                    await self._work(number, queue, worker)
+        except asyncio.CancelledError:
+            raise
+        except TierstreamError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("a partition's task failed", partition=number)
+            self._fail(StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where."))
+        finally:
             self._preparing.discard(number)
+            await asyncio.shield(worker.close())
+
+    async def _work(self, number: int, queue: _PartitionQueue, worker: PartitionWorker) -> None:
+        """Work batches in for ever. Raises what the worker raises."""
+        try:
             while True:
                 batch = await queue.get()
                 if queue.paused and len(queue.batches) < QUEUED_BATCHES:
@@ -253,16 +271,8 @@ class Processing:
                     queue.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
                     queue.end()
                     batch.ack()
-        except asyncio.CancelledError:
-            raise
-        except TierstreamError as error:
-            self._fail(error)
-        except Exception as error:
-            log.exception("a partition's task failed", partition=number)
-            self._fail(StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where."))
         finally:
-            self._preparing.discard(number)
-            await asyncio.shield(worker.close())
+            queue.end()
 
     def _fail(self, error: TierstreamError) -> None:
         if not self.failure.done():

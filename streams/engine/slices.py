@@ -82,6 +82,17 @@ class _CachedRow:
         self.current = None
 
 
+class SliceSize:
+    """How many records the next transaction may take, over all its slices."""
+
+    def __init__(self) -> None:
+        self.records = MIN_RECORDS
+
+    def learn(self, allowed: int, done: int, seconds: float) -> None:
+        """Take in that of ``allowed`` records ``done`` were worked in, in ``seconds``."""
+        self.records = slice_records(allowed, done, seconds)
+
+
 def slice_records(allowed: int, done: int, seconds: float) -> int:
     """Return how many records the next slice may take, after one that was allowed ``allowed``, and worked ``done`` in ``seconds``.
 
@@ -108,33 +119,29 @@ class Slices:
         self._failed_key: bytes | None = None
         self._cached: dict[bytes | None, _CachedRow] = {}
         self._max_cached = MAX_CACHED_ROWS // settings.partitions
-        self._slice_records = MIN_RECORDS
         self._in_runs = True
 
     def forget(self) -> None:
         """Keep nothing of the table's former content: it is about to be restored."""
         self._cached.clear()
 
-    def fill(self, records: Sequence[Record], start: int, produce: Produce) -> tuple[int, Counter[Reason]]:
-        """Decide on as many records from ``start`` on as a slice may take by what the last one took, and produce what follows from them.
+    def fill(self, records: Sequence[Record], start: int, most: int, until: float, produce: Produce) -> tuple[int, Counter[Reason]]:
+        """Decide on ``most`` records from ``start`` on, or fewer where ``until`` comes sooner, and produce what follows from them.
 
         A stage that asks for it gets them key by key: a key's row and all that was made of it are then at hand, and no reader sees less
-        than the whole slice. A key's outputs are produced in the order of its records, then its newest record of a compacted topic,
+        than the whole slice. ``until`` is on the monotonic clock; a stage by key minds only ``most``. A key's outputs are produced in the order of its records, then its newest record of a compacted topic,
         then its row, if that changed. Returns the index after the last record, and how many ended how.
         Raises StageFailed when the stage raises on too many records in a row.
         """
         if len(self._cached) > self._max_cached:
             self._cached.clear()
-        began, worked = time.monotonic(), time.thread_time()
-        end = min(len(records), start + self._slice_records)
+        end = min(len(records), start + most)
         outcomes: dict[Reason, int] = {}
         part = islice(records, start, end)
         if self._stage.by_key:
             self._fill_by_key(part, produce, outcomes)
         else:
-            end = start + self._fill_in_order(part, produce, outcomes)
-        seconds = max(time.thread_time() - worked, (time.monotonic() - began) / MAX_STRETCH)
-        self._slice_records = slice_records(self._slice_records, end - start, seconds)
+            end = start + self._fill_in_order(part, until, produce, outcomes)
         return end, Counter(outcomes)
 
     def _fill_by_key(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> None:
@@ -147,10 +154,9 @@ class Slices:
             if self._decide(group, known, produce, outcomes) and key is not None:
                 produce(self._left(key, known))
 
-    def _fill_in_order(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> int:
+    def _fill_in_order(self, records: Iterable[Record], until: float, produce: Produce, outcomes: dict[Reason, int]) -> int:
         """Decide on ``records``, or on those until the time is up, and return how many."""
         cached, done = self._cached, 0
-        until = time.monotonic() + SLICE_SECONDS * MAX_STRETCH
         for done, record in enumerate(records, start=1):
             key = record.key
             known = cached.get(key) or self._load(key)

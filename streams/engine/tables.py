@@ -1,7 +1,7 @@
 """Faust's table with a store that owns its partitions: fence, restore, then work; each in the background.
 
 Stock Faust restores tables inside the rebalance, by offsets that transaction markers and compaction upset, and nothing fences
-a stalled worker. Here the store takes each assigned partition over by itself (design: ``docs/adr/0002-transactions.md``), and
+a stalled worker. Here the store takes each assigned partition over by itself (design: ``docs/adr/0009-one-producer.md``), and
 Faust's own recovery has nothing to do, so a rebalance never waits for a restore. aiokafka sends no heartbeats while it
 calls back for an assignment, so a restore inside the callback would outlast the session.
 """

@@ -5,13 +5,14 @@ process, for a restart takes its partitions over in seconds and an idle worker h
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiokafka.errors import IllegalStateError
-from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -112,9 +113,12 @@ class Watch:
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
+        self._topic_ids: dict[str, str] = {}
+        """The ids of the input topics, as they were first seen."""
 
     async def check(self) -> str | None:
-        """Return the sentence about what stalls, or None."""
+        """Return the sentence about what stalls, or None. Raises the stage's error when an input topic was deleted and made anew: its
+        consumer would wait for the former one's offsets for ever."""
         now = time.monotonic()
         if now - self._looked_at >= min(CHECK_SECONDS, self._stage.settings.stall_seconds / 4):
             self._looked_at = now
@@ -137,6 +141,9 @@ class Watch:
 
     async def _measure(self) -> None:
         """Ask where the logs end and where the consumer is. What can not be learnt is left out: an outage is no stall."""
+        for topic, found in (await asyncio.to_thread(self._ids)).items():
+            if self._topic_ids.setdefault(topic, found) != found:
+                raise self._stage.made_anew(topic)
         wanted = [(topic, number) for topic in self._stage.sources for number in self._stage.processing.partitions]
         try:
             async with asyncio.timeout(CHECK_SECONDS):
@@ -145,10 +152,22 @@ class Watch:
         except (KafkaException, IllegalStateError, TimeoutError):  # IllegalStateError: a rebalance took a partition meanwhile
             self._ends = {}
 
-    def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
+    def _ids(self) -> dict[str, str]:
+        """Return the ids of the input topics. One that is gone, or not told in time, is no other topic and is left out."""
+        described = self._client().describe_topics(TopicCollection(self._stage.sources), request_timeout=CHECK_SECONDS)
+        ids: dict[str, str] = {}
+        for topic, future in described.items():
+            with contextlib.suppress(KafkaException, TimeoutError):
+                ids[topic] = str(future.result(CHECK_SECONDS).topic_id)
+        return ids
+
+    def _client(self) -> AdminClient:
         if self._admin is None:
             self._admin = AdminClient(client_config(self._stage.settings), logger=logging.getLogger("librdkafka"))
+        return self._admin
+
+    def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
-        answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CHECK_SECONDS)
+        answers = self._client().list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CHECK_SECONDS)
         return {(tp.topic, tp.partition): future.result(CHECK_SECONDS).offset for tp, future in answers.items()}

@@ -19,6 +19,9 @@ from streams.settings import Settings
 STOP_SECONDS = 1.5
 """How long Faust may take to stop, once the batches under way have had their time; together less than a supervisor's grace of 5 s."""
 
+HEALTH_SECONDS = 0.5
+"""How often a stage's state of health is looked at."""
+
 log = structlog.get_logger(__name__)
 
 StageFactory = Callable[[], contextlib.AbstractAsyncContextManager[Stage]]
@@ -71,14 +74,6 @@ async def _watch(stage: Stage, health: Health) -> None:
     failure = asyncio.ensure_future(stage.processing.failure)
     watch = Watch(stage)
     while True:
-        done, _ = await asyncio.wait({failure}, timeout=0.5)
-        if done:
-            raise failure.result()
-        if stage.app.should_stop:
-            reason = stage.app.crash_reason
-            if isinstance(reason, TierstreamError):
-                raise reason
-            raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
         stalled = await watch.check()
         if stalled is not None:
             health.set(stage.name, False, stalled)
@@ -91,6 +86,14 @@ async def _watch(stage: Stage, health: Health) -> None:
             stage.processing.assigned and not restoring,
             f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""),
         )
+        done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
+        if done:
+            raise failure.result()
+        if stage.app.should_stop:
+            reason = stage.app.crash_reason
+            if isinstance(reason, TierstreamError):
+                raise reason
+            raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
 
 
 def _numbers(numbers: frozenset[int]) -> str:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.reasons import Reason
-from streams.engine.exactly_once import Restorer
-from streams.engine.faust_transport import BatchConsumer, BatchConsumerThread
+from streams.engine.faust_transport import BatchConsumerThread
+from streams.engine.takeover import Broker, Takeover
 from streams.engine.transactions import TransactionalWriter
 from streams.gateway.webhooks import ACCEPTED, RazorpayRoute
 from streams.kafka.dead_letters import KafkaDeadLetters
@@ -63,15 +63,15 @@ def _is_in_flight(call: Call, _: Any) -> bool:
 
 
 _OFFSET_COMMITTED = Point("offset committed", BatchConsumerThread, BatchConsumerThread.commit)
-# The first leaves an open transaction behind, which the next one's start has to abort.
+# The first two leave an open transaction behind, which the next one's start has to abort.
 _TABLE_STAGE = (
-    Point("produced", TransactionalWriter, TransactionalWriter.commit, "before", _in_the_log, count=3),
-    Point("taken over", TransactionalWriter, TransactionalWriter.take_over),
-    Point("restored", Restorer, Restorer.restore),
+    Point("produced", TransactionalWriter, TransactionalWriter.send_offsets, "before", _in_the_log, count=3),
+    Point("offsets added", TransactionalWriter, TransactionalWriter.send_offsets, count=2),
+    Point("opened", TransactionalWriter, TransactionalWriter.open),
+    Point("offsets stable", Broker, Broker.stable_offsets, when=lambda _, offsets: offsets is not None),
+    Point("restored", Takeover, Takeover.take_over),
     Point("begun", TransactionalWriter, TransactionalWriter.begin),
     Point("committed", TransactionalWriter, TransactionalWriter.commit, count=3),
-    Point("acked", BatchConsumer, BatchConsumer.done, count=2),
-    _OFFSET_COMMITTED,
 )
 
 POINTS: dict[str, tuple[Point, ...]] = {

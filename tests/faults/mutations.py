@@ -2,18 +2,18 @@
 
 import asyncio
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from streams.engine import transactions
 from streams.engine.app import HandlerWorker
 from streams.engine.changelog import POSITION_PREFIX
 from streams.engine.faust_transport import BatchConsumerThread
 from streams.engine.partitions import Batch
-from streams.engine.transactions import Output, TransactionalWriter
+from streams.engine.takeover import Broker, Offsets
+from streams.engine.transactions import Membership, Output, TransactionalWriter
 from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
-from streams.settings import Settings
 from streams.stores.audit_log import AuditRow, PostgresAuditLog, RowResult
 from streams.stores.ledger import Classification, Entry, LedgerRow, PostgresLedger
 from tests.faults.crash_points import tap
@@ -22,35 +22,39 @@ TOO_LATE_SECONDS = 30.0
 
 
 def position_first() -> None:
-    """The position is committed in a transaction of its own, before its slice."""
-    _commit_apart(_is_position)
+    """The position, and the group's offset, are committed in a transaction of their own, before their slice."""
+    _commit_apart(position_goes_first=True)
 
 
 def position_last() -> None:
-    """The position is committed in a transaction of its own, after its slice."""
-    _commit_apart(lambda key: not _is_position(key))
+    """The position, and the group's offset, are committed in a transaction of their own, after their slice."""
+    _commit_apart(position_goes_first=False)
 
 
-def _is_position(key: bytes | None) -> bool:
-    return (key or b"").startswith(POSITION_PREFIX)
+def _commit_apart(*, position_goes_first: bool) -> None:
+    begin, produce = TransactionalWriter.begin, TransactionalWriter.produce
+    send_offsets, commit = TransactionalWriter.send_offsets, TransactionalWriter.commit
+    outputs: list[Output] = []
+    offsets: list[tuple[Any, ...]] = []
 
+    def hold(_: TransactionalWriter, some: Iterable[Output]) -> None:
+        outputs.extend(some)
 
-def _commit_apart(goes_first: Callable[[bytes | None], bool]) -> None:
-    begin, produce, commit = TransactionalWriter.begin, TransactionalWriter.produce, TransactionalWriter.commit
-    held: defaultdict[str, list[Output]] = defaultdict(list)
-
-    def hold(writer: TransactionalWriter, outputs: Iterable[Output]) -> None:
-        held[writer.transactional_id] += outputs
+    def hold_offsets(_: TransactionalWriter, *call: Any) -> None:
+        offsets.append(call)
 
     def commit_twice(writer: TransactionalWriter, timeout_seconds: float) -> None:
-        outputs = held.pop(writer.transactional_id)
-        produce(writer, [output for output in outputs if goes_first(output.key)])
-        commit(writer, timeout_seconds)
-        begin(writer)
-        produce(writer, [output for output in outputs if not goes_first(output.key)])
-        commit(writer, timeout_seconds)
+        for of_position in (position_goes_first, not position_goes_first):
+            produce(writer, [output for output in outputs if (output.key or b"").startswith(POSITION_PREFIX) is of_position])
+            if of_position:
+                send_offsets(writer, *offsets.pop())
+            commit(writer, timeout_seconds)
+            if of_position is position_goes_first:
+                begin(writer)
+        outputs.clear()
 
     _replace(TransactionalWriter, produce, hold)
+    _replace(TransactionalWriter, send_offsets, hold_offsets)
     _replace(TransactionalWriter, commit, commit_twice)
 
 
@@ -105,23 +109,45 @@ def answer_first() -> None:
     _replace(AcknowledgedProducer, send, send_later)
 
 
-def nobody_fenced() -> None:
-    """The transactional id is this process's own, so that taking a partition over fences nobody."""
-    original_init = TransactionalWriter.__init__
-
-    def with_own_id(writer: TransactionalWriter, settings: Settings, transactional_id: str) -> None:
-        original_init(writer, settings, f"{transactional_id}-{os.getpid()}")
-
-    _replace(TransactionalWriter, original_init, with_own_id)
+def without_send_offsets() -> None:
+    """The transaction does not hold the input's offsets, so that no generation fences it."""
+    _replace(TransactionalWriter, TransactionalWriter.send_offsets, lambda *_: None)
 
 
-def offsets_kept_back() -> None:
-    """The group's offset is never committed: no breakage, but what a crash ahead of the next commit leaves."""
+def old_generation() -> None:
+    """The offsets are sent in the name of nobody, as before KIP-447: the coordinator then takes those of any generation."""
+    metadata = Membership.metadata
 
-    async def never(thread: BatchConsumerThread, offsets: Any) -> bool:
-        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+    def of_nobody(membership: Membership) -> bytes:
+        return metadata(Membership(membership.group, -1, ""))
 
-    _replace(BatchConsumerThread, BatchConsumerThread.commit, never)
+    _replace(Membership, metadata, of_nobody)
+
+
+def without_stable_offsets_wait() -> None:
+    """A partition is taken over without waiting for the former owner's transaction."""
+    stable_offsets = Broker.stable_offsets
+
+    def as_they_are(broker: Broker, numbers: Sequence[int]) -> Offsets:
+        return stable_offsets(broker, numbers) or {}
+
+    _replace(Broker, stable_offsets, as_they_are)
+
+
+def end_by_committed_offset() -> None:
+    """A changelog is read only as far as all transactions are decided, not to its end."""
+    changelog_ends = Broker.changelog_ends
+
+    def nowhere(broker: Broker, numbers: Sequence[int]) -> dict[int, int]:
+        return dict.fromkeys(changelog_ends(broker, numbers), 0)
+
+    _replace(Broker, changelog_ends, nowhere)
+
+
+def late_records() -> None:
+    """No breakage: records wait in memory for the commit, and the broker waits long for that, as when a network stalls."""
+    transactions.LINGER_MS = 50_000
+    transactions.TRANSACTION_TIMEOUT_MS = 60_000
 
 
 def _replace(owner: type, method: Callable[..., Any], other: Callable[..., Any]) -> None:
@@ -130,5 +156,17 @@ def _replace(owner: type, method: Callable[..., Any], other: Callable[..., Any])
 
 MUTATIONS: dict[str, Callable[[], None]] = {
     mutation.__name__: mutation
-    for mutation in (position_first, position_last, ack_first, final_first, new_key, answer_first, nobody_fenced, offsets_kept_back)
+    for mutation in (
+        position_first,
+        position_last,
+        ack_first,
+        final_first,
+        new_key,
+        answer_first,
+        without_send_offsets,
+        old_generation,
+        without_stable_offsets_wait,
+        end_by_committed_offset,
+        late_records,
+    )
 }

@@ -1,11 +1,15 @@
-"""A worker that wakes up after its session, with a transaction begun, against the one that has taken its partition over."""
+"""A worker that stalls beyond its session with a transaction under way, and wakes up beside the one that has its partition now."""
 
 import asyncio
 import signal
 import uuid
 from collections import Counter
+from dataclasses import dataclass
+
+import pytest
 
 from streams.cli.verify import verify_running
+from streams.errors import PositionError
 from streams.kafka.partitioner import partition_of
 from streams.operate.verify.report import Report
 from streams.settings import Settings
@@ -26,49 +30,107 @@ TEAMS = [
 ][:20]
 """Teams of one partition: what happens to it is then the whole result."""
 
+ABORTED = "a transaction was aborted, for the group has gone on"
+WAITING = "waiting for a transaction of a former owner to be decided"
 
-async def test_a_stalled_worker_that_wakes_up_is_fenced_and_leaves_no_trace(stage_settings: Settings) -> None:
+
+@dataclass
+class Outcome:
+    """What was left in the end: the oracles' findings, what ``verify`` says, and the last lines of both workers."""
+
+    findings: Findings
+    verified: Report
+    first: str
+    second: str
+
+    def assert_exact(self) -> None:
+        """Fail unless nothing is lost, doubled or invented."""
+        assert self.findings.exact, f"{self.findings}\n{self.first}\n{self.second}"
+        assert self.verified.clean, "\n".join(self.verified.differences())
+
+
+async def test_a_stalled_worker_that_wakes_up_is_refused_and_leaves_no_trace(stage_settings: Settings) -> None:
     async with flow(stage_settings, stall_seconds=CALM_SECONDS) as settings:
-        findings, verified, said = await stalled_and_awake_again(settings)
+        outcome = await stalled_before_its_offsets(settings)
 
-    assert "Another worker has taken over" in said
-    assert findings.exact, str(findings)
-    assert verified.clean, "\n".join(verified.differences())
+    outcome.assert_exact()
+    assert ABORTED in outcome.first
+    assert "stage failed" not in outcome.first, "a member that was late is no failed one"
 
 
-async def test_without_fencing_the_same_worker_leaves_differences_that_are_named(stage_settings: Settings) -> None:
+@pytest.mark.parametrize("mutation", ["old_generation", "without_send_offsets"])
+async def test_without_its_generation_the_same_worker_leaves_differences(stage_settings: Settings, mutation: str) -> None:
     async with flow(stage_settings, stall_seconds=CALM_SECONDS) as settings:
-        findings, verified, said = await stalled_and_awake_again(settings, "nobody_fenced")
+        outcome = await stalled_before_its_offsets(settings, mutation)
 
-    assert "Another worker has taken over" not in said
-    assert named_in(findings, "wrong: classify counted"), str(findings)
-    assert not verified.clean
+    assert ABORTED not in outcome.first
+    assert named_in(outcome.findings, "wrong: classify counted"), str(outcome.findings)
+    assert not outcome.verified.clean
 
 
-async def stalled_and_awake_again(settings: Settings, *mutations: str) -> tuple[Findings, Report, str]:
-    """Let a worker of classify stall, another take over, the first wake up and write once; then go on from the compacted changelog.
+async def test_a_stalled_worker_that_had_sent_its_offsets_commits_and_the_next_owner_goes_on_from_there(stage_settings: Settings) -> None:
+    async with flow(stage_settings, stall_seconds=CALM_SECONDS) as settings:
+        outcome = await stalled_behind_its_offsets(settings)
 
-    Returns what the oracles and ``verify`` say of the end, and the last lines of the first worker.
-    """
+    outcome.assert_exact()
+    assert WAITING in outcome.second
+
+
+async def test_without_the_stable_offsets_wait_the_same_worker_leaves_a_position_that_stops_the_next(stage_settings: Settings) -> None:
+    async with flow(stage_settings, stall_seconds=CALM_SECONDS) as settings:
+        with pytest.raises(PositionError, match=r"The table's position \d+ for .*, is behind the \d+ that its group has read"):
+            await stalled_behind_its_offsets(settings, "without_stable_offsets_wait")
+
+
+async def stalled_before_its_offsets(settings: Settings, *mutations: str) -> Outcome:
+    """Let a worker of classify stall as it begins a transaction, another take over, the first wake up and go on; then go on from the
+    compacted changelog."""
     alter_topic(settings, CHANGELOG, COMPACTED_AT_ONCE)
-    few, all_teams = TEAMS[:4], TEAMS
     mutated = [argument for mutation in mutations for argument in ("--mutate", mutation)]
-    await land(settings, charges(few, turns=range(10)))
-    async with Crashing(as_member(settings, "first"), "classify", "--stop", "begun", "--kill", "committed:1", *mutated) as first:
+    await land(settings, charges(TEAMS[:4], turns=range(10)))
+    kill = ("--kill", "committed:1") if mutations else ()
+    async with Crashing(as_member(settings, "first"), "classify", "--stop", "begun", *kill, *mutated) as first:
         await first.until(lambda: stopping("begun") in first.lines, "a transaction begun")
-        await land(settings, charges(all_teams, turns=range(10, 13)))
-        # The second commits no offset: whoever comes after it has nothing but the table's position to go on from.
-        async with Crashing(as_member(settings, "second"), "classify", "--mutate", "offsets_kept_back", *mutated) as second:
+        await land(settings, charges(TEAMS, turns=range(10, 13)))
+        async with Crashing(as_member(settings, "second"), "classify", *mutated) as second:
             await second.until(lambda: worked_in(settings), "the end of the topic")
-            await land(settings, charges(all_teams, turns=range(13, 16)))
+            await land(settings, charges(TEAMS, turns=range(13, 16)))
             await second.until(lambda: worked_in(settings), "the end of the topic again")
             first.send_signal(signal.SIGCONT)
-            status = await first.status()
-    assert status == (-signal.SIGKILL if mutations else 1), str(first)
+            if mutations:
+                assert await first.status() == -signal.SIGKILL, str(first)
+            else:
+                await first.until(lambda: ABORTED in str(first), "its transaction refused")
+    return await compacted_and_judged(settings, first, second)
+
+
+async def stalled_behind_its_offsets(settings: Settings, *mutations: str) -> Outcome:
+    """Let a worker of classify stall when Kafka has its offsets and not yet its records, another join, and the first wake up and commit."""
+    mutated = [argument for mutation in mutations for argument in ("--mutate", mutation)]
+    await land(settings, charges(TEAMS[:4], turns=range(10)))
+    options = ("--stop", "offsets added:1", "--kill", "committed:1", "--mutate", "late_records")
+    async with Crashing(as_member(settings, "first"), "classify", *options) as first:
+        await first.until(lambda: stopping("offsets added") in first.lines, "its offsets added")
+        await land(settings, charges(TEAMS, turns=range(10, 13)))
+        async with Crashing(as_member(settings, "second"), "classify", *mutated) as second:
+            if mutations:
+                await second.until(lambda: worked_in(settings), "the end of the topic")
+            else:
+                await second.until(lambda: WAITING in str(second), "it waits")
+            first.send_signal(signal.SIGCONT)
+            assert await first.status() == -signal.SIGKILL, str(first)
+            if not mutations:
+                await second.until(lambda: worked_in(settings), "the end of the topic")
+    return await compacted_and_judged(settings, first, second)
+
+
+async def compacted_and_judged(settings: Settings, first: Crashing, second: Crashing) -> Outcome:
+    """Compact the changelog, work some more in from it, and judge."""
+    alter_topic(settings, CHANGELOG, COMPACTED_AT_ONCE)
     await until(lambda: compacted(settings), "a changelog with one record of each key")
-    await land(settings, charges(all_teams, turns=range(16, 20)))
+    await land(settings, charges(TEAMS, turns=range(16, 20)))
     await work(as_member(settings, "second"), "classify", "audit", "forward")
-    return await judged(settings), await asyncio.to_thread(verify_running, settings), str(first)
+    return Outcome(await judged(settings), await asyncio.to_thread(verify_running, settings), str(first), str(second))
 
 
 def as_member(settings: Settings, instance: str) -> Settings:

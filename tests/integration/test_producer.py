@@ -9,12 +9,14 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from streams.embedded.kafka import EmbeddedKafka
 from streams.errors import ConfigurationError, KafkaUnavailable, RecordTooLarge
+from streams.kafka import topic_admin
 from streams.kafka.client import client_config
 from streams.kafka.partitioner import partition_of
 from streams.kafka.producer import MAX_MESSAGE_BYTES, AcknowledgedProducer, Record
 from streams.logging import configure_logging
-from streams.settings import Settings
+from streams.settings import Settings, load_settings
 from streams.topics import TEAM_EVENTS
 from tests.conftest import PARTITIONS
 from tests.logs import logging_restored
@@ -119,6 +121,27 @@ async def test_kafka_away_fails_a_record_for_good_before_it_could_arrive_late() 
             await producer.send("t", b"value", timeout_seconds=30)
 
         assert time.monotonic() - started < 5
+
+
+async def test_producer_that_was_idle_until_kafka_forgot_it_sends_on_with_nothing_lost_or_doubled(tmp_path: Path) -> None:
+    """Brokers forget an idempotent producer after a day; here after half a second of silence, which it has three times."""
+    forgetful = {"producer.id.expiration.ms": "500", "producer.id.expiration.check.interval.ms": "50"}
+    kafka = EmbeddedKafka(tmp_path / "kafka", properties=forgetful)
+    await kafka.start()
+    try:
+        settings = load_settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=1, replication_factor=1)
+        await asyncio.to_thread(topic_admin.apply, settings)
+        async with AcknowledgedProducer(settings) as producer:
+            for number in range(8):
+                if number % 2 == 0:
+                    await asyncio.sleep(1.0)  # the silence itself: nothing shows that the broker has forgotten
+                await producer.send(TEAM_EVENTS.full_name(settings), b"%d" % number, b"key", timeout_seconds=5)
+            assert not producer.failed.is_set()
+        messages = await asyncio.to_thread(read_all, settings, TEAM_EVENTS.name)
+    finally:
+        await kafka.stop()
+
+    assert [message.value() for message in messages] == [b"%d" % number for number in range(8)]
 
 
 async def test_close_waits_for_what_was_sent_and_settles_every_caller(kafka_settings: Settings) -> None:

@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import orjson
 import pytest
+from confluent_kafka import Consumer
 
 from agents.classify.stage import ClassifyStage
 from schemas.reasons import Reason
 from streams import topics
 from streams.engine.app import Stage, handler_stage
+from streams.kafka import topic_admin
+from streams.kafka.client import client_config
 from streams.kafka.records import Record
-from streams.settings import Settings
+from streams.settings import Settings, load_settings
 from tests.accounting import outcomes
-from tests.integration.test_exactly_once import expected, load
+from tests.integration.test_exactly_once import expected, load, worker
 from tests.topic_io import produce, read_all, read_json, until
 from tests.workers import Run, committed, running, table
 
@@ -33,13 +37,16 @@ def by_team(transitions: Iterable[Transition]) -> dict[str, list[Transition]]:
 
 
 @contextlib.asynccontextmanager
-async def feeding(settings: Settings, topic: str, records: Sequence[tuple[bytes | None, bytes | None]]) -> AsyncIterator[None]:
+async def feeding(
+    settings: Settings, topic: str, records: Sequence[tuple[bytes | None, bytes | None]], every_seconds: float = 0.0
+) -> AsyncIterator[None]:
     """Produce ``records``, some at a time, all through the block, and the rest of them at its end."""
     left, ended = deque(records), asyncio.Event()
 
     async def feed() -> None:
         while left and not ended.is_set():
             await asyncio.to_thread(produce, settings, topic, [left.popleft() for _ in range(min(100, len(left)))])
+            await asyncio.sleep(every_seconds)
 
     task = asyncio.create_task(feed())
     try:
@@ -137,20 +144,74 @@ async def test_handler_workers_that_come_and_go_under_load_handle_all_and_commit
     assert sum(ends.values()) == len(records)
 
 
-@pytest.mark.skipif(not TASKS.is_dir(), reason="counts the threads of librdkafka in /proc")
-async def test_partitions_that_come_and_go_leave_no_producer_behind(kafka_settings: Settings) -> None:
-    def threads() -> int:
-        return len(list(TASKS.iterdir()))
+async def test_two_workers_through_twenty_rebalances_under_load_lose_double_and_invent_nothing(servers: tuple[str, str]) -> None:
+    settings = with_partitions(servers[0], 32)
+    records = load(events=24_000, teams=300, seed=29)
+    produce(settings, "team.events", records[:2_000])
+    rebalances = 0
+    async with (
+        running(settings, table(settings, ClassifyStage(settings))) as first,
+        running(settings, table(settings, ClassifyStage(settings))) as second,
+    ):
+        await shares(settings, first, second)
+        async with feeding(settings, "team.events", records[2_000:], every_seconds=0.1):
+            while rebalances < 20:
+                async with visiting(settings):
+                    await first.until(lambda: len(first.partitions | second.partitions) < 32, "a third member has its share")
+                    rebalances += 1
+                await shares(settings, first, second)
+                rebalances += 1
+        await first.decided(settings, "classify", len(records))
 
-    async with table(kafka_settings, ClassifyStage(kafka_settings))() as stage:
-        counts = []
-        for _ in range(4):
-            stage.assign(range(kafka_settings.partitions))
-            await asyncio.sleep(0)  # the partitions' tasks begin
-            await until(lambda: not stage.processing.preparing, "all partitions taken over and restored")
-            counts.append(threads())
-            stage.assign([])
-            await until(lambda: threads() < counts[-1] - kafka_settings.partitions, "the producers' threads to end")
+    audits = read_json(settings, "audit.events")
+    emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
+    assert by_team(emitted) == by_team(expected(records))
+    assert len({audit["id"] for audit in audits}) == len(audits)
+    assert sum(outcomes(settings, "classify").values()) == len(records)
 
-    # Three rounds of producers left behind would be some fifty threads; the pools of this process may be larger by a few.
-    assert counts[-1] - counts[0] < 15
+
+def with_partitions(bootstrap_servers: str, partitions: int) -> Settings:
+    """Settings with topics of the test's own, of so many partitions, created."""
+    settings = load_settings(
+        kafka_bootstrap_servers=bootstrap_servers,
+        topic_prefix=f"t{secrets.token_hex(4)}.",
+        partitions=partitions,
+        replication_factor=1,
+        admin_port=0,
+    )
+    topic_admin.apply(settings)
+    return settings
+
+
+@contextlib.asynccontextmanager
+async def visiting(settings: Settings) -> AsyncIterator[None]:
+    """Have one more member in classify's group, which works nothing in."""
+    group = topics.group_id(settings, "classify")
+    config = {**client_config(settings), "group.id": group, "partition.assignment.strategy": "range", "enable.auto.commit": False}
+    consumer = Consumer(config)
+    consumer.subscribe([topics.TEAM_EVENTS.full_name(settings)])
+    ended = asyncio.Event()
+
+    async def poll() -> None:
+        while not ended.is_set():
+            await asyncio.to_thread(consumer.poll, 0.1)
+
+    polling = asyncio.create_task(poll())
+    try:
+        yield
+    finally:
+        ended.set()
+        await polling
+        await asyncio.to_thread(consumer.close)
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts the threads in /proc")
+async def test_a_worker_needs_as_many_threads_whatever_the_number_of_partitions(servers: tuple[str, str], tmp_path: Path) -> None:
+    settings = with_partitions(servers[0], 32)
+    records = load(events=2_000, teams=200, seed=31)
+    produce(settings, "team.events", records)
+    with worker(settings, "classify", log=tmp_path / "worker.log") as process:
+        await until(lambda: sum(outcomes(settings, "classify").values()) == len(records), "all is decided")
+        threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+
+    assert threads <= 25

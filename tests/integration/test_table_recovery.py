@@ -6,16 +6,17 @@ import sys
 import time
 from collections import Counter
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from agents.classify.stage import ClassifyStage
 from streams import topics
 from streams.embedded.stack import environment_of
 from streams.engine.changelog import Position, TablePartition, encode_position, position_key, restore
+from streams.engine.takeover import Broker
 from streams.errors import PositionError
 from streams.kafka import topic_admin
-from streams.kafka.client import client_config
+from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
 from tests.accounting import outcomes, positions
 from tests.integration.test_exactly_once import load
@@ -39,8 +40,14 @@ async def work_in(settings: Settings, *batches: list[tuple[bytes, bytes]]) -> No
 def restored(settings: Settings) -> list[TablePartition]:
     """The table as a restart restores it."""
     table_partitions = [TablePartition(number) for number in range(settings.partitions)]
-    restore(settings, settings.topic_prefix + CHANGELOG, table_partitions)
+    restore(settings, settings.topic_prefix + CHANGELOG, table_partitions, changelog_ends(settings))
     return table_partitions
+
+
+def changelog_ends(settings: Settings) -> dict[int, int]:
+    """Where the changelog's partitions end, whatever is committed of them."""
+    changelog = settings.topic_prefix + CHANGELOG
+    return Broker(settings, "", changelog, []).changelog_ends(range(settings.partitions))
 
 
 # Compaction
@@ -70,6 +77,40 @@ def clean_at_once(settings: Settings) -> None:
     alter_topic(settings, CHANGELOG, properties)
 
 
+# Transactions that are not decided
+
+
+async def test_a_restore_waits_for_an_open_transaction_and_has_what_was_committed_behind_it(kafka_settings: Settings) -> None:
+    """KAFKA-10167: the last stable offset lies before both, so an end by what is committed would miss the row."""
+    changelog = kafka_settings.topic_prefix + CHANGELOG
+    open_one = transaction(kafka_settings, "open")
+    open_one.produce(changelog, value=b"never", key=b"a", partition=0)
+    assert open_one.flush(30) == 0
+    land(kafka_settings, CHANGELOG, [(b"b", b"row", (), 0)], transactional_id=f"{kafka_settings.topic_prefix}committed")
+    table, ends = TablePartition(0), changelog_ends(kafka_settings)
+    polls = 0
+
+    def on_read(_: int) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 20:
+            assert table.rows == {}
+            open_one.abort_transaction(30)
+
+    await asyncio.to_thread(restore, kafka_settings, changelog, [table], ends, 30.0, on_read)
+
+    assert polls > 20
+    assert table.rows == {b"b": b"row"}
+
+
+def transaction(settings: Settings, name: str) -> Producer:
+    """Return a producer with a transaction begun."""
+    producer = Producer({**producer_config(settings), "transactional.id": settings.topic_prefix + name})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    return producer
+
+
 # Positions that do not fit
 
 
@@ -83,11 +124,15 @@ async def test_positions_that_do_not_fit_stop_the_worker_and_the_way_out_that_it
 
     commit(settings, TopicPartition(topic, number, end + 1))
     assert f"The table's position {end} for {where}, is behind the {end + 1} that its group has read" in await refusal(settings)
+    commit(settings, TopicPartition(topic, number, end - 1))
+    assert f"The table's position {end} for {where}, is ahead of the {end - 1} that its group has read" in await refusal(settings)
     commit(settings, TopicPartition(topic, number, end))
 
+    commit(settings, TopicPartition(topic, number, end + 1))
     write_position(settings, topic, number, Position(position.topic_id, end + 1))
     assert f"The table's position {end + 1} for {where}, lies beyond the log's end {end}" in await refusal(settings)
     write_position(settings, topic, number, position)
+    commit(settings, TopicPartition(topic, number, end))
 
     delete_topic(settings, CHANGELOG)
     assert "The table has no position for" in await refusal(settings)

@@ -1,4 +1,4 @@
-"""A transaction that the broker gives up while it is away."""
+"""A worker's producer on a real broker: a transaction that is given up, a producer that is forgotten."""
 
 import asyncio
 import os
@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from agents.classify.stage import ClassifyStage
 from streams.embedded.kafka import EmbeddedKafka
 from streams.engine.transactions import TRANSACTION_TIMEOUT_MS, Output, TransactionalWriter
 from streams.errors import Fenced, KafkaUnavailable, StageFailed
 from streams.kafka import topic_admin
 from streams.settings import Settings, load_settings
-from tests.topic_io import read_all
+from tests.integration.test_exactly_once import by_team, expected, load
+from tests.topic_io import produce, read_all, read_json
+from tests.workers import running, table
 
 TIER = "tier.current"
 
@@ -36,7 +40,7 @@ async def test_a_transaction_that_kafka_gave_up_while_it_was_away_ends_the_wait_
     """The reason that librdkafka gives is a time-out, as for a broker that is away; waiting for that one would never end."""
     settings, kafka = broker
     writer = TransactionalWriter(settings, "test")
-    await asyncio.to_thread(writer.take_over, 30.0)
+    await asyncio.to_thread(writer.open, 30.0)
     write(writer, b"first")
     await asyncio.to_thread(writer.commit, 30.0)
     write(writer, b"lost")
@@ -50,7 +54,7 @@ async def test_a_transaction_that_kafka_gave_up_while_it_was_away_ends_the_wait_
         os.kill(pid, signal.SIGCONT)
 
     again = TransactionalWriter(settings, "test")
-    await asyncio.to_thread(again.take_over, 30.0)
+    await asyncio.to_thread(again.open, 30.0)
     write(again, b"kept")
     await asyncio.to_thread(again.commit, 30.0)
     assert [message.value() for message in read_all(settings, TIER)] == [b"first", b"kept"]
@@ -72,3 +76,41 @@ def commit_until_answered(writer: TransactionalWriter) -> None:
         else:
             return
     raise AssertionError("The transaction has timed out, and its commit still waits for Kafka.")
+
+
+async def test_a_worker_that_was_idle_until_kafka_forgot_its_producer_goes_on_with_another(tmp_path: Path) -> None:
+    """Brokers forget a transactional id after a week. Here it is two seconds, as with a team that gets its first webhook in months."""
+    forgetful = {"transactional.id.expiration.ms": "2000", "transaction.remove.expired.transaction.cleanup.interval.ms": "200"}
+    kafka = EmbeddedKafka(tmp_path / "kafka", properties=forgetful)
+    await kafka.start()
+    try:
+        settings = load_settings(
+            kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=2, replication_factor=1, admin_port=0, instance_id="idle"
+        )
+        await asyncio.to_thread(topic_admin.apply, settings)
+        records = load(events=60, teams=6, seed=5)
+        with structlog.testing.capture_logs() as logs:
+            async with running(settings, table(settings, ClassifyStage(settings))) as run:
+                await asyncio.to_thread(produce, settings, "team.events", records[:30])
+                await run.decided(settings, "classify", 30)
+                await run.until(lambda: forgotten(settings, "tierstream.classify-idle"), "Kafka has forgotten the producer")
+                await asyncio.to_thread(produce, settings, "team.events", records[30:])
+                await run.decided(settings, "classify", 60)
+        audits = read_json(settings, "audit.events")
+    finally:
+        await kafka.stop()
+
+    emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
+    assert by_team(emitted) == by_team(expected(records))
+    assert len({audit["id"] for audit in audits}) == len(audits)
+    assert [line["log_level"] for line in logs if "a new producer replaces one" in line["event"]] == ["info"]
+
+
+def forgotten(settings: Settings, transactional_id: str) -> bool:
+    """Whether the broker's own log of transactions ends with a tombstone for the id."""
+    newest: dict[bytes, bytes | None] = {}
+    for message in read_all(settings.model_copy(update={"topic_prefix": ""}), "__transaction_state"):
+        key, value = message.key(), message.value()
+        newest[key or b""] = value
+    (of_worker,) = [value for key, value in newest.items() if key.endswith(transactional_id.encode())]
+    return of_worker is None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from streams.engine.partitions import QUEUED_BATCHES, Processing
-from streams.errors import Fenced, StageFailed
+from streams.errors import Fenced, GenerationEnded, StageFailed
 from tests.processes import eventually
 from tests.processing_doubles import TOPIC, Gate, Script, running, settle
 
@@ -142,6 +142,25 @@ async def test_batches_of_an_earlier_generation_are_not_begun() -> None:
     assert script.begun == [1, 3]
     assert script.acked == [1, 3], "what was under way at the rebalance is durable, and acked"
     assert len(script.workers) == 1, "a partition that stays keeps its task"
+
+
+async def test_a_batch_whose_generation_is_over_is_not_acked_and_its_partition_is_prepared_anew() -> None:
+    script = Script(failures={2: GenerationEnded("over")})
+    async with running(script, 0) as work:
+        for number in (1, 2):
+            work.submit(script.batch(number))
+        await settle()
+        assert script.acked == [1]
+        assert script.preparations_begun == [0, 0]
+        assert not work.working
+        assert not work.preparing
+
+        script.generation, script.failures = 2, {}
+        work.submit(script.batch(2))
+        await settle()
+
+        assert script.acked == [1, 2]
+        assert not work.failure.done()
 
 
 async def test_a_failing_batch_is_never_acked_and_ends_the_partition() -> None:

@@ -28,6 +28,7 @@ from tests.webhooks import EVENT_ID, SUBSCRIPTION, TEAM, body, record
 
 SETTINGS = Settings(topic_prefix="x.", partitions=1)
 CHANGELOG = "x.changelog"
+NEVER = float("inf")
 Produced = tuple[str, bytes | None, bytes | None]
 
 
@@ -51,7 +52,7 @@ def filled(
     log, table, outcomes = Log(), table or TablePartition(0), Counter[Reason]()
     slices, end = Slices(SETTINGS, stage, CHANGELOG, table), 0
     while end < len(records):
-        end, some = slices.fill(records, end, log.produce)
+        end, some = slices.fill(records, end, MIN_RECORDS, NEVER, log.produce)
         outcomes += some
     return log, table, outcomes
 
@@ -124,11 +125,11 @@ def test_slice_writes_the_current_tier_and_the_row_of_a_team_once_and_the_newest
 def test_slice_goes_on_from_the_rows_that_a_restore_put_in_the_place_of_others() -> None:
     table = TablePartition(0)
     slices, log = Slices(SETTINGS, ClassifyStage(SETTINGS), CHANGELOG, table), Log()
-    slices.fill([team_event(billing("charged", at=9))], 0, log.produce)
+    slices.fill([team_event(billing("charged", at=9))], 0, MIN_RECORDS, NEVER, log.produce)
     table.rows.clear()
 
     slices.forget()
-    _, outcomes = slices.fill([team_event(billing("charged", at=9))], 0, log.produce)
+    _, outcomes = slices.fill([team_event(billing("charged", at=9))], 0, MIN_RECORDS, NEVER, log.produce)
 
     assert outcomes == {Reason.UPGRADED: 1}, "and no duplicate of what the table no longer holds"
 
@@ -239,17 +240,29 @@ def test_slice_records_follow_how_long_the_last_slice_took(allowed: int, done: i
 
 
 @pytest.mark.parametrize("by_key", [True, False])
-def test_slice_takes_as_many_records_as_the_last_ones_time_allows(by_key: bool) -> None:
+def test_slice_takes_as_many_records_as_it_may(by_key: bool) -> None:
     stage = ClassifyStage(SETTINGS)
     stage.by_key = by_key
-    records = [team_event(billing("charged", at=at, paid_count=at), offset=at) for at in range(8 * MIN_RECORDS)]
+    records = [team_event(billing("charged", at=at, paid_count=at), offset=at) for at in range(4 * MIN_RECORDS)]
     slices, log = Slices(SETTINGS, stage, CHANGELOG, TablePartition(0)), Log()
 
-    first, _ = slices.fill(records, 0, log.produce)
-    second, _ = slices.fill(records, first, log.produce)
+    first, _ = slices.fill(records, 0, MIN_RECORDS, NEVER, log.produce)
+    last, outcomes = slices.fill(records, first, len(records), NEVER, log.produce)
 
     assert first == MIN_RECORDS
-    assert MIN_RECORDS < second - first <= MAX_GROWTH * MIN_RECORDS
+    assert last == len(records)
+    assert outcomes.total() == last - first
+
+
+def test_slice_of_a_stage_in_order_ends_when_its_time_is_up() -> None:
+    stage = ClassifyStage(SETTINGS)
+    stage.by_key = False
+    records = [team_event(billing("charged", at=at, paid_count=at), offset=at) for at in range(3 * MIN_RECORDS)]
+    slices, log = Slices(SETTINGS, stage, CHANGELOG, TablePartition(0)), Log()
+
+    end, outcomes = slices.fill(records, 0, len(records), 0.0, log.produce)
+
+    assert end == outcomes.total() == MIN_RECORDS, "what it has begun is worth a transaction"
 
 
 class FailsForOneTeam(ClassifyStage):
@@ -266,7 +279,8 @@ def test_slice_failures_of_one_key_that_come_together_by_key_do_not_stop_the_wor
     teams = [TEAM, other] * (MAX_FAILURES_IN_A_ROW + 1)
     records = [team_event(billing("charged", at=at, team=team), offset=at) for at, team in enumerate(teams)]
 
-    log, _, outcomes = filled(FailsForOneTeam(SETTINGS), records)
+    with structlog.testing.capture_logs():
+        log, _, outcomes = filled(FailsForOneTeam(SETTINGS), records)
 
     assert outcomes[Reason.HANDLER_FAILED] == len(log.of("x.dead.letters")) == MAX_FAILURES_IN_A_ROW + 1
 
@@ -275,6 +289,6 @@ def test_slice_a_busy_key_whose_row_stayed_small_is_not_measured_in_the_next_sli
     slices, log = Slices(SETTINGS, ClassifyStage(SETTINGS), CHANGELOG, TablePartition(0)), Log()
     first = [team_event(override(at, "pro", reason="x" * 500), offset=at) for at in range(200)]
 
-    slices.fill(first, 0, log.produce)
+    slices.fill(first, 0, MIN_RECORDS, NEVER, log.produce)
 
     assert not slices._cached[TEAM.encode()].large
