@@ -15,7 +15,7 @@
     ├── SnapshotError             a snapshot can not be read, or is not of this stack (exit 2)
     ├── Fenced                    another process works under this one's name; this one must exit
     ├── GenerationEnded           the consumer group has gone on; what was read in its former generation is read again
-    ├── ProducerExpired           the broker has forgotten a producer that was idle for days; a new one is needed (retriable)
+    ├── ProducerLost              a transactional producer can not go on; a new one is needed (retriable)
     └── StageFailed               a stage could not go on and must be restarted
 
 Each message is one sentence: what, where, what to do. Neither secrets nor addresses are ever part of one.
@@ -91,8 +91,11 @@ class GenerationEnded(TierstreamError):
     """The consumer group has gone on to another generation: nothing that was read in the former one can be committed any more."""
 
 
-class ProducerExpired(TierstreamError):
-    """The broker has forgotten a producer that was idle for days. Nothing of its open transaction counts; a new one may do it again."""
+class ProducerLost(TierstreamError):
+    """A transactional producer can not go on: the broker has forgotten it, or a call to it does not return.
+
+    Whether its open transaction counts is known once a new producer of the same id is open.
+    """
 
     retriable = True
 

@@ -177,15 +177,16 @@ class Stage:
 def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequence[Topic], changelog: Topic) -> Stage:
     """Return the app of a stage that decides with a table beside it, exactly once."""
     group, changelog_name = group_id(settings, stage.name), changelog.full_name(settings)
-    pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kafka")  # a transaction goes on while a partition is restored
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="takeover")
     broker = Broker(settings, group, changelog_name, [topic.full_name(settings) for topic in sources])
     takeover = Takeover(settings, stage.name, broker, pool)
     worker_id = f"{group}-{settings.instance_id or uuid.uuid4()}"
-    transactions = Transactions(settings, stage, changelog_name, worker_id, lambda: built.membership, takeover, pool)
+    transactions = Transactions(settings, stage, changelog_name, worker_id, lambda: built.membership, takeover)
     fetch_bytes = min(4 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
 
     def close() -> None:
         takeover.close()
+        transactions.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
     built = Stage(settings, stage.name, sources, partial(TransactionalWorker, transactions), fetch_bytes, commits_offsets=False)

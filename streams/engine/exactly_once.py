@@ -5,7 +5,8 @@
 3. Skip input below the position.
 4. For each transaction: begin → decide on each partition's records → produce outputs, changed rows and a position row for each →
    add the input offsets, in the name of the generation that read them → commit.
-5. An unanswered call is asked again. Offsets that are refused, for the group has gone on: abort, forget the tables that were touched,
+5. An unanswered call is asked again. A producer that Kafka has forgotten, or that does not return from a call, is replaced: 1, 2 for
+   the tables that were touched, and the same batches again. Offsets that are refused, for the group has gone on: abort, forget the tables that were touched,
    and go on from 2 in the next generation. Anything else leaves the memory ahead of the log: the worker exits and starts again.
 
 | crash after | the log holds | after the restart |
@@ -15,10 +16,10 @@
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,9 +33,10 @@ from streams.engine.slices import MAX_STRETCH, SLICE_SECONDS, Slices, SliceSize
 from streams.engine.table_stage import TableStage
 from streams.engine.takeover import CALL_SECONDS, Takeover
 from streams.engine.transactions import Membership, Output, TransactionalWriter
-from streams.errors import GenerationEnded, ProducerExpired
+from streams.errors import GenerationEnded, ProducerLost
 from streams.kafka.records import Record
 from streams.metrics import POSITION, count_outcomes
+from streams.runtime.call_thread import CallThread
 from streams.settings import Settings
 
 PACE = 4.0
@@ -46,6 +48,9 @@ PACE_SECONDS = 0.05
 YIELD_SECONDS = 0.005
 """So long a transaction may be filled before heartbeats, fetches and other stages go on for a moment. Longer than a small one takes: its
 records then go to the broker together."""
+
+STUCK_SECONDS = 2 * CALL_SECONDS
+"""A call that has not returned by then never will: its producer is left behind, with its threads, until the process ends."""
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +114,6 @@ class Transactions:
         transactional_id: str,
         membership: Callable[[], Membership | None],
         takeover: Takeover,
-        pool: ThreadPoolExecutor,
     ) -> None:
         """``membership`` is asked for the worker's place in the group's present generation."""
         self._settings = settings
@@ -118,15 +122,15 @@ class Transactions:
         self._transactional_id = transactional_id
         self._membership = membership
         self._takeover = takeover
-        self._pool = pool
+        self._thread = CallThread("transactions")
         self._writer: TransactionalWriter | None = None
         self._opening = asyncio.Lock()
         self._waiting: list[_Work] = []
         self._task: asyncio.Task[None] | None = None
         self._may_begin_at = 0.0
         self._size = SliceSize()
-        self._ended = -1
-        """The last generation in which a commit was refused: whatever was read in it has to be read again, without a hole."""
+        self._ended: Membership | None = None
+        """The last place in the group in which a commit was refused: whatever was read in it has to be read again, without a hole."""
         self.slices: Counter[int] = Counter()
         """Transactions committed so far, by partition."""
 
@@ -158,10 +162,17 @@ class Transactions:
             self._task = asyncio.create_task(self._run())
         await work.done
 
+    def close(self) -> None:
+        """Let go of the producer, and its threads with it; an open transaction, if any, is aborted by the worker's next start."""
+        self._thread.close()
+        self._writer = None
+
     async def _open(self) -> TransactionalWriter:
-        writer = await self._in_thread(TransactionalWriter, self._settings, self._transactional_id)
-        await self._until_answered(writer.open, CALL_SECONDS)
-        return writer
+        while True:
+            writer = await self._thread.call(TransactionalWriter, self._settings, self._transactional_id)
+            with contextlib.suppress(ProducerLost):
+                await self._until_answered(writer.open, CALL_SECONDS)
+                return writer
 
     async def _run(self) -> None:
         while self._waiting:
@@ -181,7 +192,7 @@ class Transactions:
     async def _transaction(self, waiting: list[_Work]) -> list[_Work]:
         """Commit what one transaction may take of ``waiting``, and return what is left to be done."""
         membership = self._membership()
-        generation = -1 if membership is None or membership.generation <= self._ended else membership.generation
+        generation = -1 if membership is None or membership == self._ended else membership.generation
         current = [work for work in waiting if work.generation == generation]
         for work in waiting:
             if work.generation != generation:
@@ -190,7 +201,7 @@ class Transactions:
             return []
         try:
             filled = await self._commit(current, membership)
-        except ProducerExpired as error:
+        except ProducerLost as error:
             await self._begin_anew(current, error)
         except BaseException:
             for work in current:
@@ -213,7 +224,7 @@ class Transactions:
         try:
             await self._until_answered(writer.send_offsets, offsets, membership, CALL_SECONDS)
         except GenerationEnded:
-            self._ended = membership.generation
+            self._ended = membership
             await self._until_answered(writer.abort, CALL_SECONDS)
             log.info("a transaction was aborted, for the group has gone on; its input is read again", stage=self._stage.name)
             raise
@@ -252,9 +263,12 @@ class Transactions:
         count_outcomes(self._stage.name, filled.outcomes)
         POSITION.labels(self._stage.name, work.topic, number).set(filled.position.next_offset)
 
-    async def _begin_anew(self, current: list[_Work], error: ProducerExpired) -> None:
-        """Replace a producer that the broker has forgotten, and have the touched tables hold what is committed."""
-        log.info("a new producer replaces one that was idle for longer than Kafka remembers it", stage=self._stage.name, reason=str(error))
+    async def _begin_anew(self, current: list[_Work], error: ProducerLost) -> None:
+        """Replace a producer that can not go on, and have the touched tables hold what is committed.
+
+        The new one has the same id: from its ``open`` on, nothing of the former can be committed any more.
+        """
+        log.info("a new producer replaces one that can not go on", stage=self._stage.name, reason=str(error))
         self._writer = await self._open()
         for work in current:
             work.table.forget()
@@ -262,11 +276,19 @@ class Transactions:
         for work in current:
             work.skip_committed()
 
-    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
-
     async def _until_answered(self, call: Callable[..., T], *arguments: object) -> T:
-        return await self._takeover.kafka.until_available(lambda: self._in_thread(call, *arguments))
+        return await self._takeover.kafka.until_available(lambda: self._returning(call, *arguments))
+
+    async def _returning(self, call: Callable[..., T], *arguments: object) -> T:
+        """Return what ``call`` returns. Raises ProducerLost when it does not: librdkafka's ``send_offsets_to_transaction`` ignores its
+        time-out while the group's coordinator is away, and 2.16 does not come back from it at all (librdkafka #5456, #5511)."""
+        try:
+            async with asyncio.timeout(STUCK_SECONDS):
+                return await self._thread.call(call, *arguments)
+        except TimeoutError as error:
+            self._thread.close()
+            self._thread = CallThread("transactions")
+            raise ProducerLost(f"Kafka's client did not return from {call.__name__} within {STUCK_SECONDS:.0f} s.") from error
 
 
 class TransactionalWorker:

@@ -218,7 +218,7 @@ class Processing:
     async def pause(self) -> None:
         """Begin no batch until the next ``assign``, and return when those under way are done, or after ``finish_seconds``.
 
-        For the beginning of a rebalance: a partition that moves is then not fenced in the middle of a transaction.
+        For the beginning of a rebalance: what is under way then still counts, and need not be done again by the partition's next owner.
         """
         self._may_begin.clear()
         with contextlib.suppress(TimeoutError):

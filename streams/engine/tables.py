@@ -1,4 +1,4 @@
-"""Faust's table with a store that owns its partitions: fence, restore, then work; each in the background.
+"""Faust's table with a store that owns its partitions: take over, restore, then work; each in the background.
 
 Stock Faust restores tables inside the rebalance, by offsets that transaction markers and compaction upset, and nothing fences
 a stalled worker. Here the store takes each assigned partition over by itself (design: ``docs/adr/0009-one-producer.md``), and

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerExpired, StageFailed
+from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, StageFailed
 from streams.kafka.client import producer_config
 from streams.settings import Settings
 from streams.topics import MAX_RECORD_BYTES
@@ -129,7 +129,7 @@ class TransactionalWriter:
     def send_offsets(self, offsets: Sequence[TopicPartition], membership: Membership, timeout_seconds: float) -> None:
         """Add the next offsets of the input to the open transaction, for the generation in which it was read.
 
-        Raises GenerationEnded when the group has gone on to another, KafkaUnavailable (try again), ProducerExpired, Fenced, StageFailed.
+        Raises GenerationEnded when the group has gone on to another, KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed.
         """
         try:
             self._producer.send_offsets_to_transaction(list(offsets), membership.metadata(), timeout_seconds)
@@ -139,7 +139,7 @@ class TransactionalWriter:
     def commit(self, timeout_seconds: float) -> None:
         """Commit. Afterwards all of the transaction is in the log; when this raises, none of it may be counted on.
 
-        Raises KafkaUnavailable when the broker did not answer (the same commit may be tried again), ProducerExpired, Fenced, StageFailed.
+        Raises KafkaUnavailable when the broker did not answer (the same commit may be tried again), ProducerLost, Fenced, StageFailed.
         """
         try:
             self._producer.commit_transaction(timeout_seconds)
@@ -147,7 +147,7 @@ class TransactionalWriter:
             raise _translated(error, f"commit a transaction of {self.transactional_id}") from error
 
     def abort(self, timeout_seconds: float) -> None:
-        """Abort the open transaction. Raises KafkaUnavailable (try again), ProducerExpired, Fenced, StageFailed."""
+        """Abort the open transaction. Raises KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed."""
         try:
             self._producer.abort_transaction(timeout_seconds)
         except KafkaException as error:
@@ -159,9 +159,11 @@ def _translated(error: KafkaException, action: str) -> Exception:
     if not isinstance(cause, KafkaError):
         return StageFailed(f"Kafka: could not {action}: {error}.")
     if cause.code() in _EXPIRED:
-        return ProducerExpired(f"Kafka has forgotten this producer (could not {action}).")
+        return ProducerLost(f"Kafka has forgotten this producer (could not {action}).")
     if cause.fatal() or cause.code() in _FENCED:
-        return Fenced(f"Another worker has taken over (could not {action}); this one stops and starts again.")
+        return Fenced(
+            f"Another process has this worker's instance id, or Kafka has ended its transaction (could not {action}); it stops and starts again."
+        )
     if cause.code() in _GENERATION_ENDED:
         return GenerationEnded(f"The group has gone on to another generation (could not {action}).")
     if cause.txn_requires_abort():

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -114,3 +115,43 @@ def forgotten(settings: Settings, transactional_id: str) -> bool:
         newest[key or b""] = value
     (of_worker,) = [value for key, value in newest.items() if key.endswith(transactional_id.encode())]
     return of_worker is None
+
+
+async def test_a_broker_killed_while_offsets_are_added_costs_a_producer_and_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka may wait for ever once the group's coordinator has gone and come back in that call, whatever the time-out."""
+    kafka = EmbeddedKafka(tmp_path / "kafka")
+    await kafka.start()
+    send_offsets, killed = TransactionalWriter.send_offsets, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def kill_first(writer: TransactionalWriter, *call: Any) -> None:
+        if not killed.is_set():
+            kafka.kill()
+            loop.call_soon_threadsafe(killed.set)
+        send_offsets(writer, *call)
+
+    try:
+        settings = load_settings(
+            kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=2, replication_factor=1, admin_port=0, instance_id="0"
+        )
+        await asyncio.to_thread(topic_admin.apply, settings)
+        records = load(events=90, teams=6, seed=6)
+        async with running(settings, table(settings, ClassifyStage(settings))) as run:
+            await asyncio.to_thread(produce, settings, "team.events", records[:30])
+            await run.decided(settings, "classify", 30)
+            monkeypatch.setattr(TransactionalWriter, "send_offsets", kill_first)
+            await asyncio.to_thread(produce, settings, "team.events", records[30:60])
+            await killed.wait()
+            await kafka.wait()
+            await kafka.start()
+            await asyncio.to_thread(produce, settings, "team.events", records[60:])
+            await run.decided(settings, "classify", 90, seconds=90)
+        audits = read_json(settings, "audit.events")
+    finally:
+        await kafka.stop()
+
+    emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
+    assert by_team(emitted) == by_team(expected(records))
+    assert len({audit["id"] for audit in audits}) == len(audits)
