@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -19,6 +20,7 @@ from streams.kafka import topic_admin
 from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
 from tests.accounting import outcomes, positions
+from tests.faults.mutations import MUTATIONS
 from tests.integration.test_exactly_once import load
 from tests.topic_io import alter_topic, produce, read_all, until
 from tests.workers import land, running, table
@@ -101,6 +103,24 @@ async def test_a_restore_waits_for_an_open_transaction_and_has_what_was_committe
 
     assert polls > 20
     assert table.rows == {b"b": b"row"}
+
+
+async def test_with_the_end_by_what_is_committed_the_same_restore_misses_that_row(
+    kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Broker, "changelog_ends", Broker.changelog_ends)  # what the mutation replaces comes back after the test
+    MUTATIONS["end_by_committed_offset"]()
+    changelog = kafka_settings.topic_prefix + CHANGELOG
+    open_one = transaction(kafka_settings, "open")
+    open_one.produce(changelog, value=b"never", key=b"a", partition=0)
+    assert open_one.flush(30) == 0
+    land(kafka_settings, CHANGELOG, [(b"b", b"row", (), 0)], transactional_id=f"{kafka_settings.topic_prefix}committed")
+    table = TablePartition(0)
+
+    await asyncio.to_thread(restore, kafka_settings, changelog, [table], changelog_ends(kafka_settings))
+
+    assert table.rows == {}
+    open_one.abort_transaction(30)
 
 
 def transaction(settings: Settings, name: str) -> Producer:
