@@ -49,8 +49,9 @@ YIELD_SECONDS = 0.005
 """So long a transaction may be filled before heartbeats, fetches and other stages go on for a moment. Longer than a small one takes: its
 records then go to the broker together."""
 
-STUCK_SECONDS = 2 * CALL_SECONDS
-"""A call that has not returned by then never will: its producer is left behind, with its threads, until the process ends."""
+STUCK_SECONDS = CALL_SECONDS + 2.0
+"""A call that has not returned by then, two seconds after its own time-out, never will: its producer is left behind, with its threads,
+until the process ends."""
 
 log = structlog.get_logger(__name__)
 

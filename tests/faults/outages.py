@@ -275,7 +275,7 @@ async def run(plan: Plan, report: Callable[[str], None]) -> Report:
             async with load.running():
                 await until(load.is_well, "events and webhooks are taken")
                 await _measure(plan, servers.outages(), load, report)
-            published, accepted = await asyncio.to_thread(_landed, stack.settings, load)
+            published, accepted = await _readable(stack.settings, load)
             return Report(plan, load.windows[1:], published, accepted, load.left, not any(spool.glob("*.spool")))
 
 
@@ -295,6 +295,17 @@ async def _measure(plan: Plan, outages: Sequence[Outage], load: Load, report: Ca
     with load.window("normal", Sort.NORMAL):
         report("normal")
         await asyncio.sleep(plan.normal_seconds)
+
+
+async def _readable(settings: Settings, load: Load) -> tuple[Landed, Landed]:
+    """Compare once all is there, or ``BACK_SECONDS`` have passed: what stands behind a transaction that an outage has left open, and its
+    worker or the broker has yet to decide, can not be read before."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        landed = await asyncio.to_thread(_landed, settings, load)
+        if not any(each.lacking for each in landed) or time.monotonic() > deadline:
+            return landed
+        await asyncio.sleep(0.5)
 
 
 def _landed(settings: Settings, load: Load) -> tuple[Landed, Landed]:
