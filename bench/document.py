@@ -181,7 +181,10 @@ def _quiet(results: Results) -> str:
 
 
 def _milliseconds(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[f'{name}_p50_ms']:g}, {row[f'{name}_p99_ms']:g}" if row["rate"] else "-"
+    if not row["rate"]:
+        return "-"
+    more = "over " if name == "row" and row["late"] else ""
+    return f"{more}{row[f'{name}_p50_ms']:g}, {more}{row[f'{name}_p99_ms']:g}"
 
 
 def _quiet_peers(results: Results) -> str:
