@@ -13,7 +13,8 @@ from bench.webhooks import Webhook, live_charges
 from streams.embedded.stack import EMBEDDED_DEFAULTS, Stack
 from streams.errors import TierstreamError
 
-TEAMS = 1_000
+TEAMS = 10_000
+"""So many that webhooks of one team are seconds apart: one that overtakes another of its team takes that one's row away."""
 ARRIVAL_SECONDS = 30.0
 CONNECTIONS = 64
 
