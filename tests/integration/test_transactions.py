@@ -104,7 +104,7 @@ async def test_a_worker_that_was_idle_until_kafka_forgot_its_producer_goes_on_wi
     emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
     assert by_team(emitted) == by_team(expected(records))
     assert len({audit["id"] for audit in audits}) == len(audits)
-    assert [line["log_level"] for line in logs if "a new producer replaces one" in line["event"]] == ["info"]
+    assert {line["log_level"] for line in logs if "a new producer replaces one" in line["event"]} == {"info"}
 
 
 def forgotten(settings: Settings, transactional_id: str) -> bool:
