@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bench.console import bar
 from bench.open_loop import committed_rows, percentile, send, until
+from bench.run import cpu_seconds
 from streams.embedded.stack import PROCESS_NAMES, Stack, StackOptions, start_stack
 from streams.errors import TierstreamError
 
@@ -95,7 +96,7 @@ async def _at_rate(
 
 
 def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    return {name: (times := process.cpu_times()).user + times.system for name, process in processes.items()}
+    return {name: cpu_seconds([process]) for name, process in processes.items()}
 
 
 def _used(processes: dict[str, psutil.Process], before: dict[str, float], seconds: float, webhooks: int) -> dict[str, Any]:

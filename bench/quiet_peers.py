@@ -23,7 +23,7 @@ from bench.expected import Tally
 from bench.jobs import JOBS, Job, Start, fresh_directory
 from bench.load import LoadSpec, events
 from bench.quiet import RATES
-from bench.run import JobFailed, process
+from bench.run import JobFailed, cpu_seconds, process
 from schemas.envelope import HEADERS
 from streams.embedded.process import last_lines
 from streams.kafka.client import producer_config
@@ -72,10 +72,10 @@ def _rows(job: Job, broker: BenchKafka, partitions: int, directory: Path) -> Ite
             processes = psutil.Process(running.pid), psutil.Process(broker.pid)
             for rate in RATES:
                 feeder.feed(rate, WARM_UP_SECONDS)
-                before, began = [_cpu_seconds(each) for each in processes], time.monotonic()
+                before, began = [cpu_seconds([each]) for each in processes], time.monotonic()
                 feeder.feed(rate, SECONDS)
                 seconds = time.monotonic() - began
-                ours, kafka = (round(100 * (_cpu_seconds(each) - cpu) / seconds, 1) for each, cpu in zip(processes, before, strict=True))
+                ours, kafka = (round(100 * (cpu_seconds([each]) - cpu) / seconds, 1) for each, cpu in zip(processes, before, strict=True))
                 yield {"job": job.name, "partitions": partitions, "rate": rate, "cpu_job": ours, "cpu_kafka": kafka}
     except (psutil.Error, TimeoutError) as error:
         raise JobFailed(f"{job.name} ended, or read nothing: {error}\n{last_lines(log)}") from error
@@ -105,8 +105,3 @@ class _Feeder:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nothing was committed within {START_SECONDS:.0f} s")
             self.feed(20, 1)
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)

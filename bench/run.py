@@ -142,7 +142,7 @@ def _watch(
     observed = [psutil.Process(each.pid) for each in running]
     show = feed() if feed is not None else None
     began = time.monotonic() if show is not None else wait_until(fetched, 0.001, START_SECONDS, f"{name} fetches its first record")
-    cpu_before = cpu = _cpu_seconds(observed)
+    cpu_before = cpu = cpu_seconds(observed)
     if show is not None:
         show()
     peak, done, moved = 0.0, 0, began
@@ -152,7 +152,7 @@ def _watch(
         now_done = gauge.read()
         ended = time.monotonic()
         with contextlib.suppress(psutil.Error):
-            cpu = _cpu_seconds(observed)
+            cpu = cpu_seconds(observed)
             peak = max(peak, sum(each.memory_info().rss for each in observed) / 1e6)
         if now_done > done:
             done, moved = now_done, ended
@@ -162,7 +162,8 @@ def _watch(
     return Measured(ended - began, cpu - cpu_before, peak)
 
 
-def _cpu_seconds(processes: list[psutil.Process]) -> float:
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    """Return the CPU time that the processes have taken so far."""
     return float(sum(times.user + times.system for times in (each.cpu_times() for each in processes)))
 
 

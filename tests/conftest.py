@@ -102,10 +102,15 @@ def _embedded(directory: Path) -> Iterator[tuple[str, str]]:
 @pytest.fixture
 def kafka_settings(servers: tuple[str, str]) -> Settings:
     """Settings with topics of the test's own, created."""
+    return with_new_topics(servers[0])
+
+
+def with_new_topics(bootstrap_servers: str, partitions: int = PARTITIONS) -> Settings:
+    """Create topics of a prefix that was never used, and return the settings for them."""
     settings = load_settings(
-        kafka_bootstrap_servers=servers[0],
+        kafka_bootstrap_servers=bootstrap_servers,
         topic_prefix=f"t{secrets.token_hex(4)}.",
-        partitions=PARTITIONS,
+        partitions=partitions,
         replication_factor=1,
         admin_port=0,
     )

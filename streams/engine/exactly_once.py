@@ -29,7 +29,7 @@ from confluent_kafka import TopicPartition
 from schemas.reasons import Reason
 from streams.engine.changelog import Position, TablePartition, encode_position, position_key
 from streams.engine.partitions import Batch
-from streams.engine.slices import MAX_STRETCH, SLICE_SECONDS, Slices, SliceSize
+from streams.engine.slices import MAX_STRETCH, MIN_RECORDS, SLICE_SECONDS, Slices, slice_records
 from streams.engine.table_stage import TableStage
 from streams.engine.takeover import CALL_SECONDS, Takeover
 from streams.engine.transactions import Membership, Output, TransactionalWriter
@@ -129,7 +129,7 @@ class Transactions:
         self._waiting: list[_Work] = []
         self._task: asyncio.Task[None] | None = None
         self._may_begin_at = 0.0
-        self._size = SliceSize()
+        self._slice_records = MIN_RECORDS
         self._ended: Membership | None = None
         """The last place in the group in which a commit was refused: whatever was read in it has to be read again, without a hole."""
         self.slices: Counter[int] = Counter()
@@ -235,7 +235,7 @@ class Transactions:
     async def _fill(self, writer: TransactionalWriter, current: list[_Work]) -> list[_Filled]:
         """Produce what follows from a slice of each batch, as far as one transaction's time allows."""
         filled: list[_Filled] = []
-        allowed = left = self._size.records
+        allowed = left = self._slice_records
         began, worked = time.monotonic(), 0.0
         yielded = began
         until = began + SLICE_SECONDS * MAX_STRETCH
@@ -253,7 +253,7 @@ class Transactions:
             if time.monotonic() - yielded > YIELD_SECONDS:
                 await asyncio.sleep(0)  # heartbeats, fetches and other stages go on meanwhile
                 yielded = time.monotonic()
-        self._size.learn(allowed, allowed - left, max(worked, (time.monotonic() - began) / MAX_STRETCH))
+        self._slice_records = slice_records(allowed, allowed - left, max(worked, (time.monotonic() - began) / MAX_STRETCH))
         return filled
 
     def _committed(self, filled: _Filled) -> None:

@@ -82,17 +82,6 @@ class _CachedRow:
         self.current = None
 
 
-class SliceSize:
-    """How many records the next transaction may take, over all its slices."""
-
-    def __init__(self) -> None:
-        self.records = MIN_RECORDS
-
-    def learn(self, allowed: int, done: int, seconds: float) -> None:
-        """Take in that of ``allowed`` records ``done`` were worked in, in ``seconds``."""
-        self.records = slice_records(allowed, done, seconds)
-
-
 def slice_records(allowed: int, done: int, seconds: float) -> int:
     """Return how many records the next slice may take, after one that was allowed ``allowed``, and worked ``done`` in ``seconds``.
 

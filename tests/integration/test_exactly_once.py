@@ -58,6 +58,15 @@ def by_team(transitions: list[tuple[str, str, str]]) -> dict[str, list[tuple[str
     return found
 
 
+def assert_emitted_once(settings: Settings, records: list[tuple[bytes, bytes]]) -> None:
+    """Fail unless ``audit.events`` holds each team's transitions in order, each once."""
+    events = read_json(settings, "audit.events")
+    emitted = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in events]
+    ids = [event["id"] for event in events]
+    assert by_team(emitted) == by_team(expected(records))
+    assert len(set(ids)) == len(ids)
+
+
 def more_than(settings: Settings, events: int) -> bool:
     return outcomes(settings, "classify").total() > events
 
@@ -91,11 +100,7 @@ async def interrupted_twice(settings: Settings, log: Path, number: signal.Signal
             lambda: sum(outcomes(settings, "classify").values()) >= len(records), f"the end of the load; {log.read_text()[-2_000:]}"
         )
 
-    events = read_json(settings, "audit.events")
-    emitted = [(event["subject"], event["data"]["metadata"]["from"], event["data"]["metadata"]["to"]) for event in events]
-    ids = [event["id"] for event in events]
-    assert by_team(emitted) == by_team(expected(records))
-    assert len(set(ids)) == len(ids)
+    assert_emitted_once(settings, records)
     assert sum(outcomes(settings, "classify").values()) == len(records)
     final = {event["subject"]: event["data"]["tier"] for event in read_json(settings, "tier.current")}
     assert final == {key.decode(): orjson.loads(value)["data"]["tier"] for key, value in records}

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -15,25 +14,16 @@ from agents.classify.stage import ClassifyStage
 from schemas.reasons import Reason
 from streams import topics
 from streams.engine.app import Stage, handler_stage
-from streams.kafka import topic_admin
 from streams.kafka.client import client_config
 from streams.kafka.records import Record
-from streams.settings import Settings, load_settings
+from streams.settings import Settings
 from tests.accounting import outcomes
-from tests.integration.test_exactly_once import expected, load, worker
+from tests.conftest import with_new_topics
+from tests.integration.test_exactly_once import assert_emitted_once, load, worker
 from tests.topic_io import produce, read_all, read_json, until
 from tests.workers import Run, committed, running, table
 
-Transition = tuple[str, str, str]
 TASKS = Path("/proc/self/task")
-
-
-def by_team(transitions: Iterable[Transition]) -> dict[str, list[Transition]]:
-    """Transitions of each team, in order."""
-    found: dict[str, list[Transition]] = defaultdict(list)
-    for transition in transitions:
-        found[transition[0]].append(transition)
-    return found
 
 
 @contextlib.asynccontextmanager
@@ -86,10 +76,7 @@ async def test_classify_workers_that_come_and_go_under_load_lose_double_and_inve
         ends |= {message.partition() or 0: (message.offset() or 0) + 1 for message in read_all(settings, "team.events")}
         await third.until(lambda: committed(settings, "classify", "team.events") == ends, "the group's offsets at the log's end")
 
-    audits = read_json(settings, "audit.events")
-    emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
-    assert by_team(emitted) == by_team(expected(records))
-    assert len({audit["id"] for audit in audits}) == len(audits)
+    assert_emitted_once(settings, records)
     assert sum(outcomes(settings, "classify").values()) == len(records)
     tiers = {audit["subject"]: audit["data"]["tier"] for audit in read_json(settings, "tier.current")}
     assert tiers == {key.decode(): orjson.loads(value)["data"]["tier"] for key, value in records}
@@ -145,7 +132,7 @@ async def test_handler_workers_that_come_and_go_under_load_handle_all_and_commit
 
 
 async def test_two_workers_through_twenty_rebalances_under_load_lose_double_and_invent_nothing(servers: tuple[str, str]) -> None:
-    settings = with_partitions(servers[0], 32)
+    settings = with_new_topics(servers[0], 32)
     records = load(events=24_000, teams=300, seed=29)
     produce(settings, "team.events", records[:2_000])
     rebalances = 0
@@ -163,24 +150,8 @@ async def test_two_workers_through_twenty_rebalances_under_load_lose_double_and_
                 rebalances += 1
         await first.decided(settings, "classify", len(records))
 
-    audits = read_json(settings, "audit.events")
-    emitted = [(audit["subject"], audit["data"]["metadata"]["from"], audit["data"]["metadata"]["to"]) for audit in audits]
-    assert by_team(emitted) == by_team(expected(records))
-    assert len({audit["id"] for audit in audits}) == len(audits)
+    assert_emitted_once(settings, records)
     assert sum(outcomes(settings, "classify").values()) == len(records)
-
-
-def with_partitions(bootstrap_servers: str, partitions: int) -> Settings:
-    """Settings with topics of the test's own, of so many partitions, created."""
-    settings = load_settings(
-        kafka_bootstrap_servers=bootstrap_servers,
-        topic_prefix=f"t{secrets.token_hex(4)}.",
-        partitions=partitions,
-        replication_factor=1,
-        admin_port=0,
-    )
-    topic_admin.apply(settings)
-    return settings
 
 
 @contextlib.asynccontextmanager
@@ -207,7 +178,7 @@ async def visiting(settings: Settings) -> AsyncIterator[None]:
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="counts the threads in /proc")
 async def test_a_worker_needs_as_many_threads_whatever_the_number_of_partitions(servers: tuple[str, str], tmp_path: Path) -> None:
-    settings = with_partitions(servers[0], 32)
+    settings = with_new_topics(servers[0], 32)
     records = load(events=2_000, teams=200, seed=31)
     produce(settings, "team.events", records)
     with worker(settings, "classify", log=tmp_path / "worker.log") as process:

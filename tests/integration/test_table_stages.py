@@ -1,6 +1,5 @@
 """The two deciding stages on a real broker: poison, strays, failures, broken positions, restarts, workers that come and go."""
 
-import secrets
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,16 +15,15 @@ from schemas.tiers import Tier
 from streams.engine.slices import MAX_FAILURES_IN_A_ROW
 from streams.engine.table_stage import MAX_OUTPUT_BYTES, Effect, TableStage
 from streams.errors import StageFailed
-from streams.kafka import topic_admin
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
-from streams.settings import Settings, load_settings
+from streams.settings import Settings
 from tests.accounting import outcomes, positions
+from tests.conftest import PARTITIONS, with_new_topics
 from tests.topic_io import Json, as_json, read_all
 from tests.webhooks import AT, body
 from tests.workers import Landing, committed, land, running, table
 
-PARTITIONS = 4
 RULES = Rules({"plan_pro": Tier.PRO, "plan_team": Tier.TEAM})
 HEADERS = (("trace", b"abc"), ("blob", b"\x00\xff"))
 DLQ = ("dlq-reason", "dlq-stage", "dlq-topic", "dlq-partition", "dlq-offset", "dlq-time", "dlq-error", "dlq-replays")
@@ -72,18 +70,6 @@ class FailsOn(TableStage):
 
     def unpack(self, key: bytes, packed: bytes) -> Any:
         return self._classify.unpack(key, packed)
-
-
-def fresh(bootstrap_servers: str) -> Settings:
-    settings = load_settings(
-        kafka_bootstrap_servers=bootstrap_servers,
-        topic_prefix=f"t{secrets.token_hex(4)}.",
-        partitions=PARTITIONS,
-        replication_factor=1,
-        admin_port=0,
-    )
-    topic_admin.apply(settings)
-    return settings
 
 
 # One load with everything that can go wrong with a record, worked in once; each test looks at another part of what it left
@@ -158,7 +144,7 @@ def header(message: Message, name: str) -> str:
 
 @pytest.fixture(scope="module")
 async def aftermath(servers: tuple[str, str]) -> Aftermath:
-    settings = fresh(servers[0])
+    settings = with_new_topics(servers[0])
     land(settings, "razorpay.webhooks", WEBHOOKS)
     land(settings, "subscription.links", [(b"sub_of_nobody", LINK, (), -1)])
     land(settings, "team.events", ABORTED, transactional_id=f"{settings.topic_prefix}aborted", commit=False)
