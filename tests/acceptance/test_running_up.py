@@ -23,6 +23,16 @@ def tierstream(up: Running, *arguments: str, **variables: str) -> subprocess.Com
     return subprocess.run(command, cwd=up.directory, env={**clean, **variables}, capture_output=True, text=True, timeout=120)
 
 
+def started(directory: Path, *options: str) -> Running:
+    """Start an ``up`` in ``directory``. The caller ends it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    ready_file = directory / "ready.json"
+    with (directory / "up.log").open("wb") as log:
+        command = [sys.executable, "-m", "streams.cli", "up", *options, "--ready-file", str(ready_file)]
+        process = subprocess.Popen(command, cwd=directory, env=clean, stdout=log, stderr=log)
+    return Running(process, directory, ready_file, directory / "up.log")
+
+
 def test_verify_beside_a_running_up_needs_no_variable(up: Running) -> None:
     ran = tierstream(up, "verify", "--json")
 
@@ -45,12 +55,8 @@ def test_verify_with_an_address_set_names_what_is_missing_and_does_not_use_up(up
 
 
 def test_after_a_killed_up_its_file_is_not_used_and_the_missing_variables_are_named(tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    ready_file = tmp_path / "ready.json"
-    with (tmp_path / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)]
-        process = subprocess.Popen(command, cwd=tmp_path, env=clean, stdout=log, stderr=log)
-    killed = Running(process, tmp_path, ready_file, tmp_path / "up.log")
+    killed = started(tmp_path)
+    process = killed.process
     try:
         until_ready(killed)
         beside = tierstream(killed, "topics", "check")
@@ -66,12 +72,7 @@ def test_after_a_killed_up_its_file_is_not_used_and_the_missing_variables_are_na
 
 
 def test_up_in_a_single_process_takes_a_webhook_through_all_stages_and_names_that_process_for_each(tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    ready_file = tmp_path / "ready.json"
-    with (tmp_path / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "streams.cli", "up", "--single-process", "--ready-file", str(ready_file)]
-        process = subprocess.Popen(command, cwd=tmp_path, env=clean, stdout=log, stderr=log)
-    up = Running(process, tmp_path, ready_file, tmp_path / "up.log")
+    up = started(tmp_path, "--single-process")
     try:
         until_ready(up)
         pids = up.ready()["pids"]
@@ -80,8 +81,8 @@ def test_up_in_a_single_process_takes_a_webhook_through_all_stages_and_names_tha
         answer = httpx.post(f"{up.url('gateway')}/v1/events", json=event, headers=headers, timeout=10, trust_env=False)
         eventually(lambda: [mail["email"] for mail in httpx.get(f"{up.url('loops')}/_sent", trust_env=False).json()] == ["o@example.com"])
     finally:
-        process.send_signal(signal.SIGINT)
-        status = process.wait(20)
+        up.process.send_signal(signal.SIGINT)
+        status = up.process.wait(20)
 
     assert answer.status_code == 202
     assert pids["normalise"] == pids["classify"] == pids["audit"] == pids["forward"] != pids["gateway"]

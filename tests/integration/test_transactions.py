@@ -1,10 +1,11 @@
 """A worker's producer on a real broker: a transaction that is given up, a producer that is forgotten."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,29 @@ from tests.workers import running, table
 TIER = "tier.current"
 
 
+@contextlib.asynccontextmanager
+async def broker_in(
+    directory: Path, partitions: int, properties: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Settings, EmbeddedKafka]]:
+    """A broker of the test's own while the block runs, with all topics, and the settings of a worker on it."""
+    kafka = EmbeddedKafka(directory / "kafka", properties=properties)
+    await kafka.start()
+    try:
+        servers = kafka.bootstrap_servers
+        settings = load_settings(
+            kafka_bootstrap_servers=servers, partitions=partitions, replication_factor=1, admin_port=0, instance_id="0"
+        )
+        await asyncio.to_thread(topic_admin.apply, settings)
+        yield settings, kafka
+    finally:
+        await kafka.stop()
+
+
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[tuple[Settings, EmbeddedKafka]]:
     """A broker of the test's own, for it is stopped."""
-    kafka = EmbeddedKafka(tmp_path / "kafka")
-    await kafka.start()
-    settings = load_settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=1, replication_factor=1)
-    await asyncio.to_thread(topic_admin.apply, settings)
-    yield settings, kafka
-    await kafka.stop()
+    async with broker_in(tmp_path, partitions=1) as made:
+        yield made
 
 
 async def test_a_transaction_that_kafka_gave_up_while_it_was_away_ends_the_wait_for_its_commit(
@@ -82,24 +97,16 @@ def commit_until_answered(writer: TransactionalWriter) -> None:
 async def test_a_worker_that_was_idle_until_kafka_forgot_its_producer_goes_on_with_another(tmp_path: Path) -> None:
     """Brokers forget a transactional id after a week. Here it is two seconds, as with a team that gets its first webhook in months."""
     forgetful = {"transactional.id.expiration.ms": "2000", "transaction.remove.expired.transaction.cleanup.interval.ms": "200"}
-    kafka = EmbeddedKafka(tmp_path / "kafka", properties=forgetful)
-    await kafka.start()
-    try:
-        settings = load_settings(
-            kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=2, replication_factor=1, admin_port=0, instance_id="idle"
-        )
-        await asyncio.to_thread(topic_admin.apply, settings)
+    async with broker_in(tmp_path, 2, forgetful) as (settings, _):
         records = load(events=60, teams=6, seed=5)
         with structlog.testing.capture_logs() as logs:
             async with running(settings, table(settings, ClassifyStage(settings))) as run:
                 await asyncio.to_thread(produce, settings, "team.events", records[:30])
                 await run.decided(settings, "classify", 30)
-                await run.until(lambda: forgotten(settings, "tierstream.classify-idle"), "Kafka has forgotten the producer")
+                await run.until(lambda: forgotten(settings, "tierstream.classify-0"), "Kafka has forgotten the producer")
                 await asyncio.to_thread(produce, settings, "team.events", records[30:])
                 await run.decided(settings, "classify", 60)
         assert_emitted_once(settings, records)
-    finally:
-        await kafka.stop()
 
     assert {line["log_level"] for line in logs if "a new producer replaces one" in line["event"]} == {"info"}
 
@@ -118,22 +125,17 @@ async def test_a_broker_killed_while_offsets_are_added_costs_a_producer_and_no_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """librdkafka may wait for ever once the group's coordinator has gone and come back in that call, whatever the time-out."""
-    kafka = EmbeddedKafka(tmp_path / "kafka")
-    await kafka.start()
     send_offsets, killed = TransactionalWriter.send_offsets, asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def kill_first(writer: TransactionalWriter, *call: Any) -> None:
-        if not killed.is_set():
-            kafka.kill()
-            loop.call_soon_threadsafe(killed.set)
-        send_offsets(writer, *call)
+    async with broker_in(tmp_path, 2) as (settings, kafka):
 
-    try:
-        settings = load_settings(
-            kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=2, replication_factor=1, admin_port=0, instance_id="0"
-        )
-        await asyncio.to_thread(topic_admin.apply, settings)
+        def kill_first(writer: TransactionalWriter, *call: Any) -> None:
+            if not killed.is_set():
+                kafka.kill()
+                loop.call_soon_threadsafe(killed.set)
+            send_offsets(writer, *call)
+
         records = load(events=90, teams=6, seed=6)
         async with running(settings, table(settings, ClassifyStage(settings))) as run:
             await asyncio.to_thread(produce, settings, "team.events", records[:30])
@@ -146,5 +148,3 @@ async def test_a_broker_killed_while_offsets_are_added_costs_a_producer_and_no_e
             await asyncio.to_thread(produce, settings, "team.events", records[60:])
             await run.decided(settings, "classify", 90, seconds=90)
         assert_emitted_once(settings, records)
-    finally:
-        await kafka.stop()
