@@ -59,26 +59,25 @@ class Running:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A stack of the module's own; the fake Loops takes 2,000 requests a second, so that mails keep up."""
     directory = tmp_path_factory.mktemp("up")
-    ready_file, log = directory / "ready.json", directory / "up.log"
-    environment = {**os.environ, "TIERSTREAM_LOOPS_RATE_PER_SECOND": "2000"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli", "up", "--ready-file", str(ready_file)],
-            cwd=directory,
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
-    running = Running(process, directory, ready_file, log)
+    running = started(directory, TIERSTREAM_LOOPS_RATE_PER_SECOND="2000")
     try:
         until_ready(running)
         yield running
     finally:
-        process.send_signal(signal.SIGINT)
+        running.process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(15) == 0, running.tail()
+            assert running.process.wait(15) == 0, running.tail()
         finally:
-            process.kill()
+            running.process.kill()
+
+
+def started(directory: Path, *options: str, **variables: str) -> Running:
+    """Start an ``up`` in ``directory``. The caller ends it."""
+    ready_file, log = directory / "ready.json", directory / "up.log"
+    command = [sys.executable, "-m", "streams.cli", "up", *options, "--ready-file", str(ready_file)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=directory, env={**os.environ, **variables}, stdout=output, stderr=output)
+    return Running(process, directory, ready_file, log)
 
 
 def until_ready(running: Running) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from streams.settings import PREFIX
-from tests.acceptance.conftest import Running, until_ready
+from tests.acceptance.conftest import Running, started, until_ready
 
 TEAM = "7b0c0de0-0000-4000-8000-000000000001"
 
@@ -21,16 +21,6 @@ def tierstream(up: Running, *arguments: str, **variables: str) -> subprocess.Com
     clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     command = [sys.executable, "-m", "streams.cli", *arguments]
     return subprocess.run(command, cwd=up.directory, env={**clean, **variables}, capture_output=True, text=True, timeout=120)
-
-
-def started(directory: Path, *options: str) -> Running:
-    """Start an ``up`` in ``directory``. The caller ends it."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    ready_file = directory / "ready.json"
-    with (directory / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "streams.cli", "up", *options, "--ready-file", str(ready_file)]
-        process = subprocess.Popen(command, cwd=directory, env=clean, stdout=log, stderr=log)
-    return Running(process, directory, ready_file, directory / "up.log")
 
 
 def test_verify_beside_a_running_up_needs_no_variable(up: Running) -> None:
