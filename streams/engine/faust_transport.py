@@ -18,12 +18,14 @@ from typing import Any, cast
 
 import aiokafka
 import faust
+import uvloop
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.auth import Credentials
 from faust.transport import base
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
+from streams.engine.fetch_sessions import SessionClient
 from streams.engine.transactions import Membership
 from streams.errors import KafkaUnavailable, StageFailed
 
@@ -64,6 +66,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """Start the consumer."""
         await super().on_start()
         fetcher = self._ensure_consumer()._fetcher
+        fetcher._client = SessionClient(fetcher._client)
         fetcher._proc_fetch_request = partial(self._gather, fetcher, fetcher._proc_fetch_request)
 
     async def _gather(self, fetcher: Any, fetch: Callable[..., Awaitable[bool]], *request: Any) -> bool:
@@ -158,7 +161,9 @@ class BatchConsumer(driver.Consumer):
         return cast(BatchConsumerThread, self._thread).membership
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
-        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread = BatchConsumerThread(self, loop=self.loop, thread_loop=uvloop.new_event_loop(), beacon=self.beacon)
+        thread._close_thread_loop_on_stop = True  # mode leaves a given loop to the giver, who has no later place to close it
+        return thread
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin a generation: each of its partitions is to be read from its committed offset."""
