@@ -9,6 +9,7 @@ from typing import NamedTuple
 import asyncpg
 
 from streams.errors import RowRejected
+from streams.stores.group_commit import GroupCommit
 from streams.stores.pool import Connection, PostgresPool
 
 BATCH_ROWS = 5_000
@@ -83,10 +84,11 @@ _CONFLICT = RowResult(RowStatus.CONFLICT)
 
 
 class PostgresAuditLog:
-    """``audit_log`` in PostgreSQL."""
+    """``audit_log`` in PostgreSQL. Callers that come at once share a statement (``streams.stores.group_commit``)."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
+        self._written = GroupCommit(self._write_batch, BATCH_ROWS)
 
     async def write(self, rows: Sequence[AuditRow]) -> list[RowResult]:
         """Write ``rows`` and return one result for each, in their order, once all that can be written is committed.
@@ -96,7 +98,7 @@ class PostgresAuditLog:
         """
         results: list[RowResult] = []
         for start in range(0, len(rows), BATCH_ROWS):
-            results += await self._write_batch(rows[start : start + BATCH_ROWS])
+            results += await self._written(rows[start : start + BATCH_ROWS])
         return results
 
     async def _write_batch(self, rows: Sequence[AuditRow]) -> list[RowResult]:

@@ -1,6 +1,5 @@
 """The table ``forwarder_sent``: what became of each mail, written before the call and again after it."""
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +8,11 @@ from typing import NamedTuple, Protocol
 
 import asyncpg
 
-from streams.stores.pool import Connection, PostgresPool
+from streams.stores.group_commit import GroupCommit
+from streams.stores.pool import PostgresPool
+
+BATCH_ROWS = 5_000
+"""Rows in one statement at most."""
 
 
 class Classification(StrEnum):
@@ -85,57 +88,36 @@ _ROWS = "select audit_id, classification, attempts, first_attempt_at from forwar
 
 
 class PostgresLedger:
-    """The ledger in PostgreSQL. Waits while PostgreSQL is away.
-
-    Entries that arrive while a statement is under way share the next one (group commit): under load one commit serves many
-    mails, and alone a mail waits for nobody.
-    """
+    """The ledger in PostgreSQL. Waits while PostgreSQL is away. Callers that come at once share a statement (``streams.stores.group_commit``)."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
-        self._filling: _Batch | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._read = GroupCommit(self._rows, BATCH_ROWS)
+        # One statement can not change a row twice.
+        self._written = GroupCommit(self._put, BATCH_ROWS, key=lambda entry: entry.audit_id, at_once=1)
 
     async def rows(self, audit_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, LedgerRow]:
         """Return what is held of these mails; those that were never written are absent."""
-        if not audit_ids:
-            return {}
-        found = await self._pool.run(lambda connection: connection.fetch(_ROWS, list(audit_ids)))
-        return {row.audit_id: row for row in map(_row, found)}
+        return {row.audit_id: row for row in await self._read(audit_ids) if row is not None}
 
     async def put(self, entry: Entry) -> LedgerRow | None:
         """Write ``entry``; see ``Ledger.put``."""
-        batch = self._filling
-        if batch is None or entry.audit_id in batch.entries:  # one statement can not change a row twice
-            batch = self._filling = _Batch()
-            batch.written = asyncio.create_task(self._write(batch))
-        batch.entries[entry.audit_id] = _without_nul(entry)
-        # A caller that is cancelled must not take the others' entries with it.
-        return (await asyncio.shield(batch.written)).get(entry.audit_id)
+        (row,) = await self._written([_without_nul(entry)])
+        return row
 
-    async def _write(self, batch: "_Batch") -> dict[uuid.UUID, LedgerRow]:
-        async with self._one_at_a_time:
-            if self._filling is batch:
-                self._filling = None
-            entries = list(batch.entries.values())
-            return {row.audit_id: row for row in map(_row, await self._pool.run(lambda connection: _put(connection, entries)))}
+    async def _rows(self, audit_ids: Sequence[uuid.UUID]) -> list[LedgerRow | None]:
+        found = await self._pool.run(lambda connection: connection.fetch(_ROWS, list(audit_ids)))
+        return _in_order(audit_ids, found)
+
+    async def _put(self, entries: Sequence[Entry]) -> list[LedgerRow | None]:
+        columns = [list(column) for column in zip(*entries, strict=True)]
+        found = await self._pool.run(lambda connection: connection.fetch(_PUT, *columns))
+        return _in_order([entry.audit_id for entry in entries], found)
 
 
-class _Batch:
-    """Entries that share a statement."""
-
-    written: "asyncio.Task[dict[uuid.UUID, LedgerRow]]"
-
-    def __init__(self) -> None:
-        self.entries: dict[uuid.UUID, Entry] = {}
-
-
-async def _put(connection: Connection, entries: list[Entry]) -> list[asyncpg.Record]:
-    return await connection.fetch(_PUT, *(list(column) for column in zip(*entries, strict=True)))
-
-
-def _row(record: asyncpg.Record) -> LedgerRow:
-    return LedgerRow(record["audit_id"], record["classification"], record["attempts"], record["first_attempt_at"])
+def _in_order(audit_ids: Sequence[uuid.UUID], found: Sequence[asyncpg.Record]) -> list[LedgerRow | None]:
+    rows = {record["audit_id"]: LedgerRow(*record.values()) for record in found}
+    return [rows.get(audit_id) for audit_id in audit_ids]
 
 
 def _without_nul(entry: Entry) -> Entry:
