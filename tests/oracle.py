@@ -265,8 +265,9 @@ def _verdict_on_coming_end(fact: Fact, subscription: Subscription) -> str:
 
 
 def _verdict_on_start(fact: Fact, subscription: Subscription, moved: Verdict | None, governs: bool) -> Verdict:
-    if subscription.ends and fact.version > max(subscription.ends):
-        return "ended", ("billing.charge_undeliverable" if fact.type == "subscription.charged" else None)
+    charged = fact.type == "subscription.charged"
+    if subscription.ends and fact.version > max(subscription.ends) and (charged or moved is None):
+        return "ended", ("billing.charge_undeliverable" if charged else None)
     if moved is not None:
         return moved
     if subscription.ends:

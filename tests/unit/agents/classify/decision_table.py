@@ -178,6 +178,13 @@ ABSORBED = [
     ),
     Case("activated after its cancel: not a charge", [charged(0), cancelled(5)], billing("activated", 9), Reason.ENDED, "hobby > hobby"),
     Case("updated after its cancel: not a charge", [charged(0), cancelled(5)], updated(9, "plan_team"), Reason.ENDED, "hobby > hobby"),
+    Case(
+        "update after its cancel proves that it was paid",
+        [cancelled(5, paid_count=0)],
+        updated(9, "plan_pro"),
+        Reason.UPGRADED,
+        "free > hobby",
+    ),
     # a late charge of an ended subscription
     Case("late charge of an ended one", [charged(0), cancelled(5)], charged(3, paid_count=2), Reason.STALE, "hobby > hobby"),
     Case("the charge before its end again", [charged(0), cancelled(5)], charged(0), Reason.STALE, "hobby > hobby"),
