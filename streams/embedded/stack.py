@@ -52,6 +52,7 @@ class StackOptions:
     data_dir: Path | None = None
     console: Console | None = None  # the processes' output; None: to files in the data directory
     overrides: Mapping[str, object] = field(default_factory=dict)  # settings of this stack alone, by field name
+    long_lived: bool = False  # Kafka's code is compiled to be cheap for hours, not to be quick in its first minute
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: 
     """Run the stack until SIGINT or SIGTERM. Raises TierstreamError when it can not start."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    options = StackOptions(workers, single_process, data_dir, Console(stderr=True, highlight=False))
+    options = StackOptions(workers, single_process, data_dir, Console(stderr=True, highlight=False), long_lived=True)
     console = Console(highlight=False)
     try:
         async with contextlib.AsyncExitStack() as stack_exit:
@@ -192,7 +193,7 @@ class _Services:
         self._settings = settings
         self._options = options
         self._data_dir = data_dir
-        self._kafka = None if settings.kafka_bootstrap_servers else EmbeddedKafka(data_dir / "kafka")
+        self._kafka = None if settings.kafka_bootstrap_servers else EmbeddedKafka(data_dir / "kafka", long_lived=options.long_lived)
         self._postgres = None if settings.postgres_dsn else EmbeddedPostgres(data_dir / "postgres", durable=options.data_dir is not None)
         self._loops_port = None if "loops_base_url" in settings.model_fields_set else free_port()
         self._gateway_port = settings.gateway_port if "gateway_port" in settings.model_fields_set else free_port()
