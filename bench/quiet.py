@@ -37,7 +37,9 @@ def measure_quiet(
     """Return a row for each number of partitions idle, and for each rate. Raises TierstreamError."""
     rows: list[dict[str, Any]] = []
     for number in partitions:
-        with bar(console, f"quiet, {number} partitions", COMPILE_RATE * COMPILE_SECONDS + sum(rates) * (seconds + WARM_UP_SECONDS)) as on_progress:
+        with bar(
+            console, f"quiet, {number} partitions", COMPILE_RATE * COMPILE_SECONDS + sum(rates) * (seconds + WARM_UP_SECONDS)
+        ) as on_progress:
             measured = asyncio.run(_measure(number, rates, seconds, on_progress))
         print_rows(measured, console)
         rows += measured
