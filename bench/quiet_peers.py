@@ -22,7 +22,7 @@ from bench.console import bar
 from bench.expected import Tally
 from bench.jobs import JOBS, Job, Start, fresh_directory
 from bench.load import LoadSpec, events
-from bench.quiet import RATES
+from bench.quiet import COMPILE_RATE, RATES
 from bench.run import JobFailed, cpu_seconds, process
 from schemas.envelope import HEADERS
 from streams.embedded.process import last_lines
@@ -31,7 +31,7 @@ from streams.settings import Settings
 
 PEERS = ("tierstream", "kafka-streams-eos", "quix")
 PEERS_PARTITIONS = (1, 32)
-WARM_UP_SECONDS, SECONDS = 5, 15
+COMPILE_SECONDS, WARM_UP_SECONDS, SECONDS = 45, 5, 15
 START_SECONDS = 60.0
 EVENTS_A_TEAM = 20
 
@@ -58,7 +58,7 @@ def measure_quiet_peers(console: Console, partitions: tuple[int, ...] = PEERS_PA
 
 
 def _rows(job: Job, broker: BenchKafka, partitions: int, directory: Path) -> Iterator[dict[str, Any]]:
-    total = 20 * int(START_SECONDS) + sum(RATES) * (WARM_UP_SECONDS + SECONDS)
+    total = 20 * int(START_SECONDS) + COMPILE_RATE * COMPILE_SECONDS + sum(RATES) * (WARM_UP_SECONDS + SECONDS)
     spec = LoadSpec(total, total // EVENTS_A_TEAM, partitions)
     broker.sweep(set())
     start = Start(broker, Input(INPUT, spec, Tally()), fresh_directory(directory / "state"))
@@ -69,6 +69,7 @@ def _rows(job: Job, broker: BenchKafka, partitions: int, directory: Path) -> Ite
         with process(job.command(start), job.environment(start), start.state_directory, log) as running:
             feeder = _Feeder(broker.settings, feed)
             feeder.until_read(gauge)
+            feeder.feed(COMPILE_RATE, COMPILE_SECONDS)
             processes = psutil.Process(running.pid), psutil.Process(broker.pid)
             for rate in RATES:
                 feeder.feed(rate, WARM_UP_SECONDS)
