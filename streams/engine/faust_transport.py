@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import aiokafka
 import faust
-import uvloop
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.auth import Credentials
 from faust.transport import base
@@ -161,9 +160,8 @@ class BatchConsumer(driver.Consumer):
         return cast(BatchConsumerThread, self._thread).membership
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
-        thread = BatchConsumerThread(self, loop=self.loop, thread_loop=uvloop.new_event_loop(), beacon=self.beacon)
-        thread._close_thread_loop_on_stop = True  # mode leaves a given loop to the giver, who has no later place to close it
-        return thread
+        # Not on uvloop, which takes an eighth less CPU here: its ``close`` may wait for ever for the thread that waits for this one.
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin a generation: each of its partitions is to be read from its committed offset."""
