@@ -25,6 +25,7 @@ PARTITIONS = (1, 8, 32, 128)
 IDLE_SECONDS, SECONDS, WARM_UP_SECONDS = 10.0, 15, 15
 COMPILE_RATE, COMPILE_SECONDS = 200, 80
 """Before anything is measured: by then Java has compiled what the broker does often. It is no part of what a webhook costs."""
+COMPILE_WEBHOOKS = COMPILE_RATE * COMPILE_SECONDS
 SETTLE_SECONDS = 5.0
 LOOPS_LIMIT = 2_000
 STAGES = PROCESS_NAMES[1:]
@@ -37,9 +38,8 @@ def measure_quiet(
     """Return a row for each number of partitions idle, and for each rate. Raises TierstreamError."""
     rows: list[dict[str, Any]] = []
     for number in partitions:
-        with bar(
-            console, f"quiet, {number} partitions", COMPILE_RATE * COMPILE_SECONDS + sum(rates) * (seconds + WARM_UP_SECONDS)
-        ) as on_progress:
+        total = COMPILE_WEBHOOKS + sum(rates) * (seconds + WARM_UP_SECONDS)
+        with bar(console, f"quiet, {number} partitions", total) as on_progress:
             measured = asyncio.run(_measure(number, rates, seconds, on_progress))
         print_rows(measured, console)
         rows += measured
@@ -65,13 +65,13 @@ async def _measure(partitions: int, rates: tuple[int, ...], seconds: int, on_pro
     overrides = {"loops_rate_per_second": LOOPS_LIMIT, "partitions": partitions}
     async with start_stack(StackOptions({}, overrides=overrides, long_lived=True)) as stack, committed_rows(stack) as committed:
         processes = {name: psutil.Process(pid) for name, (pid, *_) in stack.supervisor.pids.items() if name in (*PROCESS_NAMES, KAFKA)}
-        first = COMPILE_RATE * COMPILE_SECONDS
-        await send(stack, COMPILE_RATE, 0, first)
-        on_progress(first)
+        await send(stack, COMPILE_RATE, 0, COMPILE_WEBHOOKS)
+        on_progress(COMPILE_WEBHOOKS)
         await asyncio.sleep(SETTLE_SECONDS)  # what starts up costs is no idle cost
         before, began = _cpu_seconds(processes), time.monotonic()
         await asyncio.sleep(IDLE_SECONDS)
         rows = [{"partitions": partitions, "rate": 0, **_used(processes, before, time.monotonic() - began, 0)}]
+        first = COMPILE_WEBHOOKS
         for rate in rates:
             row = await _at_rate(stack, processes, committed, rate, first, seconds)
             rows.append({"partitions": partitions, "rate": rate, **row})

@@ -103,11 +103,11 @@ def _outcome_of_start(
     row: Row, version: Version, event: SubscriptionEvent, fact: BillingFact, before: Standing, after: Standing
 ) -> tuple[Reason, Kind | None]:
     end = row.ended.get(fact.subscription_id)
-    is_over = end is not None and version > end
-    if is_over and event is _CHARGED:
-        return Reason.ENDED, Kind.CHARGE_UNDELIVERABLE  # nothing to pay for: operators must check it
-    if is_over and after.tier == before.tier:  # it moves where this is the first to say that the team ever paid
-        return Reason.ENDED, None
+    if end is not None and version > end:
+        if event is _CHARGED:
+            return Reason.ENDED, Kind.CHARGE_UNDELIVERABLE  # nothing to pay for: operators must check it
+        if after.tier == before.tier:  # it moves where this is the first to say that the team ever paid
+            return Reason.ENDED, None
     known = row.live.get(fact.subscription_id)
     if fact.adopt and end is None and not _was_seen(known):
         return Reason.ADOPTED, None

@@ -34,7 +34,7 @@ class SessionFetch(FetchRequest):  # type: ignore[misc]  # aiokafka is untyped
         self, fetch: FetchRequest, session: int, epoch: int, changed: dict[TopicPartition, Asked], forgotten: list[TopicPartition]
     ) -> None:
         super().__init__(fetch._max_wait_ms, fetch._min_bytes, fetch._max_bytes, fetch._isolation_level, fetch.topics, fetch._rack_id)
-        self._session, self._epoch = session, epoch
+        self._session, self.epoch = session, epoch
         self._changed, self._forgotten = changed, forgotten
 
     def build(self, request_struct_class: type[FetchRequestStruct]) -> FetchRequestStruct:
@@ -51,7 +51,7 @@ class SessionFetch(FetchRequest):  # type: ignore[misc]  # aiokafka is untyped
             forgotten.setdefault(topic, []).append(partition)
         limits = (self._max_wait_ms, self._min_bytes, self._max_bytes, self._isolation_level)
         rack = (self._rack_id,) if version >= RACK_VERSION else ()
-        return request_struct_class(CONSUMER, *limits, self._session, self._epoch, list(topics.items()), list(forgotten.items()), *rack)
+        return request_struct_class(CONSUMER, *limits, self._session, self.epoch, list(topics.items()), list(forgotten.items()), *rack)
 
 
 class FetchSession:
@@ -62,31 +62,25 @@ class FetchSession:
         self._known: dict[TopicPartition, Asked] = {}
 
     def next(self, fetch: FetchRequest) -> SessionFetch:
-        """Return ``fetch`` without what the broker knows already."""
+        """Return ``fetch`` without what the broker knows already. Unless it is ``answered``, the one after it begins a new session, which
+        ends this one: the broker may have counted it or not."""
         wanted = {(topic, partition): (offset, most) for topic, parts in fetch.topics for partition, offset, most in parts}
-        known = {} if self._epoch == FIRST_EPOCH else self._known
+        epoch, self._epoch = self._epoch, FIRST_EPOCH
+        known = {} if epoch == FIRST_EPOCH else self._known
         changed = {partition: asked for partition, asked in wanted.items() if known.get(partition) != asked}
         self._known = wanted
-        return SessionFetch(fetch, self._session, self._epoch, changed, [partition for partition in known if partition not in wanted])
+        return SessionFetch(fetch, self._session, epoch, changed, [partition for partition in known if partition not in wanted])
 
-    def answered(self, response: Any) -> None:
-        """Go on to the session's next fetch, or begin a new session when the broker does not go on with this one."""
+    def answered(self, fetch: SessionFetch, response: Any) -> None:
+        """Go on with the session, unless the broker does not: it has dropped it, or has no room for one more."""
         if response.API_VERSION < FIRST_VERSION:
             return
-        if response.error_code != NO_ERROR:
-            self.lost()
-            if response.error_code == SESSION_NOT_FOUND:
-                self._session = NO_SESSION
-            return
-        self._session = response.session_id
-        if self._session == NO_SESSION:  # the broker has no room for one more
-            self._epoch = FIRST_EPOCH
-        else:
-            self._epoch = 1 if self._epoch == MAX_EPOCH else self._epoch + 1
-
-    def lost(self) -> None:
-        """Begin a new session with the next fetch, which ends this one."""
-        self._epoch = FIRST_EPOCH
+        if response.error_code == NO_ERROR:
+            self._session = response.session_id
+            if self._session != NO_SESSION:
+                self._epoch = 1 if fetch.epoch == MAX_EPOCH else fetch.epoch + 1
+        elif response.error_code == SESSION_NOT_FOUND:
+            self._session = NO_SESSION
 
 
 class SessionClient:
@@ -104,10 +98,7 @@ class SessionClient:
         if not isinstance(request, FetchRequest):
             return await self._client.send(node_id, request, **options)
         session = self._sessions.setdefault(node_id, FetchSession())
-        try:
-            response = await self._client.send(node_id, session.next(request), **options)
-        except BaseException:  # cancelled too: the broker may have counted the fetch or not
-            session.lost()
-            raise
-        session.answered(response)
+        fetch = session.next(request)
+        response = await self._client.send(node_id, fetch, **options)
+        session.answered(fetch, response)
         return response

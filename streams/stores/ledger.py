@@ -93,7 +93,7 @@ class PostgresLedger:
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
         self._read = GroupCommit(self._rows, BATCH_ROWS)
-        # One statement can not change a row twice.
+        # One statement can not change a row twice, and two must not race for one.
         self._written = GroupCommit(self._put, BATCH_ROWS, key=lambda entry: entry.audit_id, at_once=1)
 
     async def rows(self, audit_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, LedgerRow]:

@@ -127,9 +127,9 @@ async def test_after_a_dropped_session_the_next_fetch_begins_one() -> None:
 
 async def test_the_epoch_after_the_last_one_is_the_second() -> None:
     session = FetchSession()
-    session.answered(Answer(5))
+    session.answered(session.next(fetch({})), Answer(5))
     session._epoch = MAX_EPOCH
-    session.answered(Answer(5))
+    session.answered(session.next(fetch({})), Answer(5))
 
     assert session.next(fetch({})).build(FetchRequest_v11).session_epoch == 1
 
@@ -137,8 +137,7 @@ async def test_the_epoch_after_the_last_one_is_the_second() -> None:
 @pytest.mark.parametrize("version", [FetchRequest_v4, FetchRequest_v7, FetchRequest_v11])
 def test_a_request_can_be_encoded_in_each_version(version: type[FetchRequestStruct]) -> None:
     session = FetchSession()
-    session.next(fetch({("team.events", 0): (1, 10)}))
-    session.answered(Answer(9))
+    session.answered(session.next(fetch({("team.events", 0): (1, 10)})), Answer(9))
 
     request = session.next(fetch({("team.events", 1): (1, 10)})).build(version)
 
