@@ -18,6 +18,10 @@ class Kind(StrEnum):
     ADMIN_PROMO_ISSUED = "admin.promo_issued"
     RESOURCE_EXPIRY_IMMINENT = "resource.expiry_imminent"
     CHARGE_UNDELIVERABLE = "billing.charge_undeliverable"
+    GRACE_STARTED = "payment.grace_started"
+    GRACE_REMINDER = "payment.grace_reminder"
+    GRACE_RECOVERED = "payment.grace_recovered"
+    GRACE_TERMINATED = "payment.grace_terminated"
 
 
 SERVICE_KINDS: frozenset[Kind] = frozenset(
@@ -34,3 +38,6 @@ SERVICE_KINDS: frozenset[Kind] = frozenset(
 
 TRANSITIONS: frozenset[Kind] = frozenset({Kind.UPGRADED, Kind.DOWNGRADED, Kind.CANCELED})
 """The kinds that report what a billing event did to a team's tier."""
+
+GRACE_KINDS: frozenset[Kind] = frozenset({Kind.GRACE_STARTED, Kind.GRACE_REMINDER, Kind.GRACE_RECOVERED, Kind.GRACE_TERMINATED})
+"""The kinds that report how a grace period begins, goes on and ends."""

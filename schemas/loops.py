@@ -77,6 +77,7 @@ class NeverMailed:
 _OCCURRED_AT = Property("occurred_at", "occurred_at", is_time=True)
 _EXPIRES_AT = Property("expires_at", "expires_at", is_time=True)
 _TRANSITION = Mail((*_same("from", "to", "plan_id", "subscription_id"), _OCCURRED_AT))
+_GRACE = Mail((*_same("from", "to", "plan_id", "subscription_id"), Property("ends_at", "ends_at", is_time=True), _OCCURRED_AT))
 
 LOOPS_MAP: dict[Kind, Mail | NeverMailed] = {
     Kind.CLAIMED: Mail(_same("user_id", "tier", "name")),
@@ -89,6 +90,10 @@ LOOPS_MAP: dict[Kind, Mail | NeverMailed] = {
     Kind.ADMIN_TIER_CHANGED: Mail((*_same("from", "to", "admin"), Property("reason", "admin_reason"), _OCCURRED_AT)),
     Kind.ADMIN_PROMO_ISSUED: Mail((*_same("code", "admin", "percent_off"), _EXPIRES_AT)),
     Kind.RESOURCE_EXPIRY_IMMINENT: Mail((*_same("resource_type", "resource_id"), _EXPIRES_AT)),
+    Kind.GRACE_STARTED: _GRACE,
+    Kind.GRACE_REMINDER: _GRACE,
+    Kind.GRACE_RECOVERED: _GRACE,
+    Kind.GRACE_TERMINATED: _GRACE,
     Kind.CHARGE_UNDELIVERABLE: NeverMailed("A charge that can not be placed concerns operators, not a customer."),
 }
 """A row for every kind. A kind without one would be a mail that silently never goes out."""

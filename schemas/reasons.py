@@ -19,6 +19,12 @@ class Reason(StrEnum):
     ADMIN_CHANGED = "admin_changed"
     PASSED_THROUGH = "passed_through"
     ENDED = "ended"  # a charge on a subscription that is over: an undeliverable charge
+    PAUSED = "paused"
+    MOVED = "moved"  # to another team
+    GRACE_STARTED = "grace_started"
+    GRACE_REMINDER = "grace_reminder"
+    GRACE_RECOVERED = "grace_recovered"
+    GRACE_TERMINATED = "grace_terminated"
     # classify: nothing to emit
     RENEWAL = "renewal"
     SUPERSEDED = "superseded"
@@ -26,6 +32,8 @@ class Reason(StrEnum):
     NOT_ACTIVE = "not_active"
     NOT_STARTED = "not_started"
     ENDS_LATER = "ends_later"
+    PAUSES_LATER = "pauses_later"
+    NOT_DUE = "not_due"
     ALREADY_ENDED = "already_ended"
     PAYMENT_TROUBLE = "payment_trouble"
     DUPLICATE = "duplicate"

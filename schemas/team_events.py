@@ -25,9 +25,10 @@ MAX_COUNT = 2**53
 
 
 class SubscriptionEvent(StrEnum):
-    """Razorpay's subscription events that concern a team's tier; also the CloudEvents ``type`` of the fact.
+    """What happens to a subscription and concerns a team's tier; also the CloudEvents ``type`` of the fact.
 
-    Declared in the order of their rank within one second (Razorpay's times have whole seconds).
+    The first ten and ``payment.failed`` are Razorpay's own. ``subscription.moved`` is what normalise derives for the team that a
+    subscription leaves, ``subscription.due`` what classify derives once a time has passed that a row waits for.
     Source: Razorpay documentation, "Subscription webhooks".
     """
 
@@ -43,10 +44,30 @@ class SubscriptionEvent(StrEnum):
     HALTED = "subscription.halted"
     COMPLETED = "subscription.completed"
     CANCELLED = "subscription.cancelled"  # two l: Razorpay's spelling
+    PAYMENT_FAILED = "payment.failed"
+    MOVED = "subscription.moved"
+    DUE = "subscription.due"
 
 
-EVENT_RANK: dict[SubscriptionEvent, int] = {event: rank for rank, event in enumerate(SubscriptionEvent)}
-"""Which of two facts of the same second is the later one."""
+EVENT_RANK: dict[SubscriptionEvent, int] = {
+    SubscriptionEvent.AUTHENTICATED: 0,
+    SubscriptionEvent.ACTIVATED: 1,
+    SubscriptionEvent.UPDATED: 2,
+    SubscriptionEvent.CHARGED: 3,
+    SubscriptionEvent.PENDING: 4,
+    SubscriptionEvent.PAYMENT_FAILED: 4,
+    SubscriptionEvent.PAUSED: 5,
+    SubscriptionEvent.RESUMED: 6,
+    SubscriptionEvent.HALTED: 7,
+    SubscriptionEvent.COMPLETED: 8,
+    SubscriptionEvent.CANCELLED: 9,
+    SubscriptionEvent.MOVED: 9,
+    SubscriptionEvent.DUE: 9,
+}
+"""Which of two facts of the same second is the later one (Razorpay's times have whole seconds). Kept in rows: never renumber."""
+
+SERVICE_RANK = 10
+"""Rank of an admin's decision among the facts of one second: people act on what they saw. Kept in rows as well."""
 
 
 def _tier_label(value: object) -> str:
@@ -158,7 +179,8 @@ class SubscriptionFact(BaseModel):
     """One Razorpay subscription event, resolved by normalise: whose it is, and what tier its plan means.
 
     ``tier`` is None where the event needs no plan (ends, failed payments) and the plan is unknown. ``occurred_at`` is in Unix
-    seconds, ``time_source`` says where it comes from. ``adopt`` marks a subscription older than the adoption date.
+    seconds, ``time_source`` says where it comes from (``due``: classify's own record of a time that has passed). ``adopt`` marks a
+    subscription older than the adoption date. A failed payment carries when the grace that it may begin would end, and when to remind.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -166,7 +188,7 @@ class SubscriptionFact(BaseModel):
     event_id: str
     subscription_id: str
     occurred_at: int = Field(ge=0, le=MAX_SECONDS)
-    time_source: Literal["created_at", "entities", "receipt"]
+    time_source: Literal["created_at", "entities", "receipt", "due"]
     plan_id: str | None = None
     tier: TierLabel | None = None
     paid_count: int = Field(default=0, ge=0, le=MAX_COUNT)
@@ -178,6 +200,8 @@ class SubscriptionFact(BaseModel):
     currency: str | None = None
     payment_id: str | None = None
     adopt: bool = False
+    grace_ends_at: int | None = Field(default=None, ge=0, le=MAX_SECONDS)
+    grace_reminders_at: tuple[Annotated[int, Field(ge=0, le=MAX_SECONDS)], ...] = ()
 
 
 SERVICE_DATA: dict[Kind, type[Data]] = {
@@ -206,9 +230,11 @@ class SubscriptionLink(BaseModel):
 
 def starts(event: SubscriptionEvent, paid_count: int, status: str | None, has_scheduled_changes: bool) -> bool:
     """Whether the event puts a plan in force, and so needs to know the plan's tier: a charge, an activation that was paid
-    for, an update of an active subscription that is not merely scheduled."""
+    for, an update of an active subscription that is not merely scheduled, a return from a pause."""
     if event is SubscriptionEvent.CHARGED:
         return True
     if event is SubscriptionEvent.ACTIVATED:
         return paid_count > 0
+    if event is SubscriptionEvent.RESUMED:
+        return status == "active"
     return event is SubscriptionEvent.UPDATED and status == "active" and not has_scheduled_changes
