@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 AUDIT_SCHEMA = "schemas/audit-event/v1"
+FACT_SCHEMA = "schemas/subscription-fact/v1"
 
 _EPOCH = date(1970, 1, 1)
 _IN_HOUR = tuple(f"{minute:02d}:{second:02d}Z" for minute in range(60) for second in range(60))
@@ -34,7 +35,7 @@ class _Envelope(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     time: str
     datacontenttype: str
     dataschema: str
-    causationid: str
+    causationid: str | None
     correlationid: str
     data: Any
     subject: str | None = None
@@ -44,7 +45,8 @@ _write = msgspec.json.Encoder().encode
 
 
 def envelope(
-    id: str, source: str, type: str, team_id: str | None, time: str, causation: str, correlation: str, schema: str, data: object
+    id: str, source: str, type: str, team_id: str | None, time: str, causation: str | None, correlation: str, schema: str, data: object
 ) -> bytes:
-    """Return one CloudEvents envelope as JSON bytes. ``data`` is a dict of JSON values, or a msgspec struct."""
+    """Return one CloudEvents envelope as JSON bytes. ``data`` is a dict of JSON values, or a msgspec struct; ``causation``
+    is None where time alone is the cause."""
     return _write(_Envelope("1.0", id, source, type, time, "application/json", schema, causation, correlation, data, team_id))

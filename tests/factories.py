@@ -60,7 +60,7 @@ def billing(
     team: str = TEAM,
     **data: Any,
 ) -> Event:
-    """Return the fact that normalise writes for ``subscription.<event>``. Further arguments are fields of its data."""
+    """Return the fact that normalise writes for ``subscription.<event>``, or for an event with a dot in its name. Further arguments are fields of its data."""
     fact = {
         "subscription_id": subscription,
         "occurred_at": T0 + at,
@@ -73,7 +73,7 @@ def billing(
     name = uuid5(_NAMESPACE, orjson.dumps([event, team, fact]).decode())
     fact.setdefault("event_id", f"evt_{name.hex[:14]}")
     return envelope(
-        f"subscription.{event}",
+        event if "." in event else f"subscription.{event}",
         fact,
         id=str(name),
         source="tierstream/normalise",

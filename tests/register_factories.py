@@ -1,19 +1,19 @@
 """Rows built register by register. Versions are (second, rank, count, id)."""
 
+from agents.classify.history import Version
 from agents.classify.registers import (
     EMPTY,
     Claim,
     Import,
     Override,
     Row,
-    Version,
-    merge_active,
     merge_claim,
-    merge_coming_end,
-    merge_ended,
-    merge_halted,
+    merge_end,
+    merge_ending,
+    merge_halt,
     merge_import,
     merge_override,
+    merge_start,
 )
 from schemas.tiers import Tier
 
@@ -23,15 +23,19 @@ def at(second: int, rank: int = 3, count: int = 1, name: str = "evt_1") -> Versi
 
 
 def active(row: Row, second: int, subscription: str = "A", plan: str = "plan_pro", tier: Tier = Tier.PRO, *, paid: bool = True) -> Row:
-    return merge_active(row, subscription, at(second), plan, tier, paid=paid)
+    return merge_start(row, subscription, at(second), plan, tier, paid=paid)
 
 
 def halted(row: Row, second: int, subscription: str = "A", *, paid: bool = True) -> Row:
-    return merge_halted(row, subscription, at(second, 7), paid=paid)
+    return merge_halt(row, subscription, at(second, 7), paid=paid)
 
 
 def ended(row: Row, second: int, subscription: str = "A", *, paid: bool = True) -> Row:
-    return merge_ended(row, subscription, at(second, 9), paid=paid)
+    return merge_end(row, subscription, at(second, 9), paid=paid)
+
+
+def ending(row: Row, second: int, ends_at: int, subscription: str = "A") -> Row:
+    return merge_ending(row, subscription, at(second, 8), ends_at)
 
 
 def overridden(row: Row, second: int, tier: Tier) -> Row:
@@ -47,7 +51,7 @@ def imported(row: Row, second: int, tier: Tier, plan: str = "", subscription: st
 
 
 FULL = overridden(
-    claimed(imported(ended(merge_coming_end(halted(active(EMPTY, 1), 2), "A", 99), 3, "B"), 4, Tier.TEAM, "plan_é", "C"), 5, Tier.PRO),
+    claimed(imported(ended(ending(halted(active(EMPTY, 1), 2), 3, 99), 3, "B"), 4, Tier.TEAM, "plan_é", "C"), 5, Tier.PRO),
     6,
     Tier.GROWTH,
 )

@@ -11,7 +11,7 @@ import msgspec
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from agents.classify.registers import Version
+from agents.classify.history import Version
 from schemas.envelope import Envelope, canonical_team_id
 from schemas.kinds import SERVICE_KINDS, Kind
 from schemas.reasons import Reason
@@ -22,6 +22,7 @@ from schemas.team_events import (
     MAX_COUNT,
     MAX_SECONDS,
     SERVICE_DATA,
+    SERVICE_RANK,
     Data,
     ImportedTier,
     SubscriptionEvent,
@@ -30,9 +31,6 @@ from schemas.team_events import (
 )
 from schemas.tiers import Tier, parse_tier
 from schemas.validation import describe
-
-SERVICE_RANK = len(EVENT_RANK)
-"""Rank of an admin's decision among the facts of one second: people act on what they saw."""
 
 
 class Unreadable(ValueError):
@@ -49,7 +47,7 @@ class BillingFact(msgspec.Struct, frozen=True, gc=False):
     event_id: str
     subscription_id: str
     occurred_at: Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)]
-    time_source: Literal["created_at", "entities", "receipt"]
+    time_source: Literal["created_at", "entities", "receipt", "due"]
     plan_id: str | None = None
     tier: str | None = None
     paid_count: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] = 0
@@ -61,6 +59,8 @@ class BillingFact(msgspec.Struct, frozen=True, gc=False):
     currency: str | None = None
     payment_id: str | None = None
     adopt: bool = False
+    grace_ends_at: Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None = None
+    grace_reminders_at: tuple[Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)], ...] = ()
 
 
 class BillingEnvelope(msgspec.Struct, frozen=True, gc=False):

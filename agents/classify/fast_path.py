@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
-from agents.classify.decide import by_sign
+from agents.classify.billing import by_sign
 from agents.classify.facts import TIER_OF_LABEL, Billing, TeamEvent, read_billing_envelope
+from agents.classify.history import MAX_FACTS, START, Mode, Phase, Version, bounded, followed, state_of
 from agents.classify.outputs import Owner, billing_audit_event
-from agents.classify.registers import ACTIVE, TIERS, Row, Standing, Subscription, Version
+from agents.classify.registers import TIERS, Row, Standing
 from schemas.reasons import Reason
 from schemas.team_events import EVENT_RANK, MAX_CLOCK_SKEW_SECONDS, SubscriptionEvent, starts
-from schemas.tiers import Tier
 from streams.engine.table_stage import SMALL_BYTES
 from streams.kafka.records import Record
 
@@ -25,11 +25,17 @@ from streams.kafka.records import Record
 _CHARGED: Final = SubscriptionEvent.CHARGED
 _RENEWAL: Final = Reason.RENEWAL
 
+_VERSION_BYTES: Final = 32
+"""What a version takes in a row at most, without the id in it."""
+
+_PHASE_BYTES: Final = 24
+"""What a phase takes beside its versions and its plan's id."""
+
 
 class UsualFacts(msgspec.Struct, frozen=True, gc=False):
     """What ``records`` facts in a row lead to: ``row`` and ``standing`` after the last one, how many had which outcome, the audit
-    events of all, and the last one that changed the tier with the standing that it led to. ``growth_bytes`` is the size in bytes of those
-    that named a plan for the first time."""
+    events of all, and the last one that changed the tier with the standing that it led to. ``growth_bytes`` is what they may have added to
+    the row, which grows no more once its history is full."""
 
     records: int
     row: Row
@@ -45,21 +51,23 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
     ``owner`` is ``owner_of`` the row."""
     if len(row.live) != 1 or row.override is not None or row.imported is not None:
         return None
-    ((subscription_id, known),) = row.live.items()
-    newest, plan_id, first_seen = known.status_version, known.plan_id, known.first_seen
-    if known.status != ACTIVE or newest is None:
+    ((subscription_id, history),) = row.live.items()
+    state = state_of(history)
+    since = state.since
+    if state.mode is not Mode.ACTIVE or since is None or state.trouble is not None:
         return None
+    newest, plan_id, tier, paid = history[-1].versions[-1], state.plan_id, TIERS[state.tier], row.paid
 
-    tier, paid = TIERS[known.plan_tier], row.paid
     audit_events: list[bytes] = []
-    tier_change: tuple[TeamEvent, Tier, Version] | None = None
+    tier_change: tuple[TeamEvent, Standing] | None = None
     outcomes: dict[Reason, int] = {}
+    versions: list[Version] = []
     done = growth_bytes = 0
     for at in range(start, len(records)):
         record = records[at]
         value = record.value
-        if value is None or len(value) > SMALL_BYTES:
-            break
+        if value is None or len(value) > SMALL_BYTES or growth_bytes > SMALL_BYTES:
+            break  # the row may have become large, which the slice checks
         envelope = read_billing_envelope(value)
         if envelope is None or envelope.subject != team_id:
             break
@@ -75,36 +83,39 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
             break
 
         plan = fact.plan_id or ""
-        if plan != plan_id:
-            if plan not in first_seen:  # those in it are no newer than ``newest``, for it is active
-                if growth_bytes > SMALL_BYTES:
-                    break  # the row may have become large, which the slice checks
-                first_seen = {**first_seen, plan: version}
-                growth_bytes += len(value)
-            plan_id = plan
+        if plan != plan_id or after is not tier:
+            if versions:
+                history = followed(history, Phase(START, tuple(versions), plan_id, tier))
+                versions = []
+            growth_bytes += _PHASE_BYTES + len(plan.encode()) if done < MAX_FACTS else 0
+            if plan != plan_id:
+                plan_id, since = plan, version
+        versions.append(version)
         newest = version
+        growth_bytes += _VERSION_BYTES + len(fact.event_id.encode()) if done < MAX_FACTS else 0
         paid = paid or charged or paid_count > 0
         if after is not tier:
-            reason, kind = by_sign(tier, after)
+            reason, kind = by_sign(tier, after)[:2]
+            assert kind is not None
             outcomes[reason] = outcomes.get(reason, 0) + 1
             emitted = TeamEvent(
                 envelope.id, envelope.source, team_id, envelope.correlationid or envelope.id, seconds, version, Billing(event, fact, after)
             )
             audit_events.append(billing_audit_event(emitted, fact, kind, reason, tier, after, owner))
             tier = after
-            tier_change = emitted, after, first_seen[plan]
+            tier_change = emitted, Standing(after, since[0], subscription_id)
         done += 1
     if not done:
         return None
-    live = {subscription_id: Subscription(ACTIVE, newest, plan_id, tier, None, first_seen, known.ends_at)}
+    history = bounded(followed(history, Phase(START, tuple(versions), plan_id, tier)))
     if renewals := done - len(audit_events):
         outcomes[_RENEWAL] = renewals
     return UsualFacts(
         done,
-        Row(live, row.ended, paid, None, row.claim, None),
-        Standing(tier, first_seen[plan_id][0], subscription_id),
+        Row({subscription_id: history}, row.ended, paid, None, row.claim, None, row.unstarted),
+        Standing(tier, since[0], subscription_id),
         outcomes,
         audit_events,
-        None if tier_change is None else (tier_change[0], Standing(tier_change[1], tier_change[2][0], subscription_id)),
+        tier_change,
         growth_bytes,
     )

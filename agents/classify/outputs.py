@@ -1,10 +1,11 @@
-"""What classify writes: audit events and current tiers. Pure: values in, bytes of a CloudEvents envelope out."""
+"""What classify writes: audit events, current tiers and due records. Pure: values in, bytes of a CloudEvents envelope out."""
 
 import uuid
 from typing import Any
 
 import msgspec
 
+from agents.classify.billing import grace_reason
 from agents.classify.decide import STAGE, Decision
 from agents.classify.facts import Billing, BillingFact, Service, TeamEvent, is_plain
 from agents.classify.registers import Row, Standing
@@ -12,8 +13,8 @@ from schemas.audit import TIER_CURRENT
 from schemas.envelope import USUAL_UUID, derived_id
 from schemas.kinds import Kind
 from schemas.reasons import Reason
-from schemas.serialize import AUDIT_SCHEMA, envelope, rfc3339
-from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent
+from schemas.serialize import AUDIT_SCHEMA, FACT_SCHEMA, envelope, rfc3339
+from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent, SubscriptionEvent
 from schemas.tiers import LABELS, Tier
 
 TIER_SCHEMA = "schemas/tier-current/v1"
@@ -49,6 +50,12 @@ class _Transition(msgspec.Struct, frozen=True, gc=False, rename={"before": "from
     paid_count: int
 
 
+class _InGrace(_Transition, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
+    """``metadata`` of what becomes of a grace period."""
+
+    ends_at: str
+
+
 class _Undeliverable(_Transition, frozen=True, gc=False, rename={"before": "from", "after": "to"}):
     """``metadata`` of a charge that came for nothing."""
 
@@ -70,6 +77,19 @@ class _AuditData(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     contact: _Claimant | _Payer | None = None
 
 
+class _DueData(msgspec.Struct, frozen=True, gc=False):
+    """``schemas.team_events.SubscriptionFact`` of a time that has passed, as it is written."""
+
+    event_id: str
+    subscription_id: str
+    occurred_at: int
+    time_source: str
+    plan_id: str
+    paid_count: int = 0
+    has_scheduled_changes: bool = False
+    adopt: bool = False
+
+
 class _CurrentData(msgspec.Struct, frozen=True, gc=False):
     """``schemas.audit.TierCurrent`` as it is written."""
 
@@ -79,31 +99,51 @@ class _CurrentData(msgspec.Struct, frozen=True, gc=False):
     subscription_id: str | None
 
 
-def audit_event(event: TeamEvent, decision: Decision, kind: Kind, owner: Owner) -> bytes:
-    """Return the audit event of a decision that emits one; ``owner`` is ``owner_of`` the row after it. The same event gives
-    the same id and the same bytes."""
-    body = event.body
+def audit_events(event: TeamEvent, decision: Decision, owner: Owner) -> list[bytes]:
+    """Return the audit events of a decision: what becomes of a grace period, then the transition; ``owner`` is ``owner_of`` the row
+    after it. The same event gives the same ids and the same bytes."""
+    body, kind, grace = event.body, decision.kind, decision.grace
     if type(body) is Billing:
-        return billing_audit_event(event, body.fact, kind, decision.reason, decision.before.tier, decision.after.tier, owner)
+        before, after = decision.before.tier, decision.after.tier
+        found = []
+        if grace is not None:
+            found.append(_billing(event, body.fact, grace.kind, grace_reason(grace.kind), before, after, owner, grace.ends_at))
+        if kind is not None:
+            found.append(billing_audit_event(event, body.fact, kind, decision.reason, before, after, owner))
+        return found
+    if kind is None:
+        return []
     assert isinstance(body, Service)  # an import emits nothing
     time = rfc3339(event.occurred_at)
     actor = "admin" if isinstance(body.data, AdminTierChanged | AdminPromoIssued) else "agent"
     resource_type, resource_id = _resource(body)
     summary = _service_summary(body, decision, resource_type)
     data = _AuditData(actor, summary, _service_metadata(event, body, decision, time), time, resource_type, resource_id, *owner)
-    return _derived(event, kind, time, AUDIT_SCHEMA, data)
+    return [_derived(event, kind, time, AUDIT_SCHEMA, data)]
 
 
 def billing_audit_event(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, owner: Owner) -> bytes:
     """Return the audit event of ``fact``, the body of ``event``, which leads from one tier to another, or ends what it was for. Where
     the owner has no address, it names the payer's."""
+    return _billing(event, fact, kind, reason, was, now, owner, 0)
+
+
+def _billing(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, owner: Owner, ends_at: int) -> bytes:
     time = rfc3339(event.occurred_at)
-    summary, emitted = _of_billing(fact, kind, reason, was, now, time)
+    summary, emitted = _of_billing(fact, kind, reason, was, now, time, ends_at)
     user_id, contact = owner
     if contact is None and fact.email:
         contact = _Payer(fact.email)
     data = _AuditData("system", summary, emitted, time, "subscription", None, user_id, contact)
     return _derived(event, kind, time, AUDIT_SCHEMA, data)
+
+
+def due_record(team_id: str, subscription_id: str, plan_id: str, at: int) -> bytes:
+    """Return the record of ``team.events`` that says that ``at`` (Unix seconds), which the subscription waited for, has passed. The same
+    three give the same bytes, whoever produces it."""
+    id = derived_id(STAGE, SOURCE, f"{subscription_id}@{at}", team_id, SubscriptionEvent.DUE)
+    data = _DueData(id, subscription_id, at, "due", plan_id)
+    return envelope(id, SOURCE, SubscriptionEvent.DUE, team_id, rfc3339(at), None, id, FACT_SCHEMA, data)
 
 
 def tier_current(event: TeamEvent, after: Standing) -> bytes:
@@ -120,17 +160,19 @@ def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) 
     return envelope(id, SOURCE, type, event.team_id, time, event.id, event.correlation_id, schema, data)
 
 
-def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, time: str) -> tuple[str, _Transition]:
+def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: Tier, time: str, ends_at: int) -> tuple[str, _Transition]:
     """Return the one line that a person reads in the audit log, and the metadata."""
     before, after = LABELS[was], LABELS[now]
     event_id, subscription, plan = fact.event_id, fact.subscription_id, fact.plan_id
     by_tiers = _SUMMARIES.get(kind)
-    if by_tiers is None:
-        payment = (fact.amount, fact.currency, fact.payment_id)
-        emitted = _Undeliverable(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count, *payment)
+    if by_tiers is not None:
+        summary = by_tiers[was][now] if was != now else f"Subscription canceled, still on {after}"
+        return summary, _Transition(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
+    common = (before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
+    if kind is Kind.CHARGE_UNDELIVERABLE:
+        emitted = _Undeliverable(*common, fact.amount, fact.currency, fact.payment_id)
         return "Charge received for a subscription that has ended", emitted
-    summary = by_tiers[was][now] if was != now else f"Subscription canceled, still on {after}"
-    return summary, _Transition(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
+    return _GRACE_SUMMARIES[kind].format(rfc3339(ends_at)), _InGrace(*common, rfc3339(ends_at))
 
 
 def _service_metadata(event: TeamEvent, body: Service, decision: Decision, time: str) -> Json:
@@ -198,6 +240,14 @@ _SUMMARIES: dict[Kind, tuple[tuple[str, ...], ...]] = {
     )
 }
 """By kind, tier before, and tier after."""
+
+
+_GRACE_SUMMARIES: dict[Kind, str] = {
+    Kind.GRACE_STARTED: "Payment failed, in grace until {}",
+    Kind.GRACE_REMINDER: "Payment still due, in grace until {}",
+    Kind.GRACE_RECOVERED: "Payment made good within the grace until {}",
+    Kind.GRACE_TERMINATED: "Payment not made good, the grace until {} is over",
+}
 
 
 def _service_summary(body: Service, decision: Decision, resource: str | None) -> str:

@@ -1,4 +1,4 @@
-"""A team's row: last-writer-wins registers, and the tier as a pure function of them.
+"""A team's row: what is known of it, and its tier as a pure function of that.
 
 Razorpay promises neither order nor single delivery, its times have whole seconds, and a team may hold several
 subscriptions. So nothing here depends on the order of arrival: merging a fact is commutative, associative and
@@ -11,41 +11,27 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from agents.classify.history import (
+    DUE,
+    ENDING,
+    HALT,
+    MOVED,
+    PAUSE,
+    PENDING,
+    START,
+    TIMED,
+    History,
+    Phase,
+    State,
+    Version,
+    merged,
+    state_of,
+)
 from schemas.tiers import Tier
-
-Version = tuple[int, int, int, str]
-"""When a fact happened: (Unix seconds, rank within the second, paid count or microseconds, id of the event). Total, so
-that two different events are never equal and the same event always is."""
-
-ACTIVE: Final = 1
-HALTED: Final = 2
 
 MAX_ENDED: Final = 256
 """Ended subscriptions a row remembers (id and version only), so that a late charge can not bring one back. Far more than
 a team ever has; beyond it the oldest are forgotten, which keeps a row far below a record's size limit."""
-
-
-class Subscription(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
-    """The registers of one subscription that has not ended."""
-
-    status: int = 0  # ACTIVE, HALTED, or 0 while only its coming end is known
-    status_version: Version | None = None
-    plan_id: str = ""
-    plan_tier: int = 0
-    plan_version: Version | None = None  # only while it is not active: when it is, the status' version is the plan's too
-    first_seen: dict[str, Version] = {}  # plan id → the first version that had it
-    ends_at: int = 0  # Unix seconds; completed, but paid up to then
-
-    @property
-    def newest_on_plan(self) -> Version | None:
-        """The version of the newest fact that said the plan. One that says "active" says the plan as well, so that nothing newer than
-        the status' version ever does."""
-        return self.status_version if self.status == ACTIVE else self.plan_version
-
-    @property
-    def in_force_since(self) -> Version:
-        """The first version of the present plan."""
-        return self.first_seen[self.plan_id]
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
@@ -77,18 +63,30 @@ class Import(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaul
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
-    """Everything known of one team."""
+    """Everything known of one team.
 
-    live: dict[str, Subscription] = {}
-    ended: dict[str, Version] = {}  # subscription id → version of its end
+    ``live`` holds the history of each subscription that has not been ended by a fact, ``ended`` the version of the end of each that
+    has and that ever began, ``unstarted`` the same of those that never did (an abandoned checkout).
+    """
+
+    live: dict[str, History] = {}
+    ended: dict[str, Version] = {}
     paid: bool = False  # any subscription ever was
     override: Override | None = None
     claim: Claim | None = None
     imported: Import | None = None
+    unstarted: dict[str, Version] = {}
+
+    def end_of(self, subscription_id: str) -> Version | None:
+        """Return the version of the fact that ended the subscription, or None."""
+        return self.ended.get(subscription_id) or self.unstarted.get(subscription_id)
+
+    def state(self, subscription_id: str) -> State:
+        """Return the state of a subscription that no fact has ended, also of one never seen."""
+        return state_of(self.live.get(subscription_id, ()))
 
 
 EMPTY: Final = Row()
-_NO_SUBSCRIPTION: Final = Subscription()
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -105,28 +103,30 @@ TIERS: Final = tuple(Tier)
 def standing(row: Row, initial: Tier) -> Standing:
     """Return the team's tier: a pure function of the row (and of the tier that every team starts with).
 
-    The newest active subscription (by the first version of its present plan) and the admin override are compared and the
-    later one wins, so that a renewal on an unchanged plan never undoes an override, and a plan change or a new
-    subscription does. With no active subscription: the override if it is later than the last end; else hobby if any
-    subscription was ever paid; else the imported, the claimed, the initial tier.
+    The newest subscription in force (by the start of its present run) and the admin override are compared and the later one wins, so
+    that a renewal on an unchanged plan never undoes an override, and a plan change, a return or a new subscription does. With none in
+    force: the override if it is later than the last end; else hobby if any subscription was ever paid; else the imported, the claimed,
+    the initial tier.
     """
     governing_id: str | None = None
-    governing: Subscription | None = None
+    governing: State | None = None
     since: Version | None = None
-    for subscription_id, subscription in row.live.items():
-        if subscription.status == ACTIVE:
-            first = subscription.first_seen[subscription.plan_id]
-            if since is None or first > since:
-                governing_id, governing, since = subscription_id, subscription, first
+    end: Version | None = max(row.ended.values()) if row.ended else None
+    for subscription_id, history in row.live.items():
+        state = state_of(history)
+        if state.since is not None:
+            if since is None or state.since > since:
+                governing_id, governing, since = subscription_id, state, state.since
+        elif state.began and state.out_since is not None and (end is None or state.out_since > end):
+            end = state.out_since
 
     override, imported = row.override, row.imported
     if governing is not None and since is not None:
         if override is not None and override.version > since:
             return Standing(TIERS[override.tier], override.version[0], None)
-        tier = governing.plan_tier if imported is None else _billed_tier(imported, governing_id, governing)
+        tier = governing.tier if imported is None else _billed_tier(imported, governing_id, governing)
         return Standing(TIERS[tier], since[0], governing_id)
 
-    end = last_end(row)
     if override is not None and (end is None or override.version > end):
         return Standing(TIERS[override.tier], override.version[0], None)
     if row.paid:
@@ -138,77 +138,112 @@ def standing(row: Row, initial: Tier) -> Standing:
     return Standing(initial, row.claim.version[0] if row.claim else 0, None)
 
 
-def _billed_tier(imported: Import, subscription_id: str | None, subscription: Subscription) -> int:
+def _billed_tier(imported: Import, subscription_id: str | None, subscription: State) -> int:
     """The plan's tier, or the imported one while the subscription is on the plan that the import names: what was agreed
     before tierstream came stays, whatever the plan is called today."""
     if imported.plan_id == subscription.plan_id and imported.subscription_id in ("", subscription_id):
         return imported.tier
-    return subscription.plan_tier
-
-
-def last_end(row: Row) -> Version | None:
-    """Return when a subscription last ended or was halted, or None when none did."""
-    ends = [*row.ended.values(), *(s.status_version for s in row.live.values() if s.status == HALTED and s.status_version)]
-    return max(ends, default=None)
+    return subscription.tier
 
 
 def has_active(row: Row) -> bool:
-    """Whether any subscription is active. One that is always has a plan."""
-    return any(s.status == ACTIVE for s in row.live.values())
+    """Whether any subscription is in force."""
+    return any(state_of(history).in_force for history in row.live.values())
 
 
-def merge_active(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
-    """Merge "active on this plan": a charge, a paid activation, a change of plan."""
+def merge_start(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
+    """Merge "active on this plan": a charge, a paid activation, a change of plan, a return from a pause."""
+    row = _merge_fact(row, subscription_id, Phase(START, (version,), plan_id, tier), paid)
+    return _began(row, subscription_id)
+
+
+def merge_halt(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
+    """Merge "halted": out of force until it is charged or activated again."""
+    row = _merge_fact(row, subscription_id, Phase(HALT, (version,)), paid)
+    return _began(row, subscription_id) if paid else row
+
+
+def merge_pause(row: Row, subscription_id: str, version: Version, until: int) -> Row:
+    """Merge "paused": out of force from ``until`` on (Unix seconds), or at once with 0."""
+    return _merge_fact(row, subscription_id, Phase(PAUSE, (version,), at=until))
+
+
+def merge_moved(row: Row, subscription_id: str, version: Version) -> Row:
+    """Merge "moved to another team": out of force here until a newer fact puts it in force again."""
+    return _merge_fact(row, subscription_id, Phase(MOVED, (version,)))
+
+
+def merge_pending(row: Row, subscription_id: str, version: Version, ends_at: int, reminders: tuple[int, ...]) -> Row:
+    """Merge "a payment failed", with the end of the grace that it may begin and the times to remind (Unix seconds)."""
+    return _merge_fact(row, subscription_id, Phase(PENDING, (version,), at=ends_at, reminders=reminders))
+
+
+def merge_ending(row: Row, subscription_id: str, version: Version, ends_at: int) -> Row:
+    """Merge "completed, and paid up to ``ends_at``": the tier stays until then."""
+    return _merge_fact(row, subscription_id, Phase(ENDING, (version,), at=ends_at))
+
+
+def merge_due(row: Row, subscription_id: str, version: Version) -> Row:
+    """Merge "the time of this version has passed"."""
+    return _merge_fact(row, subscription_id, Phase(DUE, (version,)))
+
+
+def _merge_fact(row: Row, subscription_id: str, fact: Phase, paid: bool = False) -> Row:
+    """Keep a fact of a subscription, unless that has ended."""
     paid = row.paid or paid
-    if subscription_id in row.ended:
-        return _with_paid(row, paid)
-    old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
-    first_seen = old.first_seen
-    first = first_seen.get(plan_id)
-    if first is None or first > version:
-        first_seen = {**first_seen, plan_id: version}
-    if old.status_version is None or version > old.status_version:
-        new = Subscription(ACTIVE, version, plan_id, tier, None, first_seen, old.ends_at)
-    elif old.status == HALTED and (old.plan_version is None or version > old.plan_version):
-        new = Subscription(HALTED, old.status_version, plan_id, tier, version, first_seen, old.ends_at)
-    elif first_seen is not old.first_seen:
-        new = msgspec.structs.replace(old, first_seen=first_seen)
-    else:
-        return _with_paid(row, paid)
-    return Row({**row.live, subscription_id: new}, row.ended, paid, row.override, row.claim, row.imported)
-
-
-def _with_paid(row: Row, paid: bool) -> Row:
+    if row.end_of(subscription_id) is None:
+        old = row.live.get(subscription_id, ())
+        new = merged(old, fact)
+        if new is not old:
+            live = {**row.live, subscription_id: new}
+            return Row(live, row.ended, paid, row.override, row.claim, row.imported, row.unstarted)
     return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
 
 
-def merge_halted(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
-    """Merge "halted": out of force until it is charged or activated again."""
-    paid = row.paid or paid
-    old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
-    if subscription_id in row.ended or (old.status_version is not None and version <= old.status_version):
-        return _with_paid(row, paid)
-    new = msgspec.structs.replace(old, status=HALTED, status_version=version, plan_version=old.newest_on_plan)
-    return msgspec.structs.replace(row, live={**row.live, subscription_id: new}, paid=paid)
-
-
-def merge_ended(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
+def merge_end(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
     """Merge "ended", which absorbs: nothing brings the subscription back, whatever its time."""
-    known = row.ended.get(subscription_id)
-    ended = row.ended if known is not None and known >= version else {**row.ended, subscription_id: version}
-    if len(ended) > MAX_ENDED:
-        ended = dict(sorted(ended.items(), key=lambda item: item[1])[-MAX_ENDED:])
-    live = {key: value for key, value in row.live.items() if key != subscription_id}
-    return msgspec.structs.replace(row, live=live, ended=ended, paid=row.paid or paid)
+    began = paid or subscription_id in row.ended or row.state(subscription_id).began
+    known = row.end_of(subscription_id)
+    if known is not None:
+        version = max(version, known)
+    ended, unstarted = row.ended, row.unstarted
+    if began:
+        ended = _newest_ends({**ended, subscription_id: version})
+        unstarted = _without(unstarted, subscription_id)
+    else:
+        unstarted = _newest_ends({**unstarted, subscription_id: version})
+    return msgspec.structs.replace(row, live=_without(row.live, subscription_id), ended=ended, unstarted=unstarted, paid=row.paid or paid)
 
 
-def merge_coming_end(row: Row, subscription_id: str, ends_at: int) -> Row:
-    """Merge "completed, and paid up to ``ends_at``": the tier stays until then."""
-    if subscription_id in row.ended:
+def _began(row: Row, subscription_id: str) -> Row:
+    """Count the end of a subscription of which was not known that it ever began."""
+    version = row.unstarted.get(subscription_id)
+    if version is None:
         return row
-    old = row.live.get(subscription_id, _NO_SUBSCRIPTION)
-    new = msgspec.structs.replace(old, ends_at=max(old.ends_at, ends_at))
-    return msgspec.structs.replace(row, live={**row.live, subscription_id: new})
+    ended = _newest_ends({**row.ended, subscription_id: version})
+    return msgspec.structs.replace(row, ended=ended, unstarted=_without(row.unstarted, subscription_id))
+
+
+def _newest_ends(ends: dict[str, Version]) -> dict[str, Version]:
+    return ends if len(ends) <= MAX_ENDED else dict(sorted(ends.items(), key=lambda item: item[1])[-MAX_ENDED:])
+
+
+_Value = TypeVar("_Value")
+
+
+def _without(known: dict[str, _Value], key: str) -> dict[str, _Value]:
+    return {each: value for each, value in known.items() if each != key} if key in known else known
+
+
+def coming_times(row: Row) -> dict[str, tuple[int, ...]]:
+    """Return the times at which something is to happen, in Unix seconds, by subscription."""
+    found: dict[str, tuple[int, ...]] = {}
+    for subscription_id, history in row.live.items():
+        if any(phase.kind in TIMED for phase in history):  # of most there is none, and nothing to work out
+            times = state_of(history).coming_times()
+            if times:
+                found[subscription_id] = times
+    return found
 
 
 def merge_override(row: Row, override: Override) -> Row:
@@ -225,7 +260,7 @@ def merge_import(row: Row, imported: Import) -> Row:
     """Merge an import; one that names a subscription also states that the subscription is active on its plan."""
     row = msgspec.structs.replace(row, imported=_newest(row.imported, imported))
     if imported.subscription_id:
-        return merge_active(row, imported.subscription_id, imported.version, imported.plan_id, TIERS[imported.tier], True)
+        return merge_start(row, imported.subscription_id, imported.version, imported.plan_id, TIERS[imported.tier], True)
     return row
 
 
@@ -234,31 +269,3 @@ _Dated = TypeVar("_Dated", Override, Claim, Import)
 
 def _newest(old: _Dated | None, new: _Dated) -> _Dated:
     return new if old is None or new.version > old.version else old
-
-
-_FORMAT = b"\x02"
-_FIRST_FORMAT = b"\x01"
-"""As now, but with the plan's version beside an active status too."""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Row).decode
-
-
-def pack(row: Row) -> bytes:
-    """Return the row as it stands in memory and in the changelog: a format byte, then MessagePack."""
-    return _FORMAT + _encode(row)
-
-
-def unpack(packed: bytes) -> Row:
-    """Return the row that ``pack`` made, of this version or the one before. Raises ValueError for another format."""
-    row_format = packed[:1]
-    if row_format == _FORMAT:
-        return _decode(memoryview(packed)[1:])
-    if row_format == _FIRST_FORMAT:
-        return _without_repeated_versions(_decode(memoryview(packed)[1:]))
-    raise ValueError(f"row format {row_format.hex()} is unknown; this version reads {_FIRST_FORMAT.hex()} and {_FORMAT.hex()}")
-
-
-def _without_repeated_versions(row: Row) -> Row:
-    live = {key: msgspec.structs.replace(each, plan_version=None) if each.status == ACTIVE else each for key, each in row.live.items()}
-    return msgspec.structs.replace(row, live=live)

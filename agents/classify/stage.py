@@ -11,15 +11,16 @@ import msgspec
 from agents.classify.decide import STAGE, decide
 from agents.classify.facts import TeamEvent, Unreadable, read_team_event
 from agents.classify.fast_path import usual_facts
-from agents.classify.outputs import Owner, audit_event, owner_of, tier_current
-from agents.classify.registers import EMPTY, Row, Standing, pack, standing, unpack
+from agents.classify.outputs import Owner, audit_events, due_record, owner_of, tier_current
+from agents.classify.packing import due_at, pack, unpack
+from agents.classify.registers import EMPTY, Row, Standing, coming_times, standing
 from schemas.envelope import HEADERS
 from schemas.reasons import Reason
 from streams.engine.table_stage import Effect, Run, TableStage
 from streams.engine.transactions import Output
 from streams.kafka.records import Record
 from streams.settings import Settings
-from streams.topics import AUDIT_EVENTS, TIER_CURRENT
+from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT
 
 
 class Team(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +41,7 @@ class ClassifyStage(TableStage):
     def __init__(self, settings: Settings) -> None:
         self._initial = settings.initial
         self._nobody = Team("", EMPTY, standing(EMPTY, self._initial), owner_of(EMPTY))
+        self._team_events = TEAM_EVENTS.full_name(settings)
         self._audit_events = AUDIT_EVENTS.full_name(settings)
         self._tier_current = TIER_CURRENT.full_name(settings)
 
@@ -58,10 +60,10 @@ class ClassifyStage(TableStage):
                 return Effect(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
         known, before = team.row, team.standing
         decision = decide(known, event, self._initial, before)
-        kind, after, merged = decision.kind, decision.after, decision.row
+        after, merged = decision.after, decision.row
         same_owner = merged.claim is known.claim and merged.imported is known.imported
         owner = team.owner if same_owner else owner_of(merged)
-        outputs = () if kind is None else (Output(self._audit_events, record.key, audit_event(event, decision, kind, owner), HEADERS),)
+        outputs = tuple(Output(self._audit_events, record.key, emitted, HEADERS) for emitted in audit_events(event, decision, owner))
         if merged is known:
             return Effect(decision.reason, outputs)
         current = None
@@ -92,3 +94,18 @@ class ClassifyStage(TableStage):
         """Return the team that ``pack`` made a row of."""
         row = unpack(packed)
         return Team(key.decode(), row, standing(row, self._initial), owner_of(row))
+
+    def due_at(self, packed: bytes) -> int:
+        """Return the earliest time that a subscription of the team waits for."""
+        return due_at(packed)
+
+    def due_records(self, key: bytes, packed: bytes, now: int) -> Sequence[Output]:
+        """Return a record for each subscription that waits for a time that has passed: for the last such, where there are several."""
+        row, team_id = unpack(packed), key.decode()
+        found = []
+        for subscription_id, times in coming_times(row).items():
+            passed = max((time for time in times if time <= now), default=None)
+            if passed is not None:
+                value = due_record(team_id, subscription_id, row.state(subscription_id).plan_id, passed)
+                found.append(Output(self._team_events, key, value, HEADERS))
+        return found

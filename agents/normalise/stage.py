@@ -10,7 +10,7 @@ from schemas.envelope import HEADERS, Envelope, canonical_team_id, derived_id
 from schemas.kinds import Kind
 from schemas.razorpay import MalformedWebhook, RazorpayWebhook, parse_webhook
 from schemas.reasons import Reason
-from schemas.serialize import AUDIT_SCHEMA, envelope, rfc3339
+from schemas.serialize import AUDIT_SCHEMA, FACT_SCHEMA, envelope, rfc3339
 from schemas.team_events import SubscriptionLink
 from schemas.validation import describe
 from streams.engine.table_stage import Effect, TableStage
@@ -19,7 +19,6 @@ from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, SUBSCRIPTION_LINKS, TEAM_EVENTS
 
-FACT_SCHEMA = "schemas/subscription-fact/v1"
 RAZORPAY = "razorpay"
 NORMALISE_SOURCE = "tierstream/normalise"
 

@@ -13,7 +13,8 @@ import orjson
 
 from agents.audit import decide as audit
 from agents.audit.record import KINDS
-from agents.classify.registers import EMPTY, standing, unpack
+from agents.classify.packing import unpack
+from agents.classify.registers import EMPTY, standing
 from agents.classify.stage import ClassifyStage
 from agents.normalise.decide import Rules
 from agents.normalise.stage import NormaliseStage

@@ -10,6 +10,7 @@ from hypothesis import event as note
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.classify.history import MAX_FACTS
 from agents.classify.stage import ClassifyStage, Team
 from schemas.reasons import Reason
 from streams.engine.table_stage import SMALL_BYTES, Run
@@ -125,6 +126,11 @@ def unusual(at: int) -> dict[str, list[Record]]:
         "trial": billing("activated", at, paid_count=0),
         "activated": billing("activated", at, paid_count=1),
         "pending": billing("pending", at),
+        "in grace": billing("pending", at, grace_ends_at=T0 + at + 9),
+        "paused": billing("paused", at),
+        "resumed": billing("resumed", at, status="active"),
+        "moved": billing("moved", at),
+        "due": billing("due", at),
         "halted": billing("halted", at),
         "cancelled": billing("cancelled", at),
         "ends later": billing("completed", at, current_end=T0 + at + 9),
@@ -188,7 +194,7 @@ def test_fast_path_leads_to_a_row_no_larger_than_what_may_have_made_it_larger(re
         row = STAGE.effect(each, row).row or row
 
 
-def test_fast_path_says_the_size_of_records_that_name_a_plan_for_the_first_time() -> None:
+def test_fast_path_says_by_how_much_long_plans_make_the_row_larger() -> None:
     long = ["p" * 20_000, "q" * 30_000]
     records = [
         consumed({**billing("charged", at), "data": {**billing("charged", at)["data"], "plan_id": plan}})
@@ -197,7 +203,18 @@ def test_fast_path_says_the_size_of_records_that_name_a_plan_for_the_first_time(
 
     _, (run,) = in_runs(records)
 
-    assert run.growth_bytes == sum(len(each.value or b"") for each in records[1:3])
+    assert 50_000 < run.growth_bytes < 51_000
+
+
+def test_fast_path_row_grows_no_more_once_its_history_is_full() -> None:
+    records = charges(*["plan_pro", "plan_growth"] * MAX_FACTS)
+
+    way, (run,) = in_runs(records)
+
+    assert run.records == len(records) - 1
+    assert run.growth_bytes < SMALL_BYTES
+    assert way.row is not None
+    assert sum(len(phase.versions) for phase in way.row.row.live["sub_A"]) == MAX_FACTS
 
 
 def test_fast_path_takes_no_large_record() -> None:

@@ -1,12 +1,15 @@
-"""The law of the registers: any order of the same facts, with any duplicates, ends in the same row and the same tier."""
+"""The law of the registers: any order of the same facts, with any duplicates, ends in the same row and the same standing."""
 
 from functools import reduce
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.classify.decide import decide
-from agents.classify.registers import ACTIVE, EMPTY, Row, pack, standing, unpack
+from agents.classify.history import state_of
+from agents.classify.packing import pack, unpack
+from agents.classify.registers import EMPTY, Row, standing
 from schemas.tiers import Tier
 from tests.factories import RECEIVED_AT, Event, read
 from tests.oracle import final_standings, final_tier
@@ -29,6 +32,7 @@ def test_row_is_the_same_in_any_order_with_any_duplicates(events: list[Event], d
     order = data.draw(st.permutations(events + again))
 
     assert row_after(order) == row_after(events)
+    assert standing(row_after(order), Tier.FREE) == standing(row_after(events), Tier.FREE)
 
 
 @given(facts(max_size=5), st.data())
@@ -44,17 +48,6 @@ def test_merging_is_idempotent_whatever_came_between(events: list[Event], data: 
     repeated = data.draw(st.sampled_from(events))
 
     assert row_after([repeated], row) == row
-
-
-@often
-@given(logs())
-def test_row_what_the_fast_path_relies_on(log: list[Event]) -> None:
-    row = row_after(log)
-
-    assert not row.live.keys() & row.ended.keys()
-    for subscription in row.live.values():
-        if subscription.status == ACTIVE:
-            assert subscription.status_version == max(subscription.status_version or (), *subscription.first_seen.values())
 
 
 @often
@@ -104,11 +97,12 @@ def test_row_packed_and_unpacked_at_any_moment_goes_on_as_if_it_never_was(log: l
 def test_row_keeps_its_invariants(log: list[Event]) -> None:
     row = row_after(log)
 
-    assert not row.live.keys() & row.ended.keys()
-    for subscription in row.live.values():
-        assert (subscription.status == 0) == (subscription.status_version is None)
-        assert subscription.status != ACTIVE or subscription.plan_version is None
-        assert (subscription.newest_on_plan is None) == (not subscription.first_seen)
-        if subscription.newest_on_plan is not None and subscription.status_version is not None:
-            assert min(subscription.first_seen.values()) <= subscription.in_force_since
-            assert subscription.in_force_since <= subscription.newest_on_plan <= subscription.status_version
+    assert not row.live.keys() & (row.ended.keys() | row.unstarted.keys())
+    assert not row.ended.keys() & row.unstarted.keys()
+    for history in row.live.values():
+        versions = [version for phase in history for version in phase.versions]
+        assert versions == sorted(set(versions))
+        assert all(not earlier.says_the_same(later) for earlier, later in pairwise(history))
+        state = state_of(history)
+        assert state.in_force == (state.since is not None)
+        assert all(time > state.passed for time in state.coming_times())

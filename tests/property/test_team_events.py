@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from agents.classify.decide import decide
 from agents.classify.facts import Billing, TeamEvent, Unreadable, read_team_event
 from agents.classify.outputs import audit_event, owner_of, tier_current
-from agents.classify.registers import EMPTY, pack, unpack
+from agents.classify.packing import pack, unpack
+from agents.classify.registers import EMPTY
 from schemas.envelope import Envelope
 from schemas.reasons import Reason
 from schemas.team_events import SubscriptionEvent, SubscriptionFact

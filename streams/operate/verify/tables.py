@@ -10,7 +10,8 @@ import msgspec
 import orjson
 
 from agents.classify.facts import TeamEvent, read_team_event
-from agents.classify.registers import EMPTY, standing, unpack
+from agents.classify.packing import unpack
+from agents.classify.registers import EMPTY, standing
 from schemas.reasons import Reason
 from schemas.tiers import Tier
 from streams.engine.changelog import InputPartition, Position, TablePartition, checked

@@ -110,7 +110,6 @@ ENDS = [
     Case("completed after its end", [charged(0)], completed(9, ends_at=8), Reason.CANCELED, "pro > hobby"),
     Case("cancelled on hobby", [charged(0, "plan_hobby")], cancelled(9), Reason.CANCELED, "hobby > hobby"),
     Case("cancelled, never seen, once paid", [], cancelled(9), Reason.CANCELED, "free > hobby"),
-    Case("cancelled, never seen, never paid", [], cancelled(9, paid_count=0), Reason.CANCELED, "free > free"),
     Case("halted, never seen", [], halted(9), Reason.CANCELED, "free > hobby"),
     Case("cancelled on an unknown plan", [charged(0)], cancelled(9, plan="plan_x"), Reason.CANCELED, "pro > hobby"),
     Case("cancelled on a known plan", [charged(0)], cancelled(9, plan="plan_pro"), Reason.CANCELED, "pro > hobby"),
@@ -204,10 +203,10 @@ WITHOUT_EFFECT = [
         Reason.NOT_STARTED,
         "hobby > hobby",
     ),
-    # pending, paused, resumed
-    Case("pending", [charged(0)], billing("pending", 9), Reason.PAYMENT_TROUBLE, "pro > pro"),
-    Case("paused", [charged(0)], billing("paused", 9), Reason.PAYMENT_TROUBLE, "pro > pro"),
-    Case("resumed", [charged(0)], billing("resumed", 9), Reason.PAYMENT_TROUBLE, "pro > pro"),
+    # failed payments without a grace; resumed to another status than active
+    Case("pending, grace off", [charged(0)], billing("pending", 9), Reason.PAYMENT_TROUBLE, "pro > pro"),
+    Case("payment failed, grace off", [charged(0)], billing("payment.failed", 9), Reason.PAYMENT_TROUBLE, "pro > pro"),
+    Case("resumed, not active", [charged(0)], billing("resumed", 9, status="pending"), Reason.PAYMENT_TROUBLE, "pro > pro"),
     Case("pending, never seen", [], billing("pending", 9), Reason.PAYMENT_TROUBLE, "free > free"),
     # validated and passed through
     Case(
@@ -315,8 +314,8 @@ SERVICES = [
         "override, return from a halt",
         [charged(0), halted(5), override(7, "growth")],
         charged(9, paid_count=2),
-        Reason.SUPERSEDED,
-        "growth > growth",
+        Reason.DOWNGRADED,
+        "growth > pro",
     ),
 ]
 

@@ -6,15 +6,17 @@ import pytest
 
 from agents.classify.decide import decide
 from agents.classify.registers import EMPTY, Row
-from schemas.kinds import SERVICE_KINDS, TRANSITIONS, Kind
+from schemas.kinds import GRACE_KINDS, SERVICE_KINDS, TRANSITIONS, Kind
 from schemas.reasons import Reason
-from schemas.team_events import EVENT_RANK, SubscriptionEvent
+from schemas.team_events import EVENT_RANK, SERVICE_RANK, SubscriptionEvent
 from schemas.tiers import Tier
 from tests.factories import RECEIVED_AT, Event, Team, billing, claim, imported, override, read, service
 from tests.oracle import SequentialOracle
+from tests.unit.agents.classify import return_table
 from tests.unit.agents.classify.decision_table import DECISION_TABLE, Case, cancelled, charged, halted, updated
 
-CASES = [pytest.param(case, id=f"{group}: {case.title}") for group, cases in DECISION_TABLE.items() for case in cases]
+TABLE = DECISION_TABLE | return_table.TABLE
+CASES = [pytest.param(case, id=f"{group}: {case.title}") for group, cases in TABLE.items() for case in cases]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -39,7 +41,7 @@ def test_decide_a_redelivery_changes_nothing_and_emits_no_transition(case: Case)
 
 
 def test_table_has_a_scenario_for_every_reason_of_classify() -> None:
-    outcomes = {case.reason for cases in DECISION_TABLE.values() for case in cases}
+    outcomes = {case.reason for cases in TABLE.values() for case in cases}
     assert outcomes == {
         Reason.UPGRADED,
         Reason.DOWNGRADED,
@@ -60,20 +62,23 @@ def test_table_has_a_scenario_for_every_reason_of_classify() -> None:
         Reason.STALE,
         Reason.IMPORTED,
         Reason.ADOPTED,
+        Reason.PAUSED,
+        Reason.PAUSES_LATER,
+        Reason.MOVED,
+        Reason.NOT_DUE,
     }
 
 
 def test_table_has_a_scenario_for_every_kind() -> None:
-    assert {case.kind for cases in DECISION_TABLE.values() for case in cases} == {*Kind, None}
-    assert {*SERVICE_KINDS, *TRANSITIONS, Kind.CHARGE_UNDELIVERABLE} == {*Kind}
+    assert {case.kind for cases in TABLE.values() for case in cases} == {*Kind, None} - GRACE_KINDS
+    assert {*SERVICE_KINDS, *TRANSITIONS, *GRACE_KINDS, Kind.CHARGE_UNDELIVERABLE} == {*Kind}
 
 
 WITHOUT_EFFECT = [
     billing("authenticated", 9),
     billing("activated", 9, paid_count=0),
     billing("pending", 9),
-    billing("paused", 9),
-    billing("resumed", 9),
+    billing("resumed", 9, status="pending"),
     updated(9, "plan_team", scheduled=True),
     updated(9, "plan_team", "halted"),
     service("near_quota_wall", 9, resource_type="seats", used=9, limit=10),
@@ -113,8 +118,11 @@ RANKED: list[tuple[str, dict[str, object]]] = [
 
 def test_ranks_are_those_of_the_design() -> None:
     names = ["authenticated", "activated", "updated", "charged", "pending", "paused", "resumed", "halted", "completed", "cancelled"]
-    assert [f"subscription.{name}" for name in names] == sorted(EVENT_RANK, key=lambda event: EVENT_RANK[event])
-    assert len({*EVENT_RANK.values()}) == len(SubscriptionEvent)
+    assert [EVENT_RANK[SubscriptionEvent(f"subscription.{name}")] for name in names] == [*range(10)]
+    assert EVENT_RANK[SubscriptionEvent.PAYMENT_FAILED] == EVENT_RANK[SubscriptionEvent.PENDING]
+    assert EVENT_RANK[SubscriptionEvent.MOVED] == EVENT_RANK[SubscriptionEvent.DUE] == EVENT_RANK[SubscriptionEvent.CANCELLED]
+    assert {*EVENT_RANK} == {*SubscriptionEvent}
+    assert max(EVENT_RANK.values()) < SERVICE_RANK
 
 
 @pytest.mark.parametrize("paid_counts", [(1, 1), (2, 1), (1, 2)])
@@ -128,8 +136,8 @@ def test_tie_within_a_second_the_higher_rank_is_the_later_whichever_comes_first(
     row = Team(first, second).row
 
     assert row == Team(second, first).row
-    subscription = row.live["sub_A"]
-    assert subscription.status_version == read(second).version
+    subscription = row.state("sub_A")
+    assert subscription.newest == read(second).version
     assert subscription.plan_id == (lower if higher[0] == "halted" else higher)[1]["plan"]
 
 

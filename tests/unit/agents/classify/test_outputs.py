@@ -9,7 +9,7 @@ import pytest
 
 from agents.classify.decide import Decision
 from agents.classify.facts import TeamEvent
-from agents.classify.outputs import audit_event, owner_of, tier_current
+from agents.classify.outputs import audit_events, owner_of, tier_current
 from schemas.audit import AuditData, TierCurrent
 from schemas.envelope import Envelope, derived_id
 from schemas.kinds import TRANSITIONS, Kind
@@ -36,8 +36,8 @@ def audit_event_after(*events: Event) -> Envelope[AuditData]:
 def written(*events: Event) -> bytes:
     """Return the bytes of the audit event of the last of ``events``."""
     event, decision = decided(*events)
-    assert decision.kind is not None
-    return audit_event(event, decision, decision.kind, owner_of(decision.row))
+    (found,) = audit_events(event, decision, owner_of(decision.row))
+    return found
 
 
 def decided(*events: Event) -> tuple[TeamEvent, Decision]:

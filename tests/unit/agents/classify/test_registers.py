@@ -2,26 +2,13 @@
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
-from agents.classify.registers import (
-    ACTIVE,
-    EMPTY,
-    HALTED,
-    MAX_ENDED,
-    Import,
-    Row,
-    Standing,
-    has_active,
-    last_end,
-    merge_coming_end,
-    merge_ended,
-    pack,
-    standing,
-)
+from agents.classify.history import Mode
+from agents.classify.packing import pack
+from agents.classify.registers import EMPTY, MAX_ENDED, Import, Row, Standing, coming_times, has_active, merge_end, standing
 from schemas.tiers import Tier
-from tests.register_factories import FULL, active, at, claimed, ended, halted, imported, overridden
+from tests.register_factories import FULL, active, at, claimed, ended, ending, halted, imported, overridden
 
 
 def tier(row: Row) -> Tier:
@@ -31,53 +18,42 @@ def tier(row: Row) -> Tier:
 # One subscription
 
 
-def test_active_newer_version_takes_status_and_plan() -> None:
-    row = active(active(EMPTY, 1), 2, plan="plan_growth", tier=Tier.GROWTH)
+def test_active_newer_version_takes_the_plan() -> None:
+    state = active(active(EMPTY, 1), 2, plan="plan_growth", tier=Tier.GROWTH).state("A")
 
-    subscription = row.live["A"]
-    assert (subscription.status, subscription.status_version) == (ACTIVE, at(2))
-    assert (subscription.plan_id, subscription.plan_tier, subscription.newest_on_plan) == ("plan_growth", Tier.GROWTH, at(2))
-
-
-def test_active_older_version_changes_neither_status_nor_plan() -> None:
-    row = active(EMPTY, 2)
-
-    assert active(row, 1, plan="plan_growth", tier=Tier.GROWTH).live["A"].newest_on_plan == at(2)
-    assert active(row, 1, plan="plan_growth", tier=Tier.GROWTH).live["A"].plan_id == "plan_pro"
+    assert (state.mode, state.newest, state.since) == (Mode.ACTIVE, at(2), at(2))
+    assert (state.plan_id, state.tier) == ("plan_growth", Tier.GROWTH)
 
 
-def test_active_keeps_the_first_version_of_each_plan() -> None:
-    row = active(active(active(active(EMPTY, 5), 9), 3), 7, plan="plan_growth", tier=Tier.GROWTH)
+def test_active_older_version_changes_not_the_plan() -> None:
+    row = active(active(EMPTY, 2), 1, plan="plan_growth", tier=Tier.GROWTH)
 
-    assert row.live["A"].first_seen == {"plan_pro": at(3), "plan_growth": at(7)}
-    assert row.live["A"].in_force_since == at(3)  # on plan_pro: 9 is the newest
+    assert (row.state("A").plan_id, row.state("A").newest) == ("plan_pro", at(2))
 
 
 def test_active_plan_that_means_another_tier_by_now_gives_the_newer_one() -> None:
     row = active(active(EMPTY, 1), 2, tier=Tier.GROWTH)
 
     assert tier(row) is Tier.GROWTH
-    assert row.live["A"].in_force_since == at(1)
+    assert row.state("A").since == at(1)
 
 
 def test_halted_newer_than_active_is_out_of_force_and_keeps_its_plan() -> None:
     row = halted(active(EMPTY, 1), 2)
 
-    assert (row.live["A"].status, row.live["A"].plan_id, row.live["A"].newest_on_plan) == (HALTED, "plan_pro", at(1))
+    assert (row.state("A").mode, row.state("A").plan_id, row.state("A").out_since) == (Mode.HALTED, "plan_pro", at(2, 7))
     assert not has_active(row)
 
 
-def test_halted_older_than_active_changes_nothing() -> None:
-    row = active(EMPTY, 2)
-
-    assert halted(row, 1) is row
+def test_halted_older_than_active_leaves_it_in_force() -> None:
+    assert halted(active(EMPTY, 2), 1).state("A").since == at(2)
 
 
-def test_halted_then_active_again_is_in_force_since_its_first_day() -> None:
+def test_halted_then_active_again_is_in_force_since_then() -> None:
     row = active(halted(active(EMPTY, 1), 2), 3)
 
     assert has_active(row)
-    assert row.live["A"].in_force_since == at(1)
+    assert row.state("A").since == at(3)
 
 
 @pytest.mark.parametrize("second", [0, 3, 10**9])
@@ -89,7 +65,7 @@ def test_ended_subscription_is_brought_back_by_no_charge_whatever_its_time(secon
 
 
 def test_ended_leaves_no_live_subscription_behind() -> None:
-    row = ended(merge_coming_end(active(EMPTY, 1), "A", 99), 2)
+    row = ended(ending(active(EMPTY, 1), 1, 99), 2)
 
     assert row.live == {}
     assert row.ended == {"A": at(2, 9)}
@@ -104,31 +80,37 @@ def test_ended_subscription_can_neither_halt_nor_end_later() -> None:
     row = ended(EMPTY, 2)
 
     assert halted(row, 3) is row
-    assert merge_coming_end(row, "A", 99) is row
+    assert ending(row, 3, 99) is row
 
 
-@pytest.mark.parametrize(("first", "second"), [(50, 99), (99, 50), (99, 99)])
-def test_coming_end_remembers_the_latest_and_touches_nothing_else(first: int, second: int) -> None:
+def test_ended_what_never_began_is_kept_apart_and_is_no_end() -> None:
+    row = ended(overridden(EMPTY, 1, Tier.PRO), 2, paid=False)
+
+    assert (row.ended, row.unstarted) == ({}, {"A": at(2, 9)})
+    assert standing(row, Tier.FREE) == Standing(Tier.PRO, 1, None)
+
+
+@pytest.mark.parametrize("paid", [True, False])
+def test_ended_what_is_found_to_have_begun_is_an_end_after_all(paid: bool) -> None:
+    row = active(ended(overridden(EMPTY, 1, Tier.PRO), 2, paid=False), 0, paid=paid)
+
+    assert (row.ended, row.unstarted, row.live) == ({"A": at(2, 9)}, {}, {})
+    assert tier(row) is (Tier.HOBBY if paid else Tier.FREE)
+
+
+def test_coming_end_touches_nothing_but_the_times_to_come() -> None:
     before = active(EMPTY, 1)
+    row = ending(before, 2, 99)
 
-    row = merge_coming_end(merge_coming_end(before, "A", first), "A", second)
-
-    assert row.live["A"] == msgspec.structs.replace(before.live["A"], ends_at=99)
     assert standing(row, Tier.FREE) == standing(before, Tier.FREE)
-
-
-def test_coming_end_survives_a_charge_and_a_halt() -> None:
-    row = halted(active(merge_coming_end(EMPTY, "A", 99), 1), 2)
-
-    assert row.live["A"].ends_at == 99
+    assert (coming_times(before), coming_times(row)) == ({}, {"A": (99,)})
 
 
 def test_coming_end_of_a_subscription_never_seen_makes_it_neither_active_nor_an_end() -> None:
-    row = merge_coming_end(EMPTY, "A", 99)
+    row = ending(overridden(EMPTY, 1, Tier.PRO), 2, 99)
 
     assert not has_active(row)
-    assert last_end(row) is None
-    assert tier(row) is Tier.FREE
+    assert (tier(row), coming_times(row)) == (Tier.PRO, {})
 
 
 @pytest.mark.parametrize(
@@ -185,7 +167,7 @@ def test_import_older_than_the_newest_still_emits_of_its_subscription() -> None:
     row = imported(imported(EMPTY, 2, Tier.GROWTH), 1, Tier.PRO, "plan_pro", "A")
 
     assert row.imported == Import(at(2, 0), int(Tier.GROWTH))
-    assert row.live["A"].first_seen == {"plan_pro": at(1, 0)}
+    assert row.state("A").since == at(1, 0)
 
 
 # The tier of a row
@@ -273,12 +255,11 @@ def test_standing_of_an_empty_row_is_the_initial_tier(initial: Tier) -> None:
     assert standing(EMPTY, initial) == Standing(initial, 0, None)
 
 
-def test_last_end_counts_ends_and_present_halts_but_no_halt_that_is_over() -> None:
-    row = ended(halted(active(EMPTY, 1), 8), 5, "B")
-    assert last_end(row) == at(8, 7)
+def test_standing_after_ends_counts_present_halts_but_no_halt_that_is_over() -> None:
+    row = overridden(ended(halted(active(EMPTY, 1), 8), 5, "B"), 7, Tier.GROWTH)
+    assert tier(row) is Tier.HOBBY
 
-    assert last_end(active(row, 9)) == at(5, 9)
-    assert last_end(active(EMPTY, 1)) is None
+    assert tier(ended(active(overridden(EMPTY, 7, Tier.GROWTH), 1), 5)) is Tier.GROWTH
 
 
 # Ended subscriptions that a row remembers
@@ -290,13 +271,13 @@ def test_ended_beyond_the_maximum_the_oldest_are_forgotten() -> None:
         row = ended(row, second, f"sub_{second}")
 
     assert sorted(row.ended.values()) == [at(second, 9) for second in range(10, MAX_ENDED + 10)]
-    assert (row.paid, last_end(row)) == (True, at(MAX_ENDED + 9, 9))
+    assert (row.paid, standing(row, Tier.FREE).since) == (True, MAX_ENDED + 9)
 
 
 def test_row_of_a_team_with_very_many_subscriptions_stays_small() -> None:
     row = EMPTY
     for number in range(2 * MAX_ENDED):
-        row = merge_ended(row, f"sub_{number:014}", at(1_750_000_000 + number, 9, 12, f"{number:014}"), paid=True)
+        row = merge_end(row, f"sub_{number:014}", at(1_750_000_000 + number, 9, 12, f"{number:014}"), paid=True)
 
     assert len(pack(row)) < 32_768
 
@@ -313,7 +294,7 @@ def test_merging_leaves_the_row_it_was_given_as_it_was() -> None:
     for merge in (active, halted, ended):
         merge(FULL, 50)
         merge(FULL, 50, "new")
-    merge_coming_end(FULL, "A", 500)
+    ending(FULL, 50, 500)
     imported(claimed(overridden(FULL, 50, Tier.PRO), 50, None), 50, Tier.PRO, "plan_pro", "A")
 
     assert pack(FULL) == before

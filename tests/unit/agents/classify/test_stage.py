@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from agents.classify.registers import unpack
+from agents.classify.packing import unpack
 from agents.classify.stage import ClassifyStage
 from schemas.audit import TIER_CURRENT, TierCurrent
 from schemas.envelope import HEADERS, Envelope

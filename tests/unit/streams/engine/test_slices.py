@@ -9,7 +9,7 @@ import orjson
 import pytest
 import structlog
 
-from agents.classify.registers import unpack
+from agents.classify.packing import unpack
 from agents.classify.stage import ClassifyStage
 from agents.normalise.decide import Rules
 from agents.normalise.stage import NormaliseStage

@@ -1,0 +1,95 @@
+"""Rows as they stand in memory and in the changelog: a format byte, the earliest coming time, then MessagePack.
+
+The coming time stands in front so that the owner of a partition finds it without reading the row.
+"""
+
+from typing import Final
+
+import msgspec
+
+from agents.classify.history import ENDING, HALT, START, History, Phase, Version, merged
+from agents.classify.registers import Claim, Import, Override, Row, coming_times
+
+_FORMAT: Final = b"\x03"
+_SECOND_FORMAT: Final = b"\x02"
+"""One status, one plan and the first version of each plan for each subscription, and no time in front."""
+
+_FIRST_FORMAT: Final = b"\x01"
+"""As the second, but with the plan's version beside an active status too."""
+
+_TIME_BYTES: Final = 5
+_HEAD_BYTES: Final = 1 + _TIME_BYTES
+
+
+class _FormerSubscription(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    status: int = 0  # 1 active, 2 halted, or 0 while only its coming end is known
+    status_version: Version | None = None
+    plan_id: str = ""
+    plan_tier: int = 0
+    plan_version: Version | None = None  # only while it is not active
+    first_seen: dict[str, Version] = {}
+    ends_at: int = 0
+
+
+class _FormerRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    live: dict[str, _FormerSubscription] = {}
+    ended: dict[str, Version] = {}
+    paid: bool = False
+    override: Override | None = None
+    claim: Claim | None = None
+    imported: Import | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Row).decode
+_decode_former = msgspec.msgpack.Decoder(_FormerRow).decode
+
+
+def pack(row: Row) -> bytes:
+    """Return the row as it is kept."""
+    return b"".join((_FORMAT, _first_coming(row).to_bytes(_TIME_BYTES), _encode(row)))
+
+
+def unpack(packed: bytes) -> Row:
+    """Return the row that ``pack`` made, of this version or the ones before. Raises ValueError for another format."""
+    row_format = packed[:1]
+    if row_format == _FORMAT:
+        return _decode(memoryview(packed)[_HEAD_BYTES:])
+    if row_format in (_FIRST_FORMAT, _SECOND_FORMAT):
+        return _carried_over(_decode_former(memoryview(packed)[1:]))
+    raise ValueError(f"row format {row_format.hex()} is unknown; this version reads {_FIRST_FORMAT.hex()} to {_FORMAT.hex()}")
+
+
+def due_at(packed: bytes) -> int:
+    """Return the earliest coming time of a packed row, in Unix seconds; 0 when nothing is to come."""
+    if packed[:1] == _FORMAT:
+        return int.from_bytes(packed[1:_HEAD_BYTES])
+    return _first_coming(unpack(packed))
+
+
+def _first_coming(row: Row) -> int:
+    return min((min(times) for times in coming_times(row).values()), default=0)
+
+
+def _carried_over(row: _FormerRow) -> Row:
+    live = {subscription_id: _history(known) for subscription_id, known in row.live.items()}
+    live = {subscription_id: history for subscription_id, history in live.items() if history}
+    return Row(live, row.ended, row.paid, row.override, row.claim, row.imported)
+
+
+def _history(known: _FormerSubscription) -> History:
+    """Return a history that says the same: the run of the present plan begins where the former format had it, so that nobody's tier
+    changes because a new version reads the row. A coming end was kept without its fact; it is one as old as the run."""
+    history: History = ()
+    newest_start = known.status_version if known.status == 1 else known.plan_version
+    facts: list[Phase] = []
+    if newest_start is not None:
+        first = min(known.first_seen.get(known.plan_id, newest_start), newest_start)
+        facts += [Phase(START, (version,), known.plan_id, known.plan_tier) for version in {first, newest_start}]
+    if known.status == 2 and known.status_version is not None:
+        facts.append(Phase(HALT, (known.status_version,)))
+    if known.ends_at:
+        facts.append(Phase(ENDING, ((0, 0, 0, ""),), at=known.ends_at))
+    for fact in facts:
+        history = merged(history, fact)
+    return history
