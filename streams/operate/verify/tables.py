@@ -22,6 +22,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.logging import mask_email
 from streams.operate.verify.dead_letters import Decided
+from streams.operate.verify.due_records import DueRecords
 from streams.operate.verify.evidence import ANYWHERE, STAGES, TOPICS, Evidence
 from streams.operate.verify.logs import Bounds, Logs
 from streams.operate.verify.outputs import MEANWHILE
@@ -108,6 +109,7 @@ class TableChecks:
         self._positions = report.check("positions", "each lies within its log, and not behind what its group has read")
         self._outcomes = {name: report.check(f"{name}: outcomes", "one for each event, as decided again") for name in stages}
         self._tables = {name: report.check(f"{name}: table", "the rows are those of a replay") for name in stages}
+        self._due = report.check("due records", "each says a time that its team's row waited for, and none came early")
         self._tiers = report.check("tier.current", "each team's newest record is the tier of its row")
         self._audit_events, self._team_events = AUDIT_EVENTS.full_name(settings), TEAM_EVENTS.full_name(settings)
         self._committed = {
@@ -212,13 +214,18 @@ class TableChecks:
                 pass
             return
         facts: dict[bytes, list[TeamEvent]] = {}
-        for record, step, _, _ in replay(deciding.stage, records, self._settings.partitions, {partition: rows}):
+        due = DueRecords(self._due, rows) if deciding.stage.name == "classify" else None
+        for record, step, _, after in replay(deciding.stage, records, self._settings.partitions, {partition: rows}):
             each = by_name[record.topic]
             each.again[step.reason] += 1
             where = Decision(deciding.index, TOPICS.index(each.topic.name), partition, record.offset, partition)
             self._note_step(where, record, step)
+            if due is not None:
+                due.judge(record, after)
             if shuffle is not None and step.error is None and step.reason is not Reason.REROUTED and record.key is not None:
                 facts.setdefault(record.key, []).append(read_team_event(record.value, record.timestamp // 1000))
+        if due is not None:
+            due.finish(rows)
         if shuffle is not None:
             shuffle.try_orders(facts, begun)
 
