@@ -105,8 +105,8 @@ class Reviewer:
             self.teams.add(event.team)
         outcome = self.oracle.feed(loads(event.value), event.timestamp // 1000)
         self.reasons[outcome.reason] += 1
-        row, audit = outcome.row, event.audit
-        same = (row is None) == (audit is None)
+        row, audit = (outcome.rows[0] if outcome.rows else None), event.audit
+        same = len(outcome.rows) == (audit is not None)
         if row is not None and audit is not None:
             emitted = audit.before != ""
             same = (row.id, row.kind, row.team, row.reason, row.event_id) == (

@@ -15,6 +15,7 @@ from agents.classify.decide import Decision, decide
 from agents.classify.facts import TeamEvent, read_team_event
 from agents.classify.registers import EMPTY, Row
 from schemas.tiers import Tier
+from tests.oracle_facts import due_record
 
 Event = dict[str, Any]
 
@@ -60,7 +61,8 @@ def billing(
     team: str = TEAM,
     **data: Any,
 ) -> Event:
-    """Return the fact that normalise writes for ``subscription.<event>``, or for an event with a dot in its name. Further arguments are fields of its data."""
+    """Return the fact that normalise writes for ``subscription.<event>``, or for ``payment.failed``. Further arguments are fields of
+    its data."""
     fact = {
         "subscription_id": subscription,
         "occurred_at": T0 + at,
@@ -73,7 +75,7 @@ def billing(
     name = uuid5(_NAMESPACE, orjson.dumps([event, team, fact]).decode())
     fact.setdefault("event_id", f"evt_{name.hex[:14]}")
     return envelope(
-        event if "." in event else f"subscription.{event}",
+        event if event.startswith("payment.") else f"subscription.{event}",
         fact,
         id=str(name),
         source="tierstream/normalise",
@@ -81,6 +83,11 @@ def billing(
         team=team,
         correlationid=fact["event_id"],
     )
+
+
+def due(at: int, subscription: str = "sub_A", plan: str | None = "plan_pro", *, team: str = TEAM) -> Event:
+    """Return the ``subscription.due`` that classify writes for itself when it is ``at``."""
+    return due_record(team, subscription, plan, T0 + at)
 
 
 def service(kind: str, at: float = 0, *, id: str | None = None, source: str = "app", team: str = TEAM, **data: Any) -> Event:

@@ -1,6 +1,6 @@
 """What classify should say, worked out the slow way: a second opinion that shares no code with ``agents``.
 
-``SequentialOracle`` is fed the records of ``team.events`` in log order and says for each one its outcome, its audit row
+``SequentialOracle`` is fed the records of ``team.events`` in log order and says for each one its outcome, its audit rows
 and the team's tier afterwards. ``final_tier`` is order-free: it looks at the set of all facts of one team. Both keep every
 fact, in piles, and look through the piles again for each question, as a person with the papers in hand would; what makes
 ``agents`` small and fast has no counterpart here.
@@ -9,23 +9,18 @@ Cost: one event costs the number of facts of its team, so a hundred facts a team
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from schemas.envelope import derived_id
-from tests.oracle_facts import LADDER, MERGED, Event, Fact, Version, read
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A team's tier, and the subscription that gives it (None when none does)."""
-
-    tier: str
-    subscription: str | None
+from tests.oracle_facts import LADDER, MERGED, Event, Fact, Version, due_record, read
+from tests.oracle_history import Course, Papers, Standing, Subscription
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of ``audit_log``. ``from_tier`` and ``to_tier`` are the team's tier before and after."""
+    """One row of ``audit_log``. ``from_tier`` and ``to_tier`` are the team's tier before and after; ``ends_at`` (Unix seconds) is
+    the end of the grace period that the row is about."""
 
     id: str
     kind: str
@@ -37,123 +32,32 @@ class Row:
     plan: str | None
     event_id: str
     occurred_at: int
+    ends_at: int | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of one event. ``tier`` is the team's afterwards (None when the event is a dead letter); ``current`` is
-    what ``tier.current`` must receive, None when nothing."""
+    """What becomes of one event. ``rows`` are its audit rows, a grace period's before the transition's; ``tier`` is the team's
+    afterwards (None when the event is a dead letter); ``current`` is what ``tier.current`` must receive, None when nothing."""
 
     reason: str
-    row: Row | None
+    rows: tuple[Row, ...]
     tier: str | None
     current: Standing | None
 
 
-@dataclass
-class Subscription:
-    """All that was ever said about one subscription. A pile holds a fact once, however often it came."""
-
-    starts: dict[Version, Fact] = field(default_factory=dict)
-    halts: set[Version] = field(default_factory=set)
-    ends: set[Version] = field(default_factory=set)
-    coming_ends: set[int] = field(default_factory=set)
-    paid: bool = False
-
-    def copy(self) -> "Subscription":
-        return Subscription(dict(self.starts), set(self.halts), set(self.ends), set(self.coming_ends), self.paid)
-
-    def seen(self) -> bool:
-        return bool(self.starts or self.halts or self.ends)
-
-    def latest(self) -> Version | None:
-        """The newest word on whether it runs; ends stand apart, they are final."""
-        return max([*self.starts, *self.halts], default=None)
-
-    def active(self) -> bool:
-        return not self.ends and self.latest() in self.starts
-
-    def halted(self) -> bool:
-        return not self.ends and self.latest() in self.halts
-
-    def over(self) -> bool:
-        return bool(self.ends) or self.halted()
-
-    def present(self) -> Fact:
-        """The fact that says which plan it is on."""
-        return self.starts[max(self.starts)]
-
-    def on_plan_since(self) -> Version:
-        """The first time that it was on its present plan."""
-        plan = self.present().plan
-        return min(version for version, start in self.starts.items() if start.plan == plan)
-
-
-@dataclass
-class Papers:
-    """All merged facts of one team, in piles: its subscriptions by name, the others by role."""
-
-    subscriptions: dict[str, Subscription] = field(default_factory=dict)
-    others: dict[str, dict[Version, Fact]] = field(default_factory=lambda: {"override": {}, "claim": {}, "import": {}})
-
-    def add(self, fact: Fact) -> None:
-        if fact.role in self.others:
-            self.others[fact.role][fact.version] = fact
-        if fact.subscription is None:
-            return
-        subscription = self.subscriptions.setdefault(fact.subscription, Subscription())
-        match fact.role:
-            case "start" | "import":
-                subscription.starts[fact.version] = fact
-            case "halt":
-                subscription.halts.add(fact.version)
-            case "end":
-                subscription.ends.add(fact.version)
-            case "later_end":
-                subscription.coming_ends.add(fact.ends_at)
-                return
-        subscription.paid = subscription.paid or fact.paid
-
-    def newest(self, role: str) -> Fact | None:
-        pile = self.others[role]
-        return pile[max(pile)] if pile else None
-
-    def standing(self, initial_tier: str) -> Standing:
-        override, imported, claim = self.newest("override"), self.newest("import"), self.newest("claim")
-        active = {name: subscription for name, subscription in self.subscriptions.items() if subscription.active()}
-        if active:
-            name, governing = max(active.items(), key=lambda item: item[1].on_plan_since())
-            if override is not None and override.version > governing.on_plan_since():
-                return Standing(_tier(override), None)
-            if imported is not None and imported.plan == governing.present().plan and imported.subscription in (None, name):
-                return Standing(_tier(imported), name)
-            return Standing(_tier(governing.present()), name)
-
-        ends = {end for subscription in self.subscriptions.values() for end in subscription.ends}
-        ends |= {max(subscription.halts) for subscription in self.subscriptions.values() if subscription.halted()}
-        if override is not None and all(override.version > end for end in ends):
-            return Standing(_tier(override), None)
-        if any(subscription.paid for subscription in self.subscriptions.values()):
-            return Standing("hobby", None)
-        if imported is not None:
-            return Standing(_tier(imported), None)
-        if claim is not None and claim.tier is not None:
-            return Standing(claim.tier, None)
-        return Standing(initial_tier, None)
-
-
-def _tier(fact: Fact) -> str:
-    assert fact.tier is not None, f"{fact} was let through without a tier"
-    return fact.tier
-
-
 def final_tier(facts: Iterable[Fact], initial_tier: str = "free") -> str:
     """The tier of one team, from the set of its facts, whatever their order and however often each came."""
+    return final_standing(facts, initial_tier).tier
+
+
+def final_standing(facts: Iterable[Fact], initial_tier: str = "free") -> Standing:
+    """The standing of one team, from the set of its facts."""
     papers = Papers()
     for fact in facts:
         if fact.role in MERGED:
             papers.add(fact)
-    return papers.standing(initial_tier).tier
+    return papers.standing(initial_tier)
 
 
 def final_standings(records: Iterable[tuple[Event, int]], initial_tier: str = "free") -> dict[str, Standing]:
@@ -178,28 +82,45 @@ class SequentialOracle:
         """The team's standing now."""
         return self.standings.get(team, Standing(self.initial_tier, None))
 
+    def courses(self, team: str) -> dict[str, Course]:
+        """Where each of the team's subscriptions stands now, by name."""
+        return {name: subscription.course() for name, subscription in self.papers.get(team, Papers()).subscriptions.items()}
+
+    def coming_times(self, team: str) -> dict[str, list[int]]:
+        """The times that the team waits for, in Unix seconds and in order, by subscription; nothing of one that waits for none."""
+        return {name: times for name, course in self.courses(team).items() if (times := course.coming_times())}
+
+    def due_records(self, team: str, now: int) -> list[dict[str, Any]]:
+        """What classify must produce once it is ``now``: of several times of one subscription that have passed, the last alone."""
+        courses = self.courses(team)
+        passed = {name: [at for at in times if at <= now] for name, times in self.coming_times(team).items()}
+        return [due_record(team, name, courses[name].plan or None, max(times)) for name, times in passed.items() if times]
+
     def feed(self, event: Event, received_at: int) -> Outcome:
         """Return the outcome of the next record; ``received_at`` is its timestamp in Unix seconds."""
         fact = read(event, received_at)
         if isinstance(fact, str):
-            return Outcome(fact, None, None, None)
+            return Outcome(fact, (), None, None)
         before = self.standing(fact.team)
+        if fact.role == "passed_through":
+            return Outcome(fact.role, (_row(fact, fact.type, fact.role, before, before),), before.tier, None)
         if fact.role not in MERGED:
-            row = _row(fact, fact.type, fact.role, before, before) if fact.role == "passed_through" else None
-            return Outcome(fact.role, row, before.tier, None)
+            return Outcome(fact.role, (), before.tier, None)
+        known = self.papers.get(fact.team)
+        if fact.role == "pending" and known is not None and known.subscriptions.get(fact.subscription or "", Subscription()).ends:
+            return Outcome("payment_trouble", (), before.tier, None)
 
-        first = fact.team not in self.papers
         papers = self.papers.setdefault(fact.team, Papers())
         held = papers.newest(fact.role) if fact.role in papers.others else None
-        subscription = papers.subscriptions.get(fact.subscription or "", Subscription()).copy()
+        was = papers.subscriptions.get(fact.subscription or "", Subscription()).copy()
         papers.add(fact)
         after = self.standings[fact.team] = papers.standing(self.initial_tier)
-        reason, kind = _verdict(fact, held, subscription, papers, before, after)
-        row = None if kind is None else _row(fact, kind, reason, before, after)
-        return Outcome(reason, row, after.tier, after if first or after != before else None)
+        changed = (before.tier, before.subscription) != (after.tier, after.subscription)
+        reason, rows = _outcome(fact, held, was, papers, before, after)
+        return Outcome(reason, rows, after.tier, after if known is None or changed else None)
 
 
-def _row(fact: Fact, kind: str, reason: str, before: Standing, after: Standing) -> Row:
+def _row(fact: Fact, kind: str, reason: str, before: Standing, after: Standing, ends_at: int | None = None) -> Row:
     return Row(
         id=derived_id("classify", fact.source, fact.id, fact.team, kind),
         kind=kind,
@@ -211,6 +132,7 @@ def _row(fact: Fact, kind: str, reason: str, before: Standing, after: Standing) 
         plan=fact.plan,
         event_id=fact.event_id,
         occurred_at=fact.version[0],
+        ends_at=ends_at,
     )
 
 
@@ -218,75 +140,179 @@ Verdict = tuple[str, str | None]
 """Reason, and the kind of the audit row (None for no row)."""
 
 
-def _verdict(fact: Fact, held: Fact | None, subscription: Subscription, papers: Papers, before: Standing, after: Standing) -> Verdict:
-    """``held`` and ``subscription`` are what was known before the fact, ``papers`` what is known with it."""
+def _outcome(
+    fact: Fact, held: Fact | None, was: Subscription, papers: Papers, before: Standing, after: Standing
+) -> tuple[str, tuple[Row, ...]]:
+    """``held`` and ``was`` are what was known before the fact, ``papers`` what is known with it."""
     match fact.role:
         case "claim":
-            return _newest_wins(fact, held, "claimed", "onboarding.claimed")
+            reason, kind = _newest_wins(fact, held, "claimed", "onboarding.claimed")
         case "override":
-            return _newest_wins(fact, held, "admin_changed", "admin.tier_changed")
+            reason, kind = _newest_wins(fact, held, "admin_changed", "admin.tier_changed")
         case "import":
-            return _newest_wins(fact, held, "imported", None)
-        case "later_end":
-            return _verdict_on_coming_end(fact, subscription), None
-    if fact.adopt and not subscription.seen():
-        return "adopted", None
-    moved = _moved(before, after)
-    if fact.role == "start":
-        return _verdict_on_start(fact, subscription, moved, governs=after.subscription == fact.subscription)
-    return _verdict_on_end(fact, subscription, moved, another_active=any(each.active() for each in papers.subscriptions.values()))
+            reason, kind = _newest_wins(fact, held, "imported", None)
+        case _:
+            assert fact.subscription is not None
+            return _outcome_of_billing(Change(fact, was, papers.subscriptions[fact.subscription], papers, before, after))
+    return reason, () if kind is None else (_row(fact, kind, reason, before, after),)
 
 
 def _newest_wins(fact: Fact, held: Fact | None, reason: str, kind: str | None) -> Verdict:
     if held is None or fact.version > held.version:
         return reason, kind
-    return _old(fact.version, held.version), None
+    return ("duplicate" if fact.version == held.version else "stale"), None
 
 
-def _old(version: Version, held: Version) -> str:
-    return "duplicate" if version == held else "stale"
+class Change:
+    """One fact about a subscription: what was known of it before, what is known with it, and the team's standings."""
+
+    def __init__(self, fact: Fact, was: Subscription, now: Subscription, papers: Papers, before: Standing, after: Standing) -> None:
+        self.fact, self.version = fact, fact.version
+        self.was, self.now = was, now
+        self.course_before, self.course_after = was.course(), now.course()
+        self.before, self.after = before, after
+        self.any_in_force = bool(papers.in_force())
+        self.end = max(was.ends, default=None)
+        self.newest = was.newest()
+        self.in_history = not was.ends and fact.version in was.history
+        self.left_force = self.course_before.in_force and not self.course_after.in_force
+        self.rise = LADDER.index(after.tier) - LADDER.index(before.tier)
+        self.adopted = fact.adopt and self.end is None and self.newest is None  # counts for a start, a halt and an end alone
+
+    @property
+    def older_than_newest(self) -> bool:
+        return self.newest is not None and self.version < self.newest
+
+    def by_sign(self) -> Verdict:
+        return ("upgraded", "subscription.upgraded") if self.rise > 0 else ("downgraded", "subscription.downgraded")
 
 
-def _moved(before: Standing, after: Standing) -> Verdict | None:
-    if LADDER.index(after.tier) > LADDER.index(before.tier):
-        return "upgraded", "subscription.upgraded"
-    if LADDER.index(after.tier) < LADDER.index(before.tier):
-        return "downgraded", "subscription.downgraded"
-    return None
+def _outcome_of_billing(change: Change) -> tuple[str, tuple[Row, ...]]:
+    reason, kind = _verdict(change)
+    rows = [] if kind is None else [_row(change.fact, kind, reason, change.before, change.after)]
+    grace = None if reason == "adopted" else _grace(change)
+    if grace is not None:
+        name, ends_at = grace
+        rows.insert(0, _row(change.fact, f"payment.{name}", name, change.before, change.after, ends_at))
+        reason = name if kind is None else reason
+    return reason, tuple(rows)
 
 
-def _verdict_on_coming_end(fact: Fact, subscription: Subscription) -> str:
-    if subscription.ends:
-        return "already_ended" if fact.version > max(subscription.ends) else "stale"
-    remembered = max(subscription.coming_ends, default=0)
-    if fact.ends_at > remembered:
-        return "ends_later"
-    return "duplicate" if fact.ends_at == remembered else "stale"
+def _verdict(change: Change) -> Verdict:
+    match change.fact.role:
+        case "start":
+            return _verdict_on_start(change)
+        case "halt" | "end":
+            return _verdict_on_end(change)
+        case role if change.end is not None:
+            if role == "due":
+                return "not_due", None
+            return ("already_ended" if change.version > change.end else "stale"), None
+        case _ if change.in_history:
+            return "duplicate", None
+        case "pause":
+            return _verdict_on_pause(change)
+        case "moved":
+            return _verdict_on_move(change)
+        case "ending":
+            return _verdict_on_ending(change)
+        case "pending":
+            return _fall(change, "end") if change.left_force or change.rise else ("payment_trouble", None)
+        case _:
+            flavour = "paused" if change.course_after.mode == "paused" else "end"
+            return _fall(change, flavour) if change.left_force or change.rise else ("not_due", None)
 
 
-def _verdict_on_start(fact: Fact, subscription: Subscription, moved: Verdict | None, governs: bool) -> Verdict:
-    charged = fact.type == "subscription.charged"
-    if subscription.ends and fact.version > max(subscription.ends) and (charged or moved is None):
+def _verdict_on_start(change: Change) -> Verdict:
+    course = change.course_after
+    end: Version | None = course.out_since if course.mode == "ended" else change.end
+    charged = change.fact.type == "subscription.charged"
+    if end is not None and change.version > end and (charged or not change.rise):
         return "ended", ("billing.charge_undeliverable" if charged else None)
-    if moved is not None:
-        return moved
-    if subscription.ends:
-        return "stale", None
-    latest = subscription.latest()
-    if latest is not None and fact.version in (latest, max(subscription.starts, default=None)):
+    if change.adopted:
+        return "adopted", None
+    if change.rise:
+        return change.by_sign()
+    if change.in_history:
         return "duplicate", None
-    if latest is not None and fact.version < latest:
+    if change.end is not None or change.older_than_newest or course.mode == "ended":
         return "stale", None
-    return ("renewal" if governs else "superseded"), None
+    return ("renewal" if change.after.subscription == change.fact.subscription else "superseded"), None
 
 
-def _verdict_on_end(fact: Fact, subscription: Subscription, moved: Verdict | None, another_active: bool) -> Verdict:
-    # A live subscription is ended by any end, however old; only another end or, for a halt, a newer word makes it old news.
-    held = max(subscription.ends, default=subscription.latest() if fact.role == "halt" else None)
-    if moved is None and held is not None and fact.version <= held:
-        return _old(fact.version, held), None
-    if another_active:
-        return moved or ("superseded", None)
-    if subscription.over() and moved is None:
+def _verdict_on_end(change: Change) -> Verdict:
+    if change.adopted:
+        return "adopted", None
+    if not change.rise:
+        if change.in_history or (change.end is not None and change.version == change.end):
+            return "duplicate", None
+        if change.end is not None and change.version < change.end:
+            return "stale", None
+        if change.fact.role == "halt" and change.end is None and change.older_than_newest:
+            return "stale", None
+        if not change.now.began():
+            return "not_started", None
+    if change.any_in_force:
+        return change.by_sign() if change.rise else ("superseded", None)
+    over_before = change.end is not None or (change.was.began() and not change.course_before.in_force)
+    if over_before and not change.rise:
         return "already_ended", None
     return "canceled", "subscription.canceled"
+
+
+def _verdict_on_pause(change: Change) -> Verdict:
+    if change.left_force or change.rise:
+        return _fall(change, "paused")
+    newest = change.newest is None or change.version > change.newest
+    course = change.course_after
+    if change.course_before.in_force and course.mode == "paused" and course.in_force and newest:
+        return "pauses_later", None
+    if change.older_than_newest:
+        return "stale", None
+    return ("already_ended" if change.now.began() else "not_started"), None
+
+
+def _verdict_on_move(change: Change) -> Verdict:
+    if not change.now.began():
+        return "not_started", None
+    if change.left_force or change.rise:
+        return _fall(change, "moved")
+    return ("stale" if change.older_than_newest else "already_ended"), None
+
+
+def _verdict_on_ending(change: Change) -> Verdict:
+    if change.left_force or change.rise:
+        return _fall(change, "end")
+    later = any(fact.role == "ending" and fact.version > change.version for fact in change.was.history.values())
+    return ("stale" if later else "ends_later"), None
+
+
+def _fall(change: Change, flavour: str) -> Verdict:
+    """What it is called when a subscription goes out of force and has not ended: ``flavour`` is paused, moved or end."""
+    if not change.left_force:
+        return change.by_sign()  # the subscription is where it was; only the tier is another, seen from now
+    if change.any_in_force:
+        if change.rise < 0:
+            return ("downgraded" if flavour == "end" else flavour), "subscription.downgraded"
+        return change.by_sign() if change.rise else ("superseded", None)
+    if flavour == "end":
+        return "canceled", "subscription.canceled"
+    if change.rise > 0:
+        return change.by_sign()
+    if flavour == "moved":
+        return "moved", "subscription.canceled"
+    return "paused", ("subscription.downgraded" if change.rise else None)
+
+
+def _grace(change: Change) -> tuple[str, int] | None:
+    """What happens to the subscription's grace period: how it is called, and when the period ends or would have ended."""
+    before, after = change.course_before.trouble, change.course_after.trouble
+    if before is None:
+        return None if after is None else ("grace_started", after.ends_at)
+    if after is None:
+        if change.fact.role == "start" and change.course_after.in_force:
+            return "grace_recovered", before.ends_at
+        return ("grace_terminated", before.ends_at) if change.course_after.mode in ("halted", "lapsed") else None
+    at = change.version[0]
+    reminded = any(change.course_before.passed < each <= at and each < after.ends_at for each in after.reminders)
+    return ("grace_reminder", after.ends_at) if change.fact.role == "due" and reminded else None

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from schemas.envelope import derived_id
+
 Event = Mapping[str, Any]
 """The parsed JSON of one record's value."""
 
@@ -20,11 +22,14 @@ RANKS = {
     "subscription.updated": 2,
     "subscription.charged": 3,
     "subscription.pending": 4,
+    "payment.failed": 4,
     "subscription.paused": 5,
     "subscription.resumed": 6,
     "subscription.halted": 7,
     "subscription.completed": 8,
     "subscription.cancelled": 9,
+    "subscription.moved": 9,
+    "subscription.due": 9,
 }
 SERVICE_RANK = 10
 SERVICE_ROLES = {
@@ -36,8 +41,9 @@ SERVICE_ROLES = {
     "admin.promo_issued": "passed_through",
     "resource.expiry_imminent": "passed_through",
 }
-MERGED = ("start", "halt", "end", "later_end", "override", "claim", "import")
+MERGED = ("start", "halt", "pause", "moved", "pending", "ending", "due", "end", "override", "claim", "import")
 ALLOWED_SKEW = 300  # seconds
+CLASSIFY = "tierstream/classify"
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,38 @@ class Fact:
     tier: str | None = None
     paid: bool = False
     adopt: bool = False
-    ends_at: int = 0  # of a later_end: Unix seconds
+    until: int = 0
+    """Unix seconds: when what this fact begins would end. A pause (0: at once), an ending, the grace after a failed payment."""
+    reminders: tuple[int, ...] = ()
 
 
 def fold(tier: object) -> str | None:
     """The ladder's name for ``tier``; None when the ladder has no such tier."""
     name = str(tier).strip().lower().removesuffix("_yearly")
     return name if name in LADDER else None
+
+
+def due_record(team: str, subscription: str, plan: str | None, at: int) -> dict[str, Any]:
+    """Return the record that says of ``subscription``: it is ``at`` now."""
+    name = derived_id("classify", CLASSIFY, f"{subscription}@{at}", team, "subscription.due")
+    return {
+        "specversion": "1.0",
+        "id": name,
+        "source": CLASSIFY,
+        "type": "subscription.due",
+        "subject": team,
+        "time": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "data": {
+            "event_id": name,
+            "subscription_id": subscription,
+            "occurred_at": at,
+            "time_source": "due",
+            "plan_id": plan,
+            "paid_count": 0,
+            "has_scheduled_changes": False,
+            "adopt": False,
+        },
+    }
 
 
 def read(event: Event, received_at: int) -> Fact | str:
@@ -106,27 +137,45 @@ def read(event: Event, received_at: int) -> Fact | str:
         tier=tier,
         paid=role == "import" or kind == "subscription.charged" or (billed and data.get("paid_count", 0) > 0),
         adopt=billed and data.get("adopt", False),
-        ends_at=data["current_end"] if role == "later_end" else 0,
+        until=_until(role, data),
+        reminders=tuple(data.get("grace_reminders_at") or ()) if role == "pending" else (),
     )
 
 
 def _billing_role(kind: str, data: Event) -> str:
-    match kind.removeprefix("subscription."):
-        case "charged":
+    match kind:
+        case "subscription.charged":
             return "start"
-        case "activated":
+        case "subscription.activated":
             return "start" if data.get("paid_count", 0) > 0 else "not_started"
-        case "updated":
+        case "subscription.updated":
             if data.get("has_scheduled_changes", False):
                 return "scheduled"
             return "start" if data.get("status") == "active" else "not_active"
-        case "authenticated":
+        case "subscription.resumed":
+            return "start" if data.get("status") == "active" else "payment_trouble"
+        case "subscription.authenticated":
             return "not_started"
-        case "halted":
+        case "subscription.halted":
             return "halt"
-        case "cancelled":
+        case "subscription.paused":
+            return "pause"
+        case "subscription.moved":
+            return "moved"
+        case "subscription.due":
+            return "due"
+        case "subscription.cancelled":
             return "end"
-        case "completed":
-            return "later_end" if (data.get("current_end") or 0) > data["occurred_at"] else "end"
-        case _:
-            return "payment_trouble"
+        case "subscription.completed":
+            return "ending" if _is_after(data, "current_end") else "end"
+        case _:  # a payment that failed
+            return "pending" if _is_after(data, "grace_ends_at") else "payment_trouble"
+
+
+def _is_after(data: Event, name: str) -> bool:
+    return (data.get(name) or 0) > int(data["occurred_at"])
+
+
+def _until(role: str, data: Event) -> int:
+    name = {"pause": "current_end", "ending": "current_end", "pending": "grace_ends_at"}.get(role)
+    return int(data[name]) if name is not None and _is_after(data, name) else 0

@@ -17,7 +17,8 @@ import httpx
 from confluent_kafka import Message
 
 from schemas.envelope import derived_id
-from schemas.kinds import Kind
+from schemas.kinds import GRACE_KINDS, Kind
+from schemas.serialize import rfc3339
 from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.load import UNKNOWN_PLAN
@@ -27,7 +28,7 @@ from tests.topic_io import as_json, read_all, read_json, until
 Json = dict[str, Any]
 DELIVERED = ("sent", "already_sent")
 SHOWN = 10
-POISON = Outcome("malformed", None, None, None)
+POISON = Outcome("malformed", (), None, None)
 
 
 @dataclass
@@ -102,11 +103,11 @@ def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[t
     owners: dict[str, str] = {}
     mails: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
     for value, outcome in verdicts:
-        row = outcome.row
-        if row is not None and value["type"] == Kind.CLAIMED:
-            owners[value["subject"]] = value["data"]["email"]
-        if row is not None and row.kind != Kind.CHARGE_UNDELIVERABLE:
-            mails[row.team].append((row.id, owners.get(row.team) or value["data"].get("email"), row.kind))
+        for row in outcome.rows:
+            if row.kind == Kind.CLAIMED:
+                owners[row.team] = value["data"]["email"]
+            if row.kind != Kind.CHARGE_UNDELIVERABLE:
+                mails[row.team].append((row.id, owners.get(row.team) or value["data"].get("email"), row.kind))
     return mails
 
 
@@ -138,13 +139,19 @@ async def compare(settings: Settings, postgres: str, loops: str, refuses: Callab
 
 
 def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], others: dict[str, str], rows: Sequence[Any]) -> None:
-    expected = {row.id: (row.team, row.kind, row.from_tier, row.to_tier, row.reason) for _, outcome in verdicts if (row := outcome.row)}
-    emitted: dict[str, tuple[str, ...]] = {}
+    expected: dict[str, tuple[str | None, ...]] = {
+        row.id: (row.team, row.kind, row.from_tier, row.to_tier, row.reason, None if row.ends_at is None else rfc3339(row.ends_at))
+        for _, outcome in verdicts
+        for row in outcome.rows
+    }
+    emitted: dict[str, tuple[str | None, ...]] = {}
     for row in rows:
         metadata = json.loads(row["metadata"])
         if str(row["id"]) in emitted:
             findings.duplicate_rows.append(f"audit row {row['id']}")
-        emitted[str(row["id"])] = (str(row["team_id"]), row["kind"], metadata.get("from"), metadata.get("to"), metadata["reason"])
+        ends_at = metadata.get("ends_at") if row["kind"] in GRACE_KINDS else None  # a service may call a field of its own so
+        tiers = metadata.get("from"), metadata.get("to")
+        emitted[str(row["id"])] = (str(row["team_id"]), row["kind"], *tiers, metadata["reason"], ends_at)
     for key in (expected.keys() | others.keys()) - emitted.keys():
         findings.missing.append(f"audit row {key} {expected.get(key, others.get(key))}")
     for key, content in emitted.items():
@@ -152,7 +159,7 @@ def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], 
             continue
         want = expected.get(key)
         if want is not None and content[2] is None:  # a kind that only passes through says nothing of tiers
-            content = (*content[:2], *want[2:4], content[4])
+            content = (*content[:2], *want[2:4], *content[4:])
         if content != want:
             findings.wrong.append(f"audit row {key} says {content} instead of {want}")
 

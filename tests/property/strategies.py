@@ -1,12 +1,12 @@
 """Scenarios of one team, small enough that facts meet: few subscriptions, few plans, few seconds, so that ties, ends, returns,
-late arrivals and overrides of each other are common and not rare."""
+late arrivals, times that come, and overrides of each other are common and not rare."""
 
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tests.factories import T0, Event, billing, imported, service
+from tests.factories import T0, Event, billing, due, imported, service
 
 often = settings(max_examples=5 * settings().max_examples)
 """For the laws that everything rests on: five times the profile's examples."""
@@ -18,14 +18,18 @@ PLANS = st.sampled_from(["plan_hobby", "plan_pro", "plan_pro", "plan_pro_yearly"
 LABELS = st.sampled_from(["free", "hobby", "pro", "team"])
 PAYMENTS = st.integers(0, 2)
 NAMES = st.integers(0, 10**6)
+LATEST = 8
+"""No time in any fact lies more than so many seconds after ``T0``."""
+TIMES = st.integers(0, LATEST)
+REMINDERS = st.sets(st.integers(1, 3), max_size=2)
 
 
 EVENTS = st.sampled_from(
     [
         *["charged"] * 6,
-        *["updated"] * 3,
-        *["activated", "halted", "cancelled", "completed"] * 2,
-        *["authenticated", "pending", "paused", "resumed"],
+        *["updated", "paused", "resumed", "pending"] * 3,
+        *["activated", "halted", "completed"] * 2,
+        *["cancelled", "authenticated", "payment.failed", "moved"],
     ]
 )
 
@@ -45,13 +49,26 @@ def _billing(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     if event == "updated":
         fields["status"] = draw(st.sampled_from(["active", "active", "active", "halted"]))
         fields["has_scheduled_changes"] = draw(st.integers(0, 4)) == 0
-    if event in ("halted", "completed", "cancelled"):  # only a completion may end later
-        fields["current_end"] = draw(st.sampled_from([None, T0 + at, T0 + at + 1, T0 + at + 3]))
-    if event in ("halted", "cancelled", "completed") and draw(st.booleans()):
+    if event == "resumed":
+        fields["status"] = draw(st.sampled_from(["active", "active", "active", "paused"]))
+    if event in ("halted", "completed", "cancelled", "paused"):  # only a completion and a pause may count later
+        fields["current_end"] = draw(st.sampled_from([None, T0 + at - 1, T0 + at, T0 + at + 1, T0 + at + 3]))
+    if event in ("pending", "payment.failed"):
+        fields |= draw(_grace(at))
+    if event in ("halted", "cancelled", "completed", "paused", "pending", "payment.failed", "moved") and draw(st.booleans()):
         fields["plan"] = None
     elif draw(st.integers(0, 9)) == 0:
         fields["tier"] = draw(LABELS)  # the plan means another tier by now
     return "billing", fields
+
+
+@st.composite
+def _grace(draw: st.DrawFn, at: int) -> dict[str, Any]:
+    """Return what normalise writes into a failed payment: nothing, or the end of a grace period, and perhaps reminders before it."""
+    length = draw(st.sampled_from([None, 0, 1, 2, 3, 3]))  # a length of 0 is no grace
+    if length is None:
+        return {}
+    return {"grace_ends_at": T0 + at + length, "grace_reminders_at": [T0 + at + after for after in sorted(draw(REMINDERS))]}
 
 
 def _spec(kind: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
@@ -63,13 +80,18 @@ _OVERRIDE = _spec("admin.tier_changed", at=MOMENTS, to=LABELS, admin=st.just("ad
 _CLAIM = _spec("onboarding.claimed", at=MOMENTS, email=st.just("owner@example.com"), tier=st.none() | LABELS)
 _IMPORT = _spec("team.imported", at=MOMENTS, tier=LABELS, plan_id=st.none() | PLANS, subscription_id=st.none() | SUBSCRIPTIONS)
 _PASSED = _spec("near_quota_wall", at=MOMENTS, resource_type=st.just("seats"), used=st.just(9), limit=st.just(10))
-_SPECS = st.sampled_from([_billing()] * 12 + [_OVERRIDE, _OVERRIDE, _CLAIM, _IMPORT, _PASSED]).flatmap(lambda specs: specs)
+_DUE = _spec("subscription.due", at=TIMES, subscription=SUBSCRIPTIONS)
+_SPECS = st.sampled_from([_billing()] * 12 + [_DUE] * 4 + [_OVERRIDE, _OVERRIDE, _CLAIM, _IMPORT, _IMPORT, _PASSED]).flatmap(
+    lambda specs: specs
+)
 
 
 def _event(spec: tuple[str, dict[str, Any]], name: str) -> Event:
     kind, fields = spec
     if kind == "billing":
         return billing(**fields, event_id=f"evt_{name}")
+    if kind == "subscription.due":
+        return due(**fields)  # its id follows from its time: classify makes each once
     if kind == "team.imported":
         return imported(**fields, id=name)
     return service(kind, **fields, id=name)
@@ -80,7 +102,8 @@ def facts(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
     """Return different events of one team; their ids say nothing of their order."""
     specs = draw(st.lists(_SPECS, min_size=1, max_size=max_size))
     names = draw(st.permutations(range(len(specs))))
-    return [_event(spec, f"{name:04}") for spec, name in zip(specs, names, strict=True)]
+    events = [_event(spec, f"{name:04}") for spec, name in zip(specs, names, strict=True)]
+    return list({event["id"]: event for event in events}.values())
 
 
 @st.composite
