@@ -6,7 +6,7 @@ Each line of the table in ``docs/classification.md`` is one ``return`` here, in 
 from typing import Final, NamedTuple
 
 from agents.classify.facts import Billing, BillingFact
-from agents.classify.history import Mode, Version, holds
+from agents.classify.history import UNKNOWN, Mode, Version
 from agents.classify.registers import (
     Row,
     Standing,
@@ -123,7 +123,7 @@ class _Change:
         self.row, self.merged = row, merged
         self.was, self.is_now = row.state(subscription_id), merged.state(subscription_id)
         self.end = row.end_of(subscription_id)
-        self.known = self.end is None and holds(row.live.get(subscription_id, ()), version)
+        self.known = self.end is None and row.live.get(subscription_id, UNKNOWN).holds(version)
         self.before, self.after = before, after
         self.moved = before.tier != after.tier
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from agents.classify.billing import by_sign
 from agents.classify.facts import TIER_OF_LABEL, Billing, TeamEvent, read_billing_envelope
-from agents.classify.history import MAX_FACTS, START, Mode, Phase, Version, bounded, followed, state_of
+from agents.classify.history import MAX_FACTS, START, Mode, Phase, Subscription, Version, bounded, followed, state_of
 from agents.classify.outputs import Owner, billing_audit_event
 from agents.classify.registers import TIERS, Row, Standing
 from schemas.reasons import Reason
@@ -51,8 +52,8 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
     ``owner`` is ``owner_of`` the row."""
     if len(row.live) != 1 or row.override is not None or row.imported is not None:
         return None
-    ((subscription_id, history),) = row.live.items()
-    state = state_of(history)
+    ((subscription_id, known),) = row.live.items()
+    history, state = known.history, known.state
     since = state.since
     if state.mode is not Mode.ACTIVE or since is None or state.trouble is not None:
         return None
@@ -107,12 +108,14 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         done += 1
     if not done:
         return None
-    history = bounded(followed(history, Phase(START, tuple(versions), plan_id, tier)))
+    longer = followed(history, Phase(START, tuple(versions), plan_id, tier))
+    history = bounded(longer)
+    state = replace(state, plan_id=plan_id, tier=tier, since=since, newest=newest) if history is longer else state_of(history)
     if renewals := done - len(audit_events):
         outcomes[_RENEWAL] = renewals
     return UsualFacts(
         done,
-        Row({subscription_id: history}, row.ended, paid, None, row.claim, None, row.unstarted),
+        Row({subscription_id: Subscription(history, state)}, row.ended, paid, None, row.claim, None, row.unstarted),
         Standing(tier, since[0], subscription_id),
         outcomes,
         audit_events,

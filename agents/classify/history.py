@@ -7,9 +7,11 @@ says "it is so late now".
 
 from bisect import insort
 from enum import IntEnum
+from functools import reduce
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.team_events import EVENT_RANK, SubscriptionEvent
 
@@ -24,12 +26,6 @@ MOVED: Final = 3
 PENDING: Final = 4
 ENDING: Final = 5
 DUE: Final = 6
-_DECISIVE: Final = (START, HALT, PAUSE, MOVED)
-"""Kinds of facts of which the newest says whether the subscription is in force."""
-
-TIMED: Final = (PAUSE, PENDING, ENDING)
-"""Kinds of facts after which something is to happen at a time."""
-
 _PAYMENTS: Final = (EVENT_RANK[SubscriptionEvent.ACTIVATED], EVENT_RANK[SubscriptionEvent.CHARGED])
 
 MAX_FACTS = 256
@@ -133,27 +129,46 @@ class State(msgspec.Struct, frozen=True, gc=False):
 NEVER_SEEN: Final = State()
 
 
-def holds(history: History, version: Version) -> bool:
-    """Whether the history holds the fact with this version."""
-    return any(phase.versions[0] <= version <= phase.versions[-1] and version in phase.versions for phase in history)
+class Subscription(msgspec.Struct, frozen=True, gc=False):
+    """A subscription: its history, and the state that follows from it."""
+
+    history: History = ()
+    state: State = NEVER_SEEN
+
+    def holds(self, version: Version) -> bool:
+        """Whether the history holds the fact with this version."""
+        history = self.history
+        if not history or version > history[-1].versions[-1]:
+            return False
+        return any(phase.versions[0] <= version <= phase.versions[-1] and version in phase.versions for phase in history)
+
+    def merged(self, fact: Phase) -> "Subscription":
+        """Return the subscription with ``fact``, a phase of one version; the same object when it holds that version already."""
+        (version,) = fact.versions
+        history = self.history
+        if not history or version > history[-1].versions[-1]:
+            longer = followed(history, fact)
+            kept = bounded(longer)
+            return Subscription(kept, advanced(self.state, fact) if kept is longer else state_of(kept))
+        if self.holds(version):
+            return self
+        facts = [(each, phase) for phase in history for each in phase.versions]
+        insort(facts, (version, fact), key=lambda pair: pair[0])
+        return subscription_of(bounded(_grouped(facts)))
 
 
-def merged(history: History, fact: Phase) -> History:
-    """Return the history with ``fact``, a phase of one version; the same object when it holds that version already."""
-    (version,) = fact.versions
-    if not history or version > history[-1].versions[-1]:
-        return bounded(followed(history, fact))
-    if holds(history, version):
-        return history
-    facts = [(each, phase) for phase in history for each in phase.versions]
-    insort(facts, (version, fact), key=lambda pair: pair[0])
-    return bounded(_grouped(facts))
+UNKNOWN: Final = Subscription()
+
+
+def subscription_of(history: History) -> Subscription:
+    """Return the subscription that has this history."""
+    return Subscription(history, state_of(history))
 
 
 def followed(history: History, later: Phase) -> History:
     """Return the history with a phase of later facts behind it."""
     if history and history[-1].says_the_same(later):
-        return (*history[:-1], msgspec.structs.replace(later, versions=history[-1].versions + later.versions))
+        return (*history[:-1], replace(later, versions=history[-1].versions + later.versions))
     return (*history, later)
 
 
@@ -164,7 +179,7 @@ def _grouped(facts: list[tuple[Version, Phase]]) -> History:
             groups[-1][1].append(version)
         else:
             groups.append((phase, [version]))
-    return tuple(msgspec.structs.replace(phase, versions=tuple(versions)) for phase, versions in groups)
+    return tuple(replace(phase, versions=tuple(versions)) for phase, versions in groups)
 
 
 def bounded(history: History) -> History:
@@ -176,68 +191,75 @@ def bounded(history: History) -> History:
         dropped = min(excess, len(versions) - len(kept))
         excess -= dropped
         versions = kept + versions[len(kept) + dropped :]
-        history = (msgspec.structs.replace(first, versions=versions), *history[1:]) if versions else history[1:]
+        history = (replace(first, versions=versions), *history[1:]) if versions else history[1:]
     return history
 
 
 def state_of(history: History) -> State:
     """Work out the state: from the oldest fact to the newest."""
-    mode, in_force, began = _NONE, False, False
-    plan_id, tier, until, coming_end, passed = "", 0, 0, 0, 0
-    since: Version | None = None
-    out_since: Version | None = None
-    newest: Version | None = None
-    ending_version: Version | None = None
-    trouble: Trouble | None = None
-    for phase in history:
-        kind, versions = phase.kind, phase.versions
-        first, last = versions[0], versions[-1]
-        if kind in _DECISIVE:
-            newest = last
-            began = began or kind == START or (kind == HALT and any(version[2] > 0 for version in versions))
-        if mode is _ENDED:
-            if kind == DUE:
-                passed = last[0]
-        elif kind == START:
-            if mode is not _ACTIVE or plan_id != phase.plan_id:
-                since = first
-            if trouble is not None and any(version[1] in _PAYMENTS for version in versions):
-                trouble = None
-            mode, in_force, until = _ACTIVE, True, 0
-            plan_id, tier = phase.plan_id, phase.tier
-        elif kind in (HALT, MOVED):
-            mode, in_force, until, trouble, out_since = (_HALTED if kind == HALT else _MOVED), False, 0, None, last
-        elif kind == PAUSE:
-            if in_force:
-                mode, in_force, until, trouble, out_since = _PAUSED, phase.at > 0, phase.at, None, first
-        elif kind == PENDING:
-            if mode is _ACTIVE and trouble is None:
-                trouble = Trouble(first, phase.at, phase.reminders)
-        elif kind == ENDING:
-            coming_end, ending_version = phase.at, last
-        else:
-            for version in versions:
-                passed = version[0]
-                if coming_end and coming_end <= passed:
-                    mode, in_force, until, trouble, out_since = _ENDED, False, 0, None, version
-                    break
-                if in_force and mode is _PAUSED and until <= passed:
-                    in_force, until, out_since = False, 0, version
-                elif trouble is not None and trouble.ends_at <= passed:
-                    mode, in_force, trouble, out_since = _LAPSED, False, None, version
-            passed = last[0]
+    return reduce(advanced, history, NEVER_SEEN)
+
+
+def advanced(state: State, phase: Phase) -> State:
+    """Return the state after a phase of newer facts."""
+    kind, last = phase.kind, phase.versions[-1]
+    if kind == START:
+        return _started(state, phase)
+    if kind == DUE:
+        for version in phase.versions:
+            state = _passed(state, version)
+        return state
+    if kind == ENDING:
+        return state if state.mode is _ENDED else replace(state, coming_end=phase.at, ending_version=last)
+    if kind == PENDING:
+        if state.mode is not _ACTIVE or state.trouble is not None:
+            return state
+        return replace(state, trouble=Trouble(phase.versions[0], phase.at, phase.reminders))
+    if kind == HALT and not state.began:
+        state = replace(state, began=any(version[2] > 0 for version in phase.versions))
+    if state.mode is _ENDED or (kind == PAUSE and not state.in_force):
+        return replace(state, newest=last)
+    if kind != PAUSE:
+        return _out(state, _HALTED if kind == HALT else _MOVED, last, last)
+    if phase.at:
+        return replace(state, mode=_PAUSED, until=phase.at, trouble=None, newest=last)
+    return _out(state, _PAUSED, phase.versions[0], last)
+
+
+def _started(state: State, phase: Phase) -> State:
+    last, trouble = phase.versions[-1], state.trouble
+    if state.mode is _ENDED:
+        return replace(state, began=True, newest=last)
+    same_run = state.mode is _ACTIVE and state.plan_id == phase.plan_id
+    if trouble is not None and any(version[1] in _PAYMENTS for version in phase.versions):
+        trouble = None
     return State(
-        mode,
-        in_force,
-        plan_id,
-        tier,
-        since if in_force else None,
-        None if in_force else out_since,
-        began,
-        trouble,
-        until,
-        coming_end,
-        passed,
-        newest,
-        ending_version,
+        mode=_ACTIVE,
+        in_force=True,
+        plan_id=phase.plan_id,
+        tier=phase.tier,
+        since=state.since if same_run else phase.versions[0],
+        began=True,
+        trouble=trouble,
+        coming_end=state.coming_end,
+        passed=state.passed,
+        newest=last,
+        ending_version=state.ending_version,
     )
+
+
+def _passed(state: State, version: Version) -> State:
+    """Return the state once the time of ``version`` has passed."""
+    time = version[0]
+    if state.mode is not _ENDED:
+        if state.coming_end and state.coming_end <= time:
+            state = _out(state, _ENDED, version, state.newest)
+        elif state.in_force and state.mode is _PAUSED and state.until <= time:
+            state = _out(state, _PAUSED, version, state.newest)
+        elif state.trouble is not None and state.trouble.ends_at <= time:
+            state = _out(state, _LAPSED, version, state.newest)
+    return replace(state, passed=time)
+
+
+def _out(state: State, mode: Mode, since: Version, newest: Version | None) -> State:
+    return replace(state, mode=mode, in_force=False, since=None, out_since=since, until=0, trouble=None, newest=newest)

@@ -3,11 +3,12 @@
 The coming time stands in front so that the owner of a partition finds it without reading the row.
 """
 
+from functools import reduce
 from typing import Final
 
 import msgspec
 
-from agents.classify.history import ENDING, HALT, START, History, Phase, Version, merged
+from agents.classify.history import ENDING, HALT, START, UNKNOWN, History, Phase, Subscription, Version, subscription_of
 from agents.classify.registers import Claim, Import, Override, Row, coming_times
 
 _FORMAT: Final = b"\x03"
@@ -19,6 +20,18 @@ _FIRST_FORMAT: Final = b"\x01"
 
 _TIME_BYTES: Final = 5
 _HEAD_BYTES: Final = 1 + _TIME_BYTES
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+    """A row as it is packed: of a subscription its history alone."""
+
+    live: dict[str, History] = {}
+    ended: dict[str, Version] = {}
+    paid: bool = False
+    override: Override | None = None
+    claim: Claim | None = None
+    imported: Import | None = None
+    unstarted: dict[str, Version] = {}
 
 
 class _FormerSubscription(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -41,20 +54,24 @@ class _FormerRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Row).decode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
 _decode_former = msgspec.msgpack.Decoder(_FormerRow).decode
 
 
 def pack(row: Row) -> bytes:
     """Return the row as it is kept."""
-    return b"".join((_FORMAT, _first_coming(row).to_bytes(_TIME_BYTES), _encode(row)))
+    live = {subscription_id: subscription.history for subscription_id, subscription in row.live.items()}
+    packed = _Packed(live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted)
+    return b"".join((_FORMAT, _first_coming(row).to_bytes(_TIME_BYTES), _encode(packed)))
 
 
 def unpack(packed: bytes) -> Row:
     """Return the row that ``pack`` made, of this version or the ones before. Raises ValueError for another format."""
     row_format = packed[:1]
     if row_format == _FORMAT:
-        return _decode(memoryview(packed)[_HEAD_BYTES:])
+        known = _decode(memoryview(packed)[_HEAD_BYTES:])
+        live = {subscription_id: subscription_of(history) for subscription_id, history in known.live.items()}
+        return Row(live, known.ended, known.paid, known.override, known.claim, known.imported, known.unstarted)
     if row_format in (_FIRST_FORMAT, _SECOND_FORMAT):
         return _carried_over(_decode_former(memoryview(packed)[1:]))
     raise ValueError(f"row format {row_format.hex()} is unknown; this version reads {_FIRST_FORMAT.hex()} to {_FORMAT.hex()}")
@@ -68,19 +85,17 @@ def due_at(packed: bytes) -> int:
 
 
 def _first_coming(row: Row) -> int:
-    return min((min(times) for times in coming_times(row).values()), default=0)
+    return min((time for times in coming_times(row).values() for time in times), default=0)
 
 
 def _carried_over(row: _FormerRow) -> Row:
-    live = {subscription_id: _history(known) for subscription_id, known in row.live.items()}
-    live = {subscription_id: history for subscription_id, history in live.items() if history}
+    live = {subscription_id: subscription for subscription_id, known in row.live.items() if (subscription := _carried(known)).history}
     return Row(live, row.ended, row.paid, row.override, row.claim, row.imported)
 
 
-def _history(known: _FormerSubscription) -> History:
-    """Return a history that says the same: the run of the present plan begins where the former format had it, so that nobody's tier
+def _carried(known: _FormerSubscription) -> Subscription:
+    """Return a subscription that says the same: the run of the present plan begins where the former format had it, so that nobody's tier
     changes because a new version reads the row. A coming end was kept without its fact; it is one as old as the run."""
-    history: History = ()
     newest_start = known.status_version if known.status == 1 else known.plan_version
     facts: list[Phase] = []
     if newest_start is not None:
@@ -90,6 +105,4 @@ def _history(known: _FormerSubscription) -> History:
         facts.append(Phase(HALT, (known.status_version,)))
     if known.ends_at:
         facts.append(Phase(ENDING, ((0, 0, 0, ""),), at=known.ends_at))
-    for fact in facts:
-        history = merged(history, fact)
-    return history
+    return reduce(Subscription.merged, facts, UNKNOWN)

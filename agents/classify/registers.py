@@ -19,13 +19,11 @@ from agents.classify.history import (
     PAUSE,
     PENDING,
     START,
-    TIMED,
-    History,
+    UNKNOWN,
     Phase,
     State,
+    Subscription,
     Version,
-    merged,
-    state_of,
 )
 from schemas.tiers import Tier
 
@@ -62,14 +60,14 @@ class Import(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaul
     user_id: str | None = None
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """Everything known of one team.
 
-    ``live`` holds the history of each subscription that has not been ended by a fact, ``ended`` the version of the end of each that
+    ``live`` holds each subscription that has not been ended by a fact, ``ended`` the version of the end of each that
     has and that ever began, ``unstarted`` the same of those that never did (an abandoned checkout).
     """
 
-    live: dict[str, History] = {}
+    live: dict[str, Subscription] = {}
     ended: dict[str, Version] = {}
     paid: bool = False  # any subscription ever was
     override: Override | None = None
@@ -83,7 +81,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=
 
     def state(self, subscription_id: str) -> State:
         """Return the state of a subscription that no fact has ended, also of one never seen."""
-        return state_of(self.live.get(subscription_id, ()))
+        return self.live.get(subscription_id, UNKNOWN).state
 
 
 EMPTY: Final = Row()
@@ -112,8 +110,8 @@ def standing(row: Row, initial: Tier) -> Standing:
     governing: State | None = None
     since: Version | None = None
     end: Version | None = max(row.ended.values()) if row.ended else None
-    for subscription_id, history in row.live.items():
-        state = state_of(history)
+    for subscription_id, subscription in row.live.items():
+        state = subscription.state
         if state.since is not None:
             if since is None or state.since > since:
                 governing_id, governing, since = subscription_id, state, state.since
@@ -148,7 +146,7 @@ def _billed_tier(imported: Import, subscription_id: str | None, subscription: St
 
 def has_active(row: Row) -> bool:
     """Whether any subscription is in force."""
-    return any(state_of(history).in_force for history in row.live.values())
+    return any(subscription.state.in_force for subscription in row.live.values())
 
 
 def merge_start(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
@@ -192,8 +190,8 @@ def _merge_fact(row: Row, subscription_id: str, fact: Phase, paid: bool = False)
     """Keep a fact of a subscription, unless that has ended."""
     paid = row.paid or paid
     if row.end_of(subscription_id) is None:
-        old = row.live.get(subscription_id, ())
-        new = merged(old, fact)
+        old = row.live.get(subscription_id, UNKNOWN)
+        new = old.merged(fact)
         if new is not old:
             live = {**row.live, subscription_id: new}
             return Row(live, row.ended, paid, row.override, row.claim, row.imported, row.unstarted)
@@ -237,13 +235,7 @@ def _without(known: dict[str, _Value], key: str) -> dict[str, _Value]:
 
 def coming_times(row: Row) -> dict[str, tuple[int, ...]]:
     """Return the times at which something is to happen, in Unix seconds, by subscription."""
-    found: dict[str, tuple[int, ...]] = {}
-    for subscription_id, history in row.live.items():
-        if any(phase.kind in TIMED for phase in history):  # of most there is none, and nothing to work out
-            times = state_of(history).coming_times()
-            if times:
-                found[subscription_id] = times
-    return found
+    return {subscription_id: times for subscription_id, subscription in row.live.items() if (times := subscription.state.coming_times())}
 
 
 def merge_override(row: Row, override: Override) -> Row:

@@ -214,7 +214,7 @@ def test_fast_path_row_grows_no_more_once_its_history_is_full() -> None:
     assert run.records == len(records) - 1
     assert run.growth_bytes < SMALL_BYTES
     assert way.row is not None
-    assert sum(len(phase.versions) for phase in way.row.row.live["sub_A"]) == MAX_FACTS
+    assert sum(len(phase.versions) for phase in way.row.row.live["sub_A"].history) == MAX_FACTS
 
 
 def test_fast_path_takes_no_large_record() -> None:

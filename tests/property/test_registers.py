@@ -99,10 +99,11 @@ def test_row_keeps_its_invariants(log: list[Event]) -> None:
 
     assert not row.live.keys() & (row.ended.keys() | row.unstarted.keys())
     assert not row.ended.keys() & row.unstarted.keys()
-    for history in row.live.values():
+    for subscription in row.live.values():
+        history, state = subscription.history, subscription.state
         versions = [version for phase in history for version in phase.versions]
         assert versions == sorted(set(versions))
         assert all(not earlier.says_the_same(later) for earlier, later in pairwise(history))
-        state = state_of(history)
+        assert state == state_of(history)
         assert state.in_force == (state.since is not None)
         assert all(time > state.passed for time in state.coming_times())

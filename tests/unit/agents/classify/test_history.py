@@ -1,6 +1,7 @@
 """The history of one subscription: kept in order, bounded, and folded into a state. Versions are (second, rank, count, id)."""
 
 import random
+from functools import reduce
 
 import pytest
 
@@ -14,11 +15,11 @@ from agents.classify.history import (
     PAUSE,
     PENDING,
     START,
+    UNKNOWN,
     History,
     Mode,
     Phase,
-    holds,
-    merged,
+    Subscription,
     state_of,
 )
 from tests.register_factories import at
@@ -33,10 +34,7 @@ def fact(kind: int, second: int, until: int = 0, reminders: tuple[int, ...] = ()
 
 
 def history(*facts: Phase) -> History:
-    found: History = ()
-    for each in facts:
-        found = merged(found, each)
-    return found
+    return reduce(Subscription.merged, facts, UNKNOWN).history
 
 
 FACTS = [
@@ -68,11 +66,18 @@ def test_merged_facts_that_say_the_same_are_one_phase() -> None:
 
 
 def test_merged_what_is_known_gives_the_very_same_history() -> None:
-    known = history(*FACTS)
+    known = reduce(Subscription.merged, FACTS, UNKNOWN)
 
-    assert all(merged(known, each) is known for each in FACTS)
-    assert all(holds(known, each.versions[0]) for each in FACTS)
-    assert not holds(known, at(2))
+    assert all(known.merged(each) is known for each in FACTS)
+    assert all(known.holds(each.versions[0]) for each in FACTS)
+    assert not known.holds(at(2))
+
+
+@pytest.mark.parametrize("length", range(len(FACTS) + 1))
+def test_merged_state_in_order_is_that_of_the_whole_history(length: int) -> None:
+    known = reduce(Subscription.merged, FACTS[:length], UNKNOWN)
+
+    assert known.state == state_of(known.history)
 
 
 @pytest.mark.parametrize("facts", [MAX_FACTS + 1, 2 * MAX_FACTS])
