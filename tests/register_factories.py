@@ -35,7 +35,7 @@ def ended(row: Row, second: int, subscription: str = "A", *, paid: bool = True) 
 
 
 def ending(row: Row, second: int, ends_at: int, subscription: str = "A") -> Row:
-    return merge_ending(row, subscription, at(second, 8), ends_at)
+    return merge_ending(row, subscription, at(second, 8), ends_at, "")
 
 
 def overridden(row: Row, second: int, tier: Tier) -> Row:

@@ -10,7 +10,7 @@ from agents.classify.history import UNKNOWN, Mode, Version
 from agents.classify.registers import (
     Row,
     Standing,
-    has_active,
+    any_in_force,
     merge_due,
     merge_end,
     merge_ending,
@@ -42,7 +42,6 @@ class Outcome(NamedTuple):
 
 
 _CHARGED: Final = SubscriptionEvent.CHARGED
-_PENDING: Final = (SubscriptionEvent.PENDING, SubscriptionEvent.PAYMENT_FAILED)
 _UPGRADED: Final = Outcome(Reason.UPGRADED, Kind.UPGRADED)
 _DOWNGRADED: Final = Outcome(Reason.DOWNGRADED, Kind.DOWNGRADED)
 _CANCELED: Final = Outcome(Reason.CANCELED, Kind.CANCELED)
@@ -68,7 +67,7 @@ def by_sign(before: Tier, after: Tier) -> Outcome:
 def merge(row: Row, version: Version, body: Billing) -> Row:
     """Merge a fact into the row; one without effect gives back the row itself."""
     event, fact = body.event, body.fact
-    subscription_id, paid = fact.subscription_id, fact.paid_count > 0
+    subscription_id, paid, email = fact.subscription_id, fact.paid_count > 0, fact.email or ""
     if _starts(body):
         assert body.tier is not None  # ``_starts`` saw to it
         return merge_start(row, subscription_id, version, fact.plan_id or "", body.tier, paid or event is _CHARGED)
@@ -77,10 +76,10 @@ def merge(row: Row, version: Version, body: Billing) -> Row:
             ends_at = fact.grace_ends_at or 0
             if ends_at <= fact.occurred_at:
                 return row
-            return merge_pending(row, subscription_id, version, ends_at, fact.grace_reminders_at)
+            return merge_pending(row, subscription_id, version, ends_at, fact.grace_reminders_at, email)
         case SubscriptionEvent.PAUSED:
             until = fact.current_end or 0
-            return merge_pause(row, subscription_id, version, until if until > fact.occurred_at else 0)
+            return merge_pause(row, subscription_id, version, until if until > fact.occurred_at else 0, email)
         case SubscriptionEvent.HALTED:
             return merge_halt(row, subscription_id, version, paid)
         case SubscriptionEvent.MOVED:
@@ -88,10 +87,10 @@ def merge(row: Row, version: Version, body: Billing) -> Row:
         case SubscriptionEvent.DUE:
             return merge_due(row, subscription_id, version)
         case SubscriptionEvent.COMPLETED if _ends_later(fact):
-            return merge_ending(row, subscription_id, version, fact.current_end or 0)
+            return merge_ending(row, subscription_id, version, fact.current_end or 0, email)
         case SubscriptionEvent.COMPLETED | SubscriptionEvent.CANCELLED:
             return merge_end(row, subscription_id, version, paid)
-    return row  # authenticated, activated before any payment, an update that is scheduled or of what is not active, resumed likewise
+    return row  # it says nothing about what is in force
 
 
 def outcome(row: Row, merged: Row, version: Version, body: Billing, before: Standing, after: Standing) -> Outcome:
@@ -120,12 +119,12 @@ class _Change:
         subscription_id = body.fact.subscription_id
         self.event, self.fact, self.version = body.event, body.fact, version
         self.is_start = _starts(body)
-        self.row, self.merged = row, merged
+        self.merged = merged
         self.was, self.is_now = row.state(subscription_id), merged.state(subscription_id)
         self.end = row.end_of(subscription_id)
         self.known = self.end is None and row.live.get(subscription_id, UNKNOWN).holds(version)
         self.before, self.after = before, after
-        self.moved = before.tier != after.tier
+        self.tier_changed = before.tier != after.tier
 
     def outcome(self) -> Outcome:
         if self.is_start:
@@ -169,11 +168,11 @@ class _Change:
         if end is not None and self.version > end:
             if self.event is _CHARGED:
                 return Outcome(Reason.ENDED, Kind.CHARGE_UNDELIVERABLE)  # nothing to pay for: operators must check it
-            if not self.moved:  # it moves where this is the first to say that the team ever paid
+            if not self.tier_changed:  # it does where this fact is the first to say that the team ever paid
                 return Outcome(Reason.ENDED)
         if self._is_adopted():
             return Outcome(Reason.ADOPTED)
-        if self.moved:
+        if self.tier_changed:
             return by_sign(self.before.tier, self.after.tier)
         if self.known:
             return Outcome(Reason.DUPLICATE)
@@ -185,25 +184,26 @@ class _Change:
         """Return what a cancellation, a completion or a halt is called."""
         if self._is_adopted():
             return Outcome(Reason.ADOPTED)
-        if not self.moved:
+        if not self.tier_changed:
             if self.known or self.version == self.end:
                 return Outcome(Reason.DUPLICATE)
-            is_halt = self.event is SubscriptionEvent.HALTED
-            if self._is_old() if self.end is None and is_halt else self.end is not None and self.version < self.end:
+            if self.end is not None and self.version < self.end:
+                return Outcome(Reason.STALE)
+            if self.end is None and self.event is SubscriptionEvent.HALTED and self._is_old():
                 return Outcome(Reason.STALE)
             if self._never_began():
                 return Outcome(Reason.NOT_STARTED)
-        if has_active(self.merged):
-            return by_sign(self.before.tier, self.after.tier) if self.moved else Outcome(Reason.SUPERSEDED)
+        if any_in_force(self.merged):
+            return by_sign(self.before.tier, self.after.tier) if self.tier_changed else Outcome(Reason.SUPERSEDED)
         over = self.end is not None or (self.was.began and not self.was.in_force)
-        if over and not self.moved:
+        if over and not self.tier_changed:
             return Outcome(Reason.ALREADY_ENDED)  # emitted when it was halted, or ended the first time
         return _CANCELED
 
     def _of_pause(self) -> Outcome:
         if (early := self._after_end_or_known()) is not None:
             return early
-        if self._left_force() or self.moved:
+        if self._left_force() or self.tier_changed:
             return self._fall(Reason.PAUSED)
         if self.is_now.in_force and self.is_now.mode is Mode.PAUSED and not self._is_old():
             return Outcome(Reason.PAUSES_LATER)
@@ -216,14 +216,14 @@ class _Change:
             return early
         if not self.is_now.began:
             return Outcome(Reason.NOT_STARTED)
-        if self._left_force() or self.moved:
+        if self._left_force() or self.tier_changed:
             return self._fall(Reason.MOVED)
         return Outcome(Reason.STALE if self._is_old() else Reason.ALREADY_ENDED)
 
     def _of_ending(self) -> Outcome:
         if (early := self._after_end_or_known()) is not None:
             return early
-        if self._left_force() or self.moved:
+        if self._left_force() or self.tier_changed:
             return self._fall(Reason.CANCELED)
         return Outcome(Reason.ENDS_LATER if self.is_now.ending_version == self.version else Reason.STALE)
 
@@ -232,7 +232,7 @@ class _Change:
             return Outcome(Reason.PAYMENT_TROUBLE)
         if self.known:
             return Outcome(Reason.DUPLICATE)
-        if self._left_force() or self.moved:
+        if self._left_force() or self.tier_changed:
             return self._fall(Reason.CANCELED)
         return Outcome(Reason.PAYMENT_TROUBLE)
 
@@ -241,7 +241,7 @@ class _Change:
             return Outcome(Reason.NOT_DUE)
         if self.known:
             return Outcome(Reason.DUPLICATE)
-        if self._left_force() or self.moved:
+        if self._left_force() or self.tier_changed:
             return self._fall(Reason.PAUSED if self.is_now.mode is Mode.PAUSED else Reason.CANCELED)
         return Outcome(Reason.NOT_DUE)
 
@@ -250,15 +250,15 @@ class _Change:
         if not self._left_force():
             return by_sign(self.before.tier, self.after.tier)
         fell = self.after.tier < self.before.tier
-        if has_active(self.merged):
-            if not self.moved:
+        if any_in_force(self.merged):
+            if not self.tier_changed:
                 return Outcome(Reason.SUPERSEDED)
             if not fell or cause is Reason.CANCELED:
                 return by_sign(self.before.tier, self.after.tier)
             return Outcome(cause, Kind.DOWNGRADED)
         if cause is Reason.CANCELED:
             return _CANCELED
-        if self.moved and not fell:
+        if self.tier_changed and not fell:
             return _UPGRADED
         if cause is Reason.MOVED:
             return Outcome(Reason.MOVED, Kind.CANCELED)

@@ -26,18 +26,20 @@ MOVED: Final = 3
 PENDING: Final = 4
 ENDING: Final = 5
 DUE: Final = 6
+# An activation in a history was paid for: any other is kept out of it.
 _PAYMENTS: Final = (EVENT_RANK[SubscriptionEvent.ACTIVATED], EVENT_RANK[SubscriptionEvent.CHARGED])
 
 MAX_FACTS = 256
-"""Facts that the history of one subscription holds: 21 years of monthly charges. Beyond it the oldest are forgotten, first those inside
-the oldest run, which no later fact needs."""
+"""Facts that the history of one subscription holds: 21 years of monthly charges. Beyond it the oldest are forgotten that its state does not
+need; a fact that arrives later than 256 others may then find the start of another run."""
 
 
 class Phase(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
     """Facts, next to each other in the history, that say the same. ``versions`` ascend.
 
     ``plan_id`` and ``tier`` are those of a START; ``at`` is when a PAUSE takes effect (0: at once), the grace of a PENDING ends, or an
-    ENDING comes, in Unix seconds; ``reminders`` are a PENDING's.
+    ENDING comes, in Unix seconds; ``reminders`` are a PENDING's; ``email`` is the payer's, for the mail that a due record leads to. A
+    fact alone is a phase of one version.
     """
 
     kind: int
@@ -46,6 +48,7 @@ class Phase(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_default
     tier: int = 0
     at: int = 0
     reminders: tuple[int, ...] = ()
+    email: str = ""
 
     def says_the_same(self, other: "Phase") -> bool:
         """Whether the facts of both are alike but for their versions."""
@@ -55,6 +58,7 @@ class Phase(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_default
             and self.tier == other.tier
             and self.at == other.at
             and self.reminders == other.reminders
+            and self.email == other.email
         )
 
 
@@ -91,7 +95,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     ``since`` is the start of the present uninterrupted run: active, on this plan, without another plan, a halt, a pause or an end in
     between. ``out_since`` says when a subscription that is not in force went out of it. ``began`` says whether it ever was in force or
     paid. ``passed`` is the newest time that is known to have passed. ``newest`` is the newest fact on whether it is in force,
-    ``ending_version`` the newest that named its coming end.
+    ``ending_version`` the newest that named its coming end. ``email`` is the payer's, from the newest fact that waits for a time.
     """
 
     mode: Mode = Mode.NONE
@@ -107,6 +111,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     passed: int = 0
     newest: Version | None = None
     ending_version: Version | None = None
+    email: str = ""
 
     def coming_times(self) -> tuple[int, ...]:
         """Return the times, in Unix seconds, at which something is to happen. None is of a subscription that is out of force."""
@@ -152,7 +157,7 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
             return Subscription(kept, advanced(self.state, fact) if kept is longer else state_of(kept))
         if self.holds(version):
             return self
-        facts = [(each, phase) for phase in history for each in phase.versions]
+        facts = _facts(history)
         insort(facts, (version, fact), key=lambda pair: pair[0])
         return subscription_of(bounded(_grouped(facts)))
 
@@ -183,16 +188,33 @@ def _grouped(facts: list[tuple[Version, Phase]]) -> History:
 
 
 def bounded(history: History) -> History:
-    """Return the history without its oldest facts beyond ``MAX_FACTS``; the start of the oldest run stays for as long as the run does."""
+    """Return the history without its oldest facts beyond ``MAX_FACTS``, of those that its state does not need."""
     excess = sum([len(phase.versions) for phase in history]) - MAX_FACTS
+    if excess <= 0:
+        return history
+    state = state_of(history)
     while excess > 0:
-        first, versions = history[0], history[0].versions
-        kept = versions[:1] if first.kind == START and len(versions) > 1 else ()
-        dropped = min(excess, len(versions) - len(kept))
-        excess -= dropped
-        versions = kept + versions[len(kept) + dropped :]
-        history = (replace(first, versions=versions), *history[1:]) if versions else history[1:]
+        history, forgotten = _without_oldest(history, excess, state)
+        excess -= forgotten
     return history
+
+
+def _without_oldest(history: History, most: int, state: State) -> tuple[History, int]:
+    """Return the history without up to ``most`` facts that stand together, the oldest that leave the state as it is, and how many."""
+    for at, phase in enumerate(history):
+        versions = phase.versions
+        for first in range(min(2, len(versions))):
+            last = min(first + most, max(len(versions) - 1, first + 1))
+            shorter = _grouped(
+                [*_facts(history[:at]), *((v, phase) for v in versions[:first] + versions[last:]), *_facts(history[at + 1 :])]
+            )
+            if state_of(shorter) == state:
+                return shorter, last - first
+    return _grouped(_facts(history)[1:]), 1
+
+
+def _facts(history: History) -> list[tuple[Version, Phase]]:
+    return [(version, phase) for phase in history for version in phase.versions]
 
 
 def state_of(history: History) -> State:
@@ -210,11 +232,12 @@ def advanced(state: State, phase: Phase) -> State:
             state = _passed(state, version)
         return state
     if kind == ENDING:
-        return state if state.mode is _ENDED else replace(state, coming_end=phase.at, ending_version=last)
+        return state if state.mode is _ENDED else replace(state, coming_end=phase.at, ending_version=last, email=phase.email or state.email)
     if kind == PENDING:
         if state.mode is not _ACTIVE or state.trouble is not None:
             return state
-        return replace(state, trouble=Trouble(phase.versions[0], phase.at, phase.reminders))
+        trouble = Trouble(phase.versions[0], phase.at, phase.reminders)
+        return replace(state, trouble=trouble, email=phase.email or state.email)
     if kind == HALT and not state.began:
         state = replace(state, began=any(version[2] > 0 for version in phase.versions))
     if state.mode is _ENDED or (kind == PAUSE and not state.in_force):
@@ -222,7 +245,7 @@ def advanced(state: State, phase: Phase) -> State:
     if kind != PAUSE:
         return _out(state, _HALTED if kind == HALT else _MOVED, last, last)
     if phase.at:
-        return replace(state, mode=_PAUSED, until=phase.at, trouble=None, newest=last)
+        return replace(state, mode=_PAUSED, until=phase.at, trouble=None, newest=last, email=phase.email or state.email)
     return _out(state, _PAUSED, phase.versions[0], last)
 
 
@@ -245,6 +268,7 @@ def _started(state: State, phase: Phase) -> State:
         passed=state.passed,
         newest=last,
         ending_version=state.ending_version,
+        email=state.email,
     )
 
 

@@ -87,6 +87,7 @@ class _DueData(msgspec.Struct, frozen=True, gc=False):
     plan_id: str
     paid_count: int = 0
     has_scheduled_changes: bool = False
+    email: str | None = None
     adopt: bool = False
 
 
@@ -138,11 +139,11 @@ def _billing(event: TeamEvent, fact: BillingFact, kind: Kind, reason: Reason, wa
     return _derived(event, kind, time, AUDIT_SCHEMA, data)
 
 
-def due_record(team_id: str, subscription_id: str, plan_id: str, at: int) -> bytes:
-    """Return the record of ``team.events`` that says that ``at`` (Unix seconds), which the subscription waited for, has passed. The same
-    three give the same bytes, whoever produces it."""
+def due_record(team_id: str, subscription_id: str, plan_id: str, at: int, email: str | None) -> bytes:
+    """Return the record of ``team.events`` that says that ``at`` (Unix seconds), which the subscription waited for, has passed; ``email``
+    is the payer's. The same arguments give the same bytes, whoever produces it."""
     id = derived_id(STAGE, SOURCE, f"{subscription_id}@{at}", team_id, SubscriptionEvent.DUE)
-    data = _DueData(id, subscription_id, at, "due", plan_id)
+    data = _DueData(id, subscription_id, at, "due", plan_id, email=email)
     return envelope(id, SOURCE, SubscriptionEvent.DUE, team_id, rfc3339(at), None, id, FACT_SCHEMA, data)
 
 
@@ -165,10 +166,10 @@ def _of_billing(fact: BillingFact, kind: Kind, reason: Reason, was: Tier, now: T
     before, after = LABELS[was], LABELS[now]
     event_id, subscription, plan = fact.event_id, fact.subscription_id, fact.plan_id
     by_tiers = _SUMMARIES.get(kind)
+    common = (before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
     if by_tiers is not None:
         summary = by_tiers[was][now] if was != now else f"Subscription canceled, still on {after}"
-        return summary, _Transition(before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
-    common = (before, after, reason, event_id, time, subscription, plan, fact.time_source, fact.paid_count)
+        return summary, _Transition(*common)
     if kind is Kind.CHARGE_UNDELIVERABLE:
         emitted = _Undeliverable(*common, fact.amount, fact.currency, fact.payment_id)
         return "Charge received for a subscription that has ended", emitted

@@ -62,7 +62,7 @@ def pack(row: Row) -> bytes:
     """Return the row as it is kept."""
     live = {subscription_id: subscription.history for subscription_id, subscription in row.live.items()}
     packed = _Packed(live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted)
-    return b"".join((_FORMAT, _first_coming(row).to_bytes(_TIME_BYTES), _encode(packed)))
+    return b"".join((_FORMAT, _earliest_time(row).to_bytes(_TIME_BYTES), _encode(packed)))
 
 
 def unpack(packed: bytes) -> Row:
@@ -81,10 +81,10 @@ def due_at(packed: bytes) -> int:
     """Return the earliest coming time of a packed row, in Unix seconds; 0 when nothing is to come."""
     if packed[:1] == _FORMAT:
         return int.from_bytes(packed[1:_HEAD_BYTES])
-    return _first_coming(unpack(packed))
+    return _earliest_time(unpack(packed))
 
 
-def _first_coming(row: Row) -> int:
+def _earliest_time(row: Row) -> int:
     return min((time for times in coming_times(row).values() for time in times), default=0)
 
 
@@ -95,14 +95,15 @@ def _carried_over(row: _FormerRow) -> Row:
 
 def _carried(known: _FormerSubscription) -> Subscription:
     """Return a subscription that says the same: the run of the present plan begins where the former format had it, so that nobody's tier
-    changes because a new version reads the row. A coming end was kept without its fact; it is one as old as the run."""
+    changes because a new version reads the row. A coming end was kept without its fact, and stands before all others."""
     newest_start = known.status_version if known.status == 1 else known.plan_version
     facts: list[Phase] = []
     if newest_start is not None:
         first = min(known.first_seen.get(known.plan_id, newest_start), newest_start)
         facts += [Phase(START, (version,), known.plan_id, known.plan_tier) for version in {first, newest_start}]
     if known.status == 2 and known.status_version is not None:
-        facts.append(Phase(HALT, (known.status_version,)))
+        seconds, rank, paid_count, event_id = known.status_version
+        facts.append(Phase(HALT, ((seconds, rank, max(paid_count, 1), event_id),)))  # the former format counted every halt as an end
     if known.ends_at:
         facts.append(Phase(ENDING, ((0, 0, 0, ""),), at=known.ends_at))
     return reduce(Subscription.merged, facts, UNKNOWN)

@@ -144,7 +144,7 @@ def _billed_tier(imported: Import, subscription_id: str | None, subscription: St
     return subscription.tier
 
 
-def has_active(row: Row) -> bool:
+def any_in_force(row: Row) -> bool:
     """Whether any subscription is in force."""
     return any(subscription.state.in_force for subscription in row.live.values())
 
@@ -152,18 +152,18 @@ def has_active(row: Row) -> bool:
 def merge_start(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
     """Merge "active on this plan": a charge, a paid activation, a change of plan, a return from a pause."""
     row = _merge_fact(row, subscription_id, Phase(START, (version,), plan_id, tier), paid)
-    return _began(row, subscription_id)
+    return _with_begun(row, subscription_id)
 
 
 def merge_halt(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
     """Merge "halted": out of force until it is charged or activated again."""
     row = _merge_fact(row, subscription_id, Phase(HALT, (version,)), paid)
-    return _began(row, subscription_id) if paid else row
+    return _with_begun(row, subscription_id) if paid else row
 
 
-def merge_pause(row: Row, subscription_id: str, version: Version, until: int) -> Row:
+def merge_pause(row: Row, subscription_id: str, version: Version, until: int, email: str) -> Row:
     """Merge "paused": out of force from ``until`` on (Unix seconds), or at once with 0."""
-    return _merge_fact(row, subscription_id, Phase(PAUSE, (version,), at=until))
+    return _merge_fact(row, subscription_id, Phase(PAUSE, (version,), at=until, email=email))
 
 
 def merge_moved(row: Row, subscription_id: str, version: Version) -> Row:
@@ -171,14 +171,14 @@ def merge_moved(row: Row, subscription_id: str, version: Version) -> Row:
     return _merge_fact(row, subscription_id, Phase(MOVED, (version,)))
 
 
-def merge_pending(row: Row, subscription_id: str, version: Version, ends_at: int, reminders: tuple[int, ...]) -> Row:
+def merge_pending(row: Row, subscription_id: str, version: Version, ends_at: int, reminders: tuple[int, ...], email: str) -> Row:
     """Merge "a payment failed", with the end of the grace that it may begin and the times to remind (Unix seconds)."""
-    return _merge_fact(row, subscription_id, Phase(PENDING, (version,), at=ends_at, reminders=reminders))
+    return _merge_fact(row, subscription_id, Phase(PENDING, (version,), at=ends_at, reminders=reminders, email=email))
 
 
-def merge_ending(row: Row, subscription_id: str, version: Version, ends_at: int) -> Row:
+def merge_ending(row: Row, subscription_id: str, version: Version, ends_at: int, email: str) -> Row:
     """Merge "completed, and paid up to ``ends_at``": the tier stays until then."""
-    return _merge_fact(row, subscription_id, Phase(ENDING, (version,), at=ends_at))
+    return _merge_fact(row, subscription_id, Phase(ENDING, (version,), at=ends_at, email=email))
 
 
 def merge_due(row: Row, subscription_id: str, version: Version) -> Row:
@@ -213,8 +213,8 @@ def merge_end(row: Row, subscription_id: str, version: Version, paid: bool) -> R
     return msgspec.structs.replace(row, live=_without(row.live, subscription_id), ended=ended, unstarted=unstarted, paid=row.paid or paid)
 
 
-def _began(row: Row, subscription_id: str) -> Row:
-    """Count the end of a subscription of which was not known that it ever began."""
+def _with_begun(row: Row, subscription_id: str) -> Row:
+    """Return the row in which the end of this subscription, if it is known, counts: the subscription has begun."""
     version = row.unstarted.get(subscription_id)
     if version is None:
         return row

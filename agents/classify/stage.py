@@ -106,6 +106,7 @@ class ClassifyStage(TableStage):
         for subscription_id, times in coming_times(row).items():
             passed = max((time for time in times if time <= now), default=None)
             if passed is not None:
-                value = due_record(team_id, subscription_id, row.state(subscription_id).plan_id, passed)
+                state = row.state(subscription_id)
+                value = due_record(team_id, subscription_id, state.plan_id, passed, state.email or None)
                 found.append(Output(self._team_events, key, value, HEADERS))
         return found

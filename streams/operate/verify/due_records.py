@@ -50,7 +50,7 @@ class DueRecords:
             self._check.differs(
                 "early", f"{where} says that a time has come {fact.occurred_at - record.timestamp // 1000} s before it came."
             )
-        elif record.value != due_record(team_id, fact.subscription_id, fact.plan_id or "", fact.occurred_at):
+        elif record.value != due_record(team_id, fact.subscription_id, fact.plan_id or "", fact.occurred_at, fact.email):
             self._check.differs("changed", f"{where} is a due record of other content than classify produces.")
 
     def _note(self, key: bytes, packed: bytes) -> None:

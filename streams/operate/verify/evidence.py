@@ -29,8 +29,8 @@ NOBODY = 255
 
 TOPICS = ("razorpay.webhooks", "subscription.links", "team.events", "audit.events", "dead.letters")
 KINDS = tuple(Kind)
-UNKNOWN_KIND = len(KINDS)
-"""The kind of a row whose kind this version does not know."""
+UNKNOWN_KIND = 255
+"""The kind of a row whose kind this version does not know. Kept in snapshots, as the indexes of kinds are: kinds are added at the end."""
 
 
 ANYWHERE = 0xFFFF

@@ -24,9 +24,10 @@ def due(at: int, subscription: str = "sub_A") -> Event:
     return billing("due", at, subscription, time_source="due", paid_count=0)
 
 
-def pending(at: int, subscription: str = "sub_A", event: str = "pending") -> Event:
+def pending(at: int, subscription: str = "sub_A", event: str = "pending", email: str | None = None) -> Event:
     """A failed payment with a grace of ten seconds, and reminders after three and six."""
-    return billing(event, at, subscription, grace_ends_at=T0 + at + 10, grace_reminders_at=[T0 + at + 3, T0 + at + 6])
+    reminders = [T0 + at + 3, T0 + at + 6]
+    return billing(event, at, subscription, grace_ends_at=T0 + at + 10, grace_reminders_at=reminders, email=email)
 
 
 RETURNS = [

@@ -20,6 +20,7 @@ from agents.classify.history import (
     Mode,
     Phase,
     Subscription,
+    advanced,
     state_of,
 )
 from tests.register_factories import at
@@ -94,6 +95,16 @@ def test_merged_beyond_the_maximum_the_oldest_runs_are_forgotten() -> None:
 
     assert sum(len(phase.versions) for phase in found) == MAX_FACTS
     assert found[0].versions == (at(10),)
+
+
+@pytest.mark.parametrize("given", [[fact(PENDING, 1, 9)], [fact(ENDING, 1, 10**9)], [fact(DUE, 1)], [start(1, tier=3)]])
+def test_merged_beyond_the_maximum_the_state_stays_as_it_was(given: list[Phase]) -> None:
+    facts = [start(0), *given, *(start(second) for second in range(2, 2 * MAX_FACTS))]
+
+    known = reduce(Subscription.merged, facts, UNKNOWN)
+
+    assert sum(len(phase.versions) for phase in known.history) == MAX_FACTS
+    assert known.state == reduce(advanced, facts, NEVER_SEEN)
 
 
 def test_state_of_nothing_is_never_seen() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agents.classify.history import Mode
 from agents.classify.packing import pack
-from agents.classify.registers import EMPTY, MAX_ENDED, Import, Row, Standing, coming_times, has_active, merge_end, standing
+from agents.classify.registers import EMPTY, MAX_ENDED, Import, Row, Standing, any_in_force, coming_times, merge_end, standing
 from schemas.tiers import Tier
 from tests.register_factories import FULL, active, at, claimed, ended, ending, halted, imported, overridden
 
@@ -42,7 +42,7 @@ def test_halted_newer_than_active_is_out_of_force_and_keeps_its_plan() -> None:
     row = halted(active(EMPTY, 1), 2)
 
     assert (row.state("A").mode, row.state("A").plan_id, row.state("A").out_since) == (Mode.HALTED, "plan_pro", at(2, 7))
-    assert not has_active(row)
+    assert not any_in_force(row)
 
 
 def test_halted_older_than_active_leaves_it_in_force() -> None:
@@ -52,7 +52,7 @@ def test_halted_older_than_active_leaves_it_in_force() -> None:
 def test_halted_then_active_again_is_in_force_since_then() -> None:
     row = active(halted(active(EMPTY, 1), 2), 3)
 
-    assert has_active(row)
+    assert any_in_force(row)
     assert row.state("A").since == at(3)
 
 
@@ -109,7 +109,7 @@ def test_coming_end_touches_nothing_but_the_times_to_come() -> None:
 def test_coming_end_of_a_subscription_never_seen_makes_it_neither_active_nor_an_end() -> None:
     row = ending(overridden(EMPTY, 1, Tier.PRO), 2, 99)
 
-    assert not has_active(row)
+    assert not any_in_force(row)
     assert (tier(row), coming_times(row)) == (Tier.PRO, {})
 
 
@@ -163,7 +163,7 @@ def test_import_that_names_none_is_no_subscription() -> None:
     assert standing(row, Tier.FREE) == Standing(Tier.PRO, 1, None)
 
 
-def test_import_older_than_the_newest_still_emits_of_its_subscription() -> None:
+def test_import_older_than_the_newest_still_counts_for_its_subscription() -> None:
     row = imported(imported(EMPTY, 2, Tier.GROWTH), 1, Tier.PRO, "plan_pro", "A")
 
     assert row.imported == Import(at(2, 0), int(Tier.GROWTH))

@@ -7,12 +7,14 @@ from uuid import UUID
 import orjson
 import pytest
 
-from agents.classify.packing import unpack
+from agents.classify.facts import read_team_event
+from agents.classify.packing import pack, unpack
 from agents.classify.stage import ClassifyStage
 from schemas.audit import TIER_CURRENT, TierCurrent
 from schemas.envelope import HEADERS, Envelope
 from schemas.kinds import Kind
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
+from schemas.team_events import SubscriptionFact
 from streams.engine.table_stage import Step, step_of
 from streams.engine.transactions import Output
 from streams.kafka.records import Record
@@ -20,9 +22,13 @@ from streams.settings import Settings
 from tests import factories
 from tests.factories import billing, claim, imported, override, service
 from tests.steps import audit_in, only, value_of
+from tests.unit.agents.classify.return_table import paused, pending
 from tests.webhooks import TEAM, record
 
 SETTINGS = Settings(topic_prefix="x.")
+PRODUCED_AT = factories.RECEIVED_AT
+"""When due records are produced in these tests, in Unix seconds."""
+
 CLASSIFY = ClassifyStage(SETTINGS)
 Rows = Mapping[bytes, bytes]
 
@@ -177,3 +183,53 @@ def test_classify_changes_neither_the_record_nor_the_rows() -> None:
     rows: dict[bytes, bytes] = {}
     step_of(CLASSIFY, team_event(billing("charged")), rows)
     assert rows == {}
+
+
+# Due records
+
+
+def waiting(*events: factories.Event) -> bytes:
+    return pack(factories.Team(*events).row)
+
+
+@pytest.mark.parametrize(("now", "at"), [(4, None), (8, 8), (10, 8), (11, 11), (14, 11), (15, 15), (10**6, 15)])
+def test_due_records_say_the_last_time_that_has_passed(now: int, at: int | None) -> None:
+    packed = waiting(billing("charged"), pending(5))
+
+    records = CLASSIFY.due_records(TEAM.encode(), packed, factories.T0 + now)
+
+    assert CLASSIFY.due_at(packed) == factories.T0 + 8
+    assert [read_team_event(output.value, PRODUCED_AT).occurred_at - factories.T0 for output in records] == ([] if at is None else [at])
+
+
+def test_due_records_are_those_of_each_subscription_and_go_to_the_topic_that_classify_reads() -> None:
+    packed = waiting(billing("charged", 0), billing("charged", 1, "sub_B"), paused(5, 30), paused(6, 20, "sub_B"))
+
+    records = CLASSIFY.due_records(TEAM.encode(), packed, factories.T0 + 40)
+
+    assert {(output.topic, output.key) for output in records} == {("x.team.events", TEAM.encode())}
+    events = [Envelope[SubscriptionFact].model_validate_json(value_of(output)) for output in records]
+    assert {(event.type, event.data.subscription_id, event.data.occurred_at - factories.T0) for event in events} == {
+        ("subscription.due", "sub_A", 30),
+        ("subscription.due", "sub_B", 20),
+    }
+
+
+def test_due_record_is_the_same_whoever_produces_it_and_decided_on_once() -> None:
+    packed = waiting(billing("charged"), pending(5, email="payer@example.com"))
+    (output,) = CLASSIFY.due_records(TEAM.encode(), packed, factories.T0 + 9)
+    assert CLASSIFY.due_records(TEAM.encode(), packed, factories.T0 + 10) == [output]
+
+    first = step_of(
+        CLASSIFY, record(output.value, output.key, topic="x.team.events", timestamp=PRODUCED_AT * 1000), {TEAM.encode(): packed}
+    )
+    assert first.row is not None
+    again = step_of(
+        CLASSIFY, record(output.value, output.key, topic="x.team.events", timestamp=PRODUCED_AT * 1000), {TEAM.encode(): first.row}
+    )
+
+    reminder = audit_in(only(first))
+    assert (first.reason, reminder.type) == (Reason.GRACE_REMINDER, Kind.GRACE_REMINDER)
+    assert reminder.data.metadata["ends_at"] == "2025-06-15T15:06:55Z"
+    assert reminder.data.contact is not None, "a payer without a claim is reminded as well"
+    assert (again.reason, list(again.outputs)) == (Reason.DUPLICATE, [])

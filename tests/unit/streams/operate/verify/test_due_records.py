@@ -21,7 +21,7 @@ DONE = pack(Team(charged(0)).row)
 
 
 def due(at: int, subscription: str = "sub_A", *, produced_at: int | None = None) -> Record:
-    value = due_record(TEAM, subscription, "plan_pro", T0 + at)
+    value = due_record(TEAM, subscription, "plan_pro", T0 + at, None)
     return record(value, KEY, topic="team.events", timestamp=(T0 + (at if produced_at is None else produced_at)) * 1000)
 
 
