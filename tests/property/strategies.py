@@ -86,6 +86,27 @@ _SPECS = st.sampled_from([_billing()] * 12 + [_DUE] * 4 + [_OVERRIDE, _OVERRIDE,
 )
 
 
+@st.composite
+def _life(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
+    """Return what a subscription may live through: it is paid for, something begins that ends later, and times come. Without it, hardly
+    any stream would hold all of that of one subscription, in this order."""
+    subscription, plan, begin = draw(SUBSCRIPTIONS), draw(PLANS), draw(st.integers(1, 3))
+    ends = begin + draw(st.integers(2, LATEST - 4))
+    event = draw(st.sampled_from(["pending", "pending", "payment.failed", "paused", "completed"]))
+    trouble: dict[str, Any] = {"current_end": T0 + ends}
+    if event in ("pending", "payment.failed"):
+        trouble = {"grace_ends_at": T0 + ends, "grace_reminders_at": [T0 + at for at in range(begin + 1, ends)]}
+    common = {"subscription": subscription, "plan": plan}
+    times = draw(st.lists(st.integers(begin + 1, ends), min_size=1, max_size=3))
+    end = draw(st.sampled_from([None, None, "charged", "resumed", "halted", "moved"]))
+    return [
+        ("billing", {"event": "charged", "at": draw(st.integers(0, 1)), **common}),
+        ("billing", {"event": event, "at": begin, **common, **trouble}),
+        *[("subscription.due", {"at": at, "subscription": subscription}) for at in times],
+        *([] if end is None else [("billing", {"event": end, "at": draw(st.integers(begin, LATEST)), "status": "active", **common})]),
+    ]
+
+
 def _event(spec: tuple[str, dict[str, Any]], name: str) -> Event:
     kind, fields = spec
     if kind == "billing":
@@ -100,7 +121,8 @@ def _event(spec: tuple[str, dict[str, Any]], name: str) -> Event:
 @st.composite
 def facts(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
     """Return different events of one team; their ids say nothing of their order."""
-    specs = draw(st.lists(_SPECS, min_size=1, max_size=max_size))
+    life = draw(st.just([]) | _life())[: max_size - 1]
+    specs = life + draw(st.lists(_SPECS, min_size=1, max_size=max_size - len(life)))
     names = draw(st.permutations(range(len(specs))))
     events = [_event(spec, f"{name:04}") for spec, name in zip(specs, names, strict=True)]
     return list({event["id"]: event for event in events}.values())
@@ -108,7 +130,9 @@ def facts(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
 
 @st.composite
 def logs(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
-    """Return the events of one team as a log may hold them: in any order, some of them more than once."""
+    """Return the events of one team as a log may hold them: in any order or nearly in that of their times, some of them more than
+    once."""
     events = draw(facts(max_size))
     again = draw(st.lists(st.sampled_from(events), max_size=5))
-    return draw(st.permutations(events + again))
+    log = draw(st.permutations(events + again))
+    return sorted(log, key=lambda event: str(event["time"])[:19]) if draw(st.booleans()) else log
