@@ -85,7 +85,9 @@ class Course:
 
     def _pass(self, version: Version) -> None:
         at = version[0]
-        if self.coming_end is not None and self.coming_end <= at:
+        if self.mode == "ended":
+            pass  # it ended when the first due record said so
+        elif self.coming_end is not None and self.coming_end <= at:
             self.mode, self.out_since, self.trouble = "ended", version, None
         elif self.mode == "paused" and self.pause_in_force and self.until <= at:
             self.pause_in_force, self.out_since = False, version
@@ -94,7 +96,7 @@ class Course:
         self.passed = max(self.passed, at)
 
     def coming_times(self) -> list[int]:
-        """The times, in Unix seconds, that must be told of by a due record, in order."""
+        """The times, in Unix seconds, that due records must name, in order."""
         if not self.in_force:
             return []
         times = set() if self.coming_end is None else {self.coming_end}
