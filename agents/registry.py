@@ -11,7 +11,7 @@ from agents.audit import stage as audit
 from agents.classify.stage import ClassifyStage
 from agents.forward import stage as forward
 from agents.forward.decide import Policy
-from agents.normalise.decide import Rules
+from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
 from streams.engine.app import Stage, handler_stage, table_stage
@@ -22,7 +22,7 @@ from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
 from streams.loops.rate_limit import RateLimiter
 from streams.runtime.waiting import Waiting
-from streams.settings import Settings, load_plans
+from streams.settings import Settings
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.ledger import PostgresLedger
 from streams.stores.pool import PostgresPool
@@ -51,13 +51,17 @@ def stage_factory(settings: Settings, name: str) -> StageFactory:
 
 
 def _normalise(settings: Settings) -> StageFactory:
-    assert settings.plans is not None  # ``Settings.require`` saw to it
-    rules = Rules(load_plans(settings.plans), settings.razorpay_team_note, settings.adopt_subscriptions_created_before)
+    plans = settings.plans
+    assert plans is not None  # ``Settings.require`` saw to it
+    rules = load_rules(settings)
 
     @contextlib.asynccontextmanager
     async def build() -> AsyncIterator[Stage]:
         sources = [topics.RAZORPAY_WEBHOOKS, topics.SUBSCRIPTION_LINKS]
-        yield table_stage(settings, NormaliseStage(settings, rules), "links", sources, topics.NORMALISE_CHANGELOG)
+        normalise = NormaliseStage(settings, rules)
+        stage = table_stage(settings, normalise, "links", sources, topics.NORMALISE_CHANGELOG)
+        stage.read_again = lambda: normalise.read_plans(plans)
+        yield stage
 
     return build
 

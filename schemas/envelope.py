@@ -21,6 +21,9 @@ _TEAM_ID = re.compile(r"(?:urn:uuid:)?\{?(?:[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3
 USUAL_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
 """Matches a UUID in the one form in which we write it."""
 
+NIL_UUID = "00000000-0000-0000-0000-000000000000"
+"""What software writes that was given no UUID. No team: all that nobody owns would meet in it."""
+
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 DataT = TypeVar("DataT", bound=BaseModel)
@@ -60,14 +63,15 @@ def derived_id(stage: str, source: str, input_id: str, team_id: str | None, kind
 
 
 def canonical_team_id(value: object) -> str | None:
-    """Return ``value`` as the text of a team key (lower-case hyphenated UUID), or None when it is no UUID.
+    """Return ``value`` as the text of a team key (lower-case hyphenated UUID), or None when it is no UUID, or the nil one.
 
     Every producer must use this one form: the key decides the partition, and with it the team's only owner.
     """
     if not isinstance(value, str):
         return None
     if USUAL_UUID(value):
-        return value
+        return value if value != NIL_UUID else None
     text = value.strip()
     # uuid.UUID alone also takes what int() takes: signs, underscores, other scripts' digits.
-    return str(uuid.UUID(text)) if _TEAM_ID.fullmatch(text) else None
+    team_id = str(uuid.UUID(text)) if _TEAM_ID.fullmatch(text) else None
+    return team_id if team_id != NIL_UUID else None

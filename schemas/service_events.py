@@ -63,7 +63,7 @@ def _service_kind(value: object) -> object:
 def _team_id(value: object) -> str:
     team_id = canonical_team_id(value)
     if team_id is None:
-        raise ValueError("is no UUID")
+        raise ValueError("is no UUID of a team")
     return team_id
 
 

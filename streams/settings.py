@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -18,6 +18,7 @@ from streams.errors import ConfigurationError
 
 PREFIX = "TIERSTREAM_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
+NO_DAYS = "none"
 
 Role = Literal["gateway", "normalise", "classify", "audit", "forward", "feedback", "topics", "migrate", "verify"]
 
@@ -51,6 +52,17 @@ class Settings(BaseSettings):
     adopt_subscriptions_created_before: date | None = Field(
         default=None,
         description="`YYYY-MM-DD` (UTC): an older subscription that is seen for the first time sets the tier without a transition.",
+    )
+
+    grace_days: int = Field(
+        default=7,
+        ge=0,
+        le=3_650,
+        description="Days that a team keeps its tier after a failed payment; 0 has no such grace, and a failed payment has no effect.",
+    )
+    grace_reminder_days: str = Field(
+        default="3,6",
+        description="Days after the failed payment on which to remind of it, comma-separated, each less than `GRACE_DAYS`; `none` for none.",
     )
 
     loops_api_key: SecretStr | None = Field(default=None, description="Loops' API key; not needed with `FORWARD=off`.")
@@ -117,6 +129,16 @@ class Settings(BaseSettings):
             raise ValueError(f"is {value!r}, which is no tier; use one of {', '.join(LABELS)}")
         return tier.label
 
+    @field_validator("grace_reminder_days")
+    @classmethod
+    def _within_the_grace(cls, value: str, given: ValidationInfo) -> str:
+        days = _days(value)
+        grace_days = given.data.get("grace_days")  # absent when it is wrong itself
+        late = [day for day in days if grace_days and day >= grace_days]
+        if late:
+            raise ValueError(f"reminds on day {late[0]}, when the grace of {PREFIX}GRACE_DAYS={grace_days} has ended; write smaller days")
+        return ",".join(map(str, days)) or NO_DAYS
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -137,6 +159,11 @@ class Settings(BaseSettings):
         tier = parse_tier(self.initial_tier)
         assert tier is not None  # the validator saw to it
         return tier
+
+    @property
+    def grace_reminders(self) -> tuple[int, ...]:
+        """Days after a failed payment on which to remind of it, in their order."""
+        return _days(self.grace_reminder_days)
 
     @property
     def razorpay_secrets(self) -> tuple[bytes, ...]:
@@ -182,6 +209,16 @@ REQUIRED: dict[Role, tuple[str, ...]] = {
 def _is_unset(value: object) -> bool:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return text is None or text == ""
+
+
+def _days(text: str) -> tuple[int, ...]:
+    """Return the days that ``text`` lists, each once and in their order. Raises ValueError."""
+    parts = [part.strip() for part in text.split(",")]
+    if parts in ([NO_DAYS], [""]):
+        return ()
+    if not all(part.isascii() and part.isdigit() and len(part) < 6 and int(part) for part in parts):
+        raise ValueError(f"lists days: whole numbers from 1 on with commas between, or {NO_DAYS}")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _split(secret: SecretStr | None) -> list[str]:

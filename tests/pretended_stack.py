@@ -16,7 +16,7 @@ from agents.audit import decide as audit
 from agents.audit.record import AuditRecord, read_audit_record
 from agents.classify.stage import ClassifyStage
 from agents.forward import decide as forward
-from agents.normalise.decide import Rules
+from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from schemas.razorpay import landing_key
 from schemas.reasons import Reason
@@ -29,7 +29,7 @@ from streams.gateway.ingest import accept
 from streams.kafka.dead_letters import Origin, dead_letter_headers
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
-from streams.settings import Settings, load_plans
+from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
 
@@ -132,9 +132,8 @@ def pretend(scenario: Scenario, settings: Settings, now: float) -> Evidence:
 
 def played_out(scenario: Scenario, settings: Settings, now: float) -> Pretended:
     """Play ``scenario`` on a pretended stack, to its end."""
-    assert settings.plans is not None
     log = Log(settings.partitions, int(now * 1000))
-    normalise = PretendedStage(NormaliseStage(settings, Rules(load_plans(settings.plans))), log, NORMALISE_CHANGELOG.name)
+    normalise = PretendedStage(NormaliseStage(settings, load_rules(settings)), log, NORMALISE_CHANGELOG.name)
     classify = PretendedStage(ClassifyStage(settings), log, CLASSIFY_CHANGELOG.name)
     answers = []
     for delivery in scenario.deliveries:

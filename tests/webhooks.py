@@ -68,3 +68,17 @@ def delivery(
     """Return the record of one delivery, as the gateway lands it."""
     headers = (("razorpay-event-id", event_id.encode()), ("received-at", str(received_at * 1000).encode()))
     return record(orjson.dumps(document), key, headers=headers, **where)
+
+
+def link(
+    subscription: str = SUBSCRIPTION,
+    team: str = TEAM,
+    *,
+    key: bytes | None = SUBSCRIPTION.encode(),
+    timestamp: int = RECEIVED_AT * 1000,
+    **envelope: Any,
+) -> Record:
+    """Return what an import writes of one subscription. ``envelope`` changes fields of the envelope."""
+    head = {"specversion": "1.0", "id": "i1", "source": "import", "type": "subscription.linked", "time": "2026-01-01T00:00:00Z"}
+    document = head | {"data": {"subscription_id": subscription, "team_id": team}} | envelope
+    return record(orjson.dumps(document), key, topic="x.subscription.links", timestamp=timestamp)

@@ -1,7 +1,8 @@
 """Normalise: one Razorpay webhook becomes one fact about one team, or says why it does not. Pure.
 
 Whose team? The note of the subscription, else of the payment, else the table subscription → team that earlier events and
-imports filled. What tier? The plan file. Both are resolved here, once, and stand in the fact, so that a replay decides alike.
+imports filled. What tier? The plan file. How long a failed payment is borne with? The settings. All are resolved here, once, and
+stand in the fact, so that a replay decides alike.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Rules:
     plans: dict[str, Tier]
     team_note: str = "team_id"
     adopt_created_before: date | None = None
+    grace_days: int = 0
+    grace_reminder_days: tuple[int, ...] = ()
 
     @property
     def adoption_seconds(self) -> int:
@@ -51,6 +54,8 @@ class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tr
     currency: str | None = None
     payment_id: str | None = None
     adopt: bool
+    grace_ends_at: int | None = None
+    grace_reminders_at: tuple[int, ...] = ()
 
 
 class Normalised(msgspec.Struct, frozen=True, gc=False):
@@ -79,8 +84,14 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
 
 Normalisation = Normalised | Ignored | Parked
 
-_EVENTS: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
-_NOT_YET: dict[str, Reason] = {"payment.failed": Reason.PAYMENT_TROUBLE, "subscription.created": Reason.NOT_STARTED}
+DERIVED: frozenset[SubscriptionEvent] = frozenset({SubscriptionEvent.MOVED, SubscriptionEvent.DUE})
+"""Facts that stages derive. A webhook of such a name is none of ours."""
+
+DAY_SECONDS = 86_400
+
+_EVENTS: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent if event not in DERIVED}
+_CREATED = "subscription.created"
+_FAILURES = frozenset({SubscriptionEvent.PENDING, SubscriptionEvent.PAYMENT_FAILED})
 
 
 def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_team: str | None, rules: Rules) -> Normalisation:
@@ -90,13 +101,15 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     if name is None:
         return Parked(Reason.MALFORMED, "The body names no event.")
     event = _EVENTS.get(name)
-    if event is None and name not in _NOT_YET:
+    if event is None and name != _CREATED:
         return Ignored(Reason.IGNORED)
     subscription = webhook.subscription
     note = webhook.note(rules.team_note)
     team_id = canonical_team_id(note) if note is not None else linked_team
     if event is None:
-        return Ignored(_NOT_YET[name], team_id if subscription else None)
+        return Ignored(Reason.NOT_STARTED, team_id if subscription else None)
+    if event is SubscriptionEvent.PAYMENT_FAILED and (subscription is None or team_id is None or not rules.grace_days):
+        return Ignored(Reason.PAYMENT_TROUBLE, team_id if subscription else None)  # no money came in: nobody has to look for a team
     if subscription is None:
         return Parked(Reason.MALFORMED, f"A {name} event without a subscription.")
 
@@ -108,6 +121,7 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     payment = webhook.payment
     plan_id = subscription.plan_id
     tier = rules.plans.get(plan_id) if plan_id else None
+    has_grace = event in _FAILURES and rules.grace_days > 0
     fact = Fact(
         event_id=event_id,
         subscription_id=subscription.id,
@@ -124,6 +138,8 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
         currency=payment.currency if payment else None,
         payment_id=payment.id if payment else None,
         adopt=subscription.created_at is not None and subscription.created_at < rules.adoption_seconds,
+        grace_ends_at=occurred_at + rules.grace_days * DAY_SECONDS if has_grace else None,
+        grace_reminders_at=tuple(occurred_at + days * DAY_SECONDS for days in rules.grace_reminder_days) if has_grace else (),
     )
     charge = fact if event is SubscriptionEvent.CHARGED else None
     if team_id is None:
@@ -136,7 +152,7 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
         return Parked(
             Reason.UNKNOWN_PLAN,
-            f"The plan {plan_id or '(none)'} is not in the plan file; add it, restart normalise and replay this record.",
+            f"The plan {plan_id or '(none)'} is not in the plan file; add it, let normalise read the file again (SIGHUP) and replay this record.",
             team_id,
             charge,
         )

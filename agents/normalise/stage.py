@@ -3,15 +3,21 @@
 Reading and deciding are modules of their own; nothing here produces, commits or waits.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
 from pydantic import ValidationError
 
-from agents.normalise.decide import STAGE, Fact, Ignored, Normalisation, Normalised, Parked, Rules, decide
+from agents.normalise.decide import STAGE, Fact, Normalisation, Normalised, Parked, Rules, decide
+from agents.normalise.ownership import NOBODYS, Claim, Moved, Ownership, claimed, is_claim, learned, pack, unpack
+from agents.normalise.plans import PlanWarnings, read_again, tiers_by_plan
 from schemas.envelope import HEADERS, Envelope, canonical_team_id, derived_id
 from schemas.kinds import Kind
 from schemas.razorpay import MalformedWebhook, RazorpayWebhook, parse_webhook
 from schemas.reasons import Reason
 from schemas.serialize import AUDIT_SCHEMA, FACT_SCHEMA, envelope, rfc3339
-from schemas.team_events import SubscriptionLink
+from schemas.team_events import EVENT_RANK, SubscriptionEvent, SubscriptionLink
 from schemas.validation import describe
 from streams.engine.table_stage import Effect, TableStage
 from streams.engine.transactions import Output
@@ -22,68 +28,103 @@ from streams.topics import AUDIT_EVENTS, SUBSCRIPTION_LINKS, TEAM_EVENTS
 RAZORPAY = "razorpay"
 NORMALISE_SOURCE = "tierstream/normalise"
 
+_RANKED: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
+
 
 class NormaliseStage(TableStage):
-    """``razorpay.webhooks``, ``subscription.links`` → ``team.events``. The row of a subscription is its team's id."""
+    """``razorpay.webhooks``, ``subscription.links`` → ``team.events``. The row of a subscription says whose it is."""
 
     name = STAGE
 
     def __init__(self, settings: Settings, rules: Rules) -> None:
-        self._rules = rules
+        self.rules = rules
+        """May be replaced between two records: what they said stands in the facts."""
+        self._warnings = PlanWarnings()
         self._links = SUBSCRIPTION_LINKS.full_name(settings)
         self._team_events = TEAM_EVENTS.full_name(settings)
         self._audit_events = AUDIT_EVENTS.full_name(settings)
 
-    def effect(self, record: Record, row: bytes | None) -> Effect:
+    @property
+    def settings(self) -> bytes:
+        """The plans that are in force, in the one form in which they are kept and compared: JSON, by plan id."""
+        return orjson.dumps(tiers_by_plan(self.rules), option=orjson.OPT_SORT_KEYS)
+
+    def warn_of_changes(self, former: bytes) -> None:
+        """Warn of the plans whose tier is another one than in ``former``, which are the ``settings`` that a table was decided with."""
+        self._warnings.warn(orjson.loads(former) if former else {}, tiers_by_plan(self.rules))
+
+    def read_plans(self, path: Path) -> None:
+        """Read the plan file again, and decide with it from the next record on; when it is wrong, with the plans of before."""
+        self.rules = read_again(self.rules, path, self._warnings)
+
+    def effect(self, record: Record, row: Ownership | None) -> Effect:
         """Normalise one webhook, or learn one link."""
-        return self._link(record) if record.topic == self._links else self._webhook(record, row)
+        return self._link(record, row) if record.topic == self._links else self._webhook(record, row)
 
-    def pack(self, row: bytes) -> bytes:
-        """Return the team id as it is."""
-        return row
+    def pack(self, row: Ownership) -> bytes:
+        """Return the row as the table holds it."""
+        return pack(row)
 
-    def unpack(self, _key: bytes, packed: bytes) -> bytes:
-        """Return the team id as it is."""
-        return packed
+    def unpack(self, _key: bytes, packed: bytes) -> Ownership:
+        """Return the row that ``pack`` made, or a release before it."""
+        return unpack(packed)
 
-    def _webhook(self, record: Record, known: bytes | None) -> Effect:
+    def _webhook(self, record: Record, row: Ownership | None) -> Effect:
         if record.value is None:
             return Effect(Reason.MALFORMED, error="The record has no value.")
         try:
             webhook = parse_webhook(record.value)
         except MalformedWebhook as error:
             return Effect(Reason.MALFORMED, error=str(error))
-        subscription = webhook.subscription.id.encode() if webhook.subscription else None
-        if subscription is None:
-            known = None
-        elif record.key != subscription:
-            return Effect(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
+        subscription_id = webhook.subscription.id if webhook.subscription else None
+        if subscription_id is not None and record.key != subscription_id.encode():
+            return Effect(Reason.REROUTED, (Output(record.topic, subscription_id.encode(), record.value, record.headers),))
+        known = NOBODYS if row is None or subscription_id is None else row
         event_id, received_at = _delivery(record)
-        verdict = decide(webhook, event_id, received_at, known.decode() if known else None, self._rules)
-        team_id = verdict.team_id.encode() if verdict.team_id is not None else None
-        row = team_id if subscription is not None and team_id != known else None
-        return self._written(verdict, webhook, event_id, row)
+        verdict = decide(webhook, event_id, received_at, _linked_team(known, webhook, event_id, received_at), self.rules)
+        after, moved = _learned(known, verdict)
+        outputs = (*self._outputs(verdict, event_id), *(self._moved(subscription_id or "", each) for each in moved))
+        changed = None if subscription_id is None or after is known else after
+        reason = Reason.NORMALISED if isinstance(verdict, Normalised) else verdict.reason
+        return Effect(reason, outputs, changed, error=verdict.error if isinstance(verdict, Parked) else None)
 
-    def _written(self, verdict: Normalisation, webhook: RazorpayWebhook, event_id: str, row: bytes | None) -> Effect:
+    def _outputs(self, verdict: Normalisation, event_id: str) -> Sequence[Output]:
         match verdict:
-            case Ignored(reason=reason):
-                return Effect(reason, row=row)
             case Normalised(event=event, team_id=team_id, fact=fact):
-                value = envelope(
-                    id=derived_id(self.name, RAZORPAY, event_id, team_id, event),
-                    source=NORMALISE_SOURCE,
-                    type=event,
-                    team_id=team_id,
-                    time=rfc3339(fact.occurred_at),
-                    causation=event_id,
-                    correlation=event_id,
-                    schema=FACT_SCHEMA,
-                    data=fact,
-                )
-                return Effect(Reason.NORMALISED, (Output(self._team_events, team_id.encode(), value, HEADERS),), row)
-            case Parked(reason=reason, error=error, team_id=team_id, undeliverable=fact):
-                outputs = (self._undeliverable(fact, team_id, event_id, reason),) if fact else ()
-                return Effect(reason, outputs, row, error=error)
+                return (self._fact(event, team_id, fact),)
+            case Parked(reason=reason, team_id=team_id, undeliverable=Fact() as fact):
+                return (self._undeliverable(fact, team_id, event_id, reason),)
+        return ()
+
+    def _fact(self, event: SubscriptionEvent, team_id: str, fact: Fact) -> Output:
+        value = envelope(
+            id=derived_id(self.name, RAZORPAY, fact.event_id, team_id, event),
+            source=NORMALISE_SOURCE,
+            type=event,
+            team_id=team_id,
+            time=rfc3339(fact.occurred_at),
+            causation=fact.event_id,
+            correlation=fact.event_id,
+            schema=FACT_SCHEMA,
+            data=fact,
+        )
+        return Output(self._team_events, team_id.encode(), value, HEADERS)
+
+    def _moved(self, subscription_id: str, moved: Moved) -> Output:
+        claim = moved.claim
+        fact = Fact(
+            event_id=claim.event_id,
+            subscription_id=subscription_id,
+            occurred_at=claim.occurred_at,
+            time_source=claim.time_source,
+            plan_id=claim.plan_id,
+            tier=claim.tier,
+            paid_count=claim.paid_count,
+            status=claim.status,
+            has_scheduled_changes=False,
+            adopt=False,
+        )
+        return self._fact(SubscriptionEvent.MOVED, moved.loser, fact)
 
     def _undeliverable(self, fact: Fact, team_id: str | None, event_id: str, reason: Reason) -> Output:
         occurred_at = rfc3339(fact.occurred_at)
@@ -111,20 +152,60 @@ class NormaliseStage(TableStage):
         key = team_id or fact.subscription_id
         return Output(self._audit_events, key.encode(), value, HEADERS)
 
-    def _link(self, record: Record) -> Effect:
+    def _link(self, record: Record, row: Ownership | None) -> Effect:
         if record.value is None:
             return Effect(Reason.LINKED)  # a tombstone: what was learned stays, events with a note correct it
         try:
-            link = Envelope[SubscriptionLink].model_validate_json(record.value).data
+            head = Envelope[SubscriptionLink].model_validate_json(record.value)
         except ValidationError as error:
             return Effect(Reason.MALFORMED, error=describe(error))
+        link = head.data
         team_id = canonical_team_id(link.team_id)
         if team_id is None:
             return Effect(Reason.UNKNOWN_TEAM, error=f"The link of {link.subscription_id} names no team id (a UUID).")
         subscription = link.subscription_id.encode()
         if record.key != subscription:
             return Effect(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
-        return Effect(Reason.LINKED, row=team_id.encode())
+        known = NOBODYS if row is None else row
+        # It comes first in its second, as the import of the tier does that it belongs to; and never later than it was written, or the
+        # subscription would stay with this team until then, whatever its webhooks say.
+        seconds = max(0, min(int(head.time.timestamp()), record.timestamp // 1000))
+        claim = Claim(team_id, seconds, 0, 0, f"{head.source[:100]}#{head.id}", "created_at")
+        after, moved = claimed(known, claim)
+        outputs = tuple(self._moved(link.subscription_id, each) for each in moved)
+        return Effect(Reason.LINKED, outputs, None if after is known else after)
+
+
+def _linked_team(known: Ownership, webhook: RazorpayWebhook, event_id: str, received_at: int) -> str | None:
+    """Return whose subscription it was when the event happened, for a webhook without a note."""
+    if not known.claims:
+        return known.learned
+    event = _RANKED.get(webhook.event or "")
+    paid_count = webhook.subscription.paid_count if webhook.subscription else None
+    return known.team_at((webhook.occurred_at(received_at)[0], EVENT_RANK[event] if event else 0, paid_count or 0, event_id))
+
+
+def _learned(known: Ownership, verdict: Normalisation) -> tuple[Ownership, Sequence[Moved]]:
+    """Return the row after a webhook, and who loses the subscription by it."""
+    team_id = verdict.team_id
+    if team_id is None:
+        return known, ()
+    if isinstance(verdict, Normalised):
+        event, fact = verdict.event, verdict.fact
+        if is_claim(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
+            claim = Claim(
+                team_id,
+                fact.occurred_at,
+                EVENT_RANK[event],
+                fact.paid_count,
+                fact.event_id,
+                fact.time_source,
+                fact.plan_id,
+                fact.tier,
+                fact.status,
+            )
+            return claimed(known, claim)
+    return learned(known, team_id), ()
 
 
 def _delivery(record: Record) -> tuple[str, int]:

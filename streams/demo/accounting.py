@@ -16,7 +16,7 @@ from agents.audit.record import KINDS
 from agents.classify.packing import unpack
 from agents.classify.registers import EMPTY, standing
 from agents.classify.stage import ClassifyStage
-from agents.normalise.decide import Rules
+from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from schemas.loops import LOOPS_MAP, NeverMailed
 from schemas.reasons import Reason
@@ -26,7 +26,7 @@ from streams.demo.scenario import Scenario
 from streams.engine.replay import Replayed, replay
 from streams.engine.transactions import Output
 from streams.kafka.records import Record
-from streams.settings import Settings, load_plans
+from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT
 
@@ -89,9 +89,7 @@ class Accounting:
 
 def balance(scenario: Scenario, evidence: Evidence, settings: Settings) -> Accounting:
     """Decide everything again and compare. ``settings`` are those that the stages ran with."""
-    assert settings.plans is not None  # normalise would not have started
-    rules = Rules(load_plans(settings.plans), settings.razorpay_team_note, settings.adopt_subscriptions_created_before)
-    normalised = tuple(replay(NormaliseStage(settings, rules), evidence.webhooks, settings.partitions))
+    normalised = tuple(replay(NormaliseStage(settings, load_rules(settings)), evidence.webhooks, settings.partitions))
     classified = tuple(replay(ClassifyStage(settings), evidence.team_events, settings.partitions))
     decided = _decisions(evidence, normalised, classified, settings.initial)
     accounts = _accounts(evidence)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from streams.embedded.program import LineSink, Program, console_sink, file_sink
 from streams.embedded.ready_file import write_ready_file
 from streams.embedded.running import DIRECTORY, published
 from streams.embedded.supervisor import PidTable, Supervisor
-from streams.engine.worker import stop_on_signals
+from streams.engine.worker import on_hangup, stop_on_signals
 from streams.kafka import topic_admin
 from streams.settings import PREFIX, Settings, load_plans, load_settings
 from streams.stores.migrate import migrate
@@ -83,7 +84,7 @@ class Stack:
 
 
 async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: Path | None, *, single_process: bool = False) -> None:
-    """Run the stack until SIGINT or SIGTERM. Raises TierstreamError when it can not start."""
+    """Run the stack until SIGINT or SIGTERM; pass SIGHUP on to normalise. Raises TierstreamError when it can not start."""
     stop = asyncio.Event()
     stop_on_signals(stop)
     options = StackOptions(workers, single_process, data_dir, Console(stderr=True, highlight=False), long_lived=True)
@@ -102,7 +103,9 @@ async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: 
             stack = starting.result()
             console.print(f"[bold]ready[/bold]  gateway {stack.gateway}  loops {stack.loops}  kafka {stack.kafka}", soft_wrap=True)
             console.print("Ctrl-C stops everything.")
-            await stack.supervisor.run_until(stop)
+            read_plans = [partial(stack.supervisor.signal, name, signal.SIGHUP) for name in ("normalise", ALL_STAGES)]
+            with on_hangup(stop, *read_plans):
+                await stack.supervisor.run_until(stop)
             console.print("stopping")
     finally:
         if ready_file is not None:

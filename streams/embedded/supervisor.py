@@ -1,6 +1,8 @@
 """Keeps processes alive: what dies is started again, what is started is stopped again, in reverse order."""
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,6 +106,13 @@ class Supervisor:
             waiting.cancel()
         if self._broken.done():
             self._broken.result()
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to each process of that name which runs."""
+        for pid in [member.service.pid for layer in self._layers for member in layer if member.name == name]:
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     async def stop(self) -> None:
         """Stop the layers in reverse order, each at once and in its own reverse order. Whatever happens, no process is left."""

@@ -113,6 +113,8 @@ class Stage:
         """By (topic, partition): the offset after the last batch that is durable."""
         self.close: Callable[[], None] = lambda: None
         """Lets go of what the stage holds beside its app."""
+        self.read_again: Callable[[], None] = lambda: None
+        """Reads what may change while the stage runs; called on SIGHUP."""
         self.progress: Callable[[int], int] = lambda _number: 0
         """Counts whatever gets done inside of a partition's batches. It may count that of other partitions too, but for tables."""
         self.made_anew: Callable[[str], TierstreamError] = lambda topic: StageFailed(

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import structlog
 
@@ -34,6 +35,7 @@ async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]
+        stack.enter_context(on_hangup(stop, *(stage.read_again for stage in stages)))
         await stack.enter_async_context(serve_admin(settings, health))
         for stage in stages:
             await stack.enter_async_context(_running(stage))
@@ -105,3 +107,23 @@ def stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+
+
+@contextlib.contextmanager
+def on_hangup(stop: asyncio.Event, *calls: Callable[[], None]) -> Iterator[None]:
+    """Make ``calls`` on SIGHUP until the end of the block; set ``stop`` instead when it comes because the terminal has gone."""
+    loop = asyncio.get_running_loop()
+    had_terminal = os.isatty(0)
+
+    def hung_up() -> None:
+        if had_terminal and not os.isatty(0):
+            stop.set()
+            return
+        for call in calls:
+            call()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)

@@ -71,6 +71,19 @@ async def test_supervisor_restarts_a_killed_process_and_emits_its_new_pid(record
     assert recorder.sentences == [f"child (process {before['child'][0]}) was ended by signal 9 and is started again."]
 
 
+async def test_supervisor_sends_a_signal_to_each_process_of_a_name_alone(recorder: Recorder) -> None:
+    count = "import signal; signal.signal(signal.SIGHUP, lambda *_: print('hangup', flush=True)); print('up', flush=True)\nwhile True: signal.pause()"
+    first, second, other = list[str](), list[str](), list[str]()
+    named = (("worker", first), ("worker", second), ("other", other))
+    await recorder.supervisor.start(*((name, program(count, sink=lines.append, ready=printed(lines, "up"))) for name, lines in named))
+
+    recorder.supervisor.signal("worker", signal.SIGHUP)
+    recorder.supervisor.signal("nobody", signal.SIGHUP)
+    await eventually(lambda: first == second == ["up", "hangup"])
+
+    assert other == ["up"]
+
+
 async def test_supervisor_with_several_processes_of_a_name_keeps_them_apart(recorder: Recorder) -> None:
     await recorder.supervisor.start(*(("worker", program(WAIT_FOR_SIGTERM)) for _ in range(3)))
     first, second, third = recorder.supervisor.pids["worker"]

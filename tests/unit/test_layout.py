@@ -36,7 +36,6 @@ COVERED_BY: dict[str, str] = {
     "streams/engine/exactly_once.py": "tests/integration/test_exactly_once.py",
     "streams/engine/table_stage.py": "tests/unit/streams/engine/test_slices.py",
     "streams/engine/tables.py": "tests/integration/test_rebalance.py",
-    "streams/engine/worker.py": "tests/integration/test_watchdog.py",
     "streams/gateway/http.py": "tests/unit/streams/gateway/test_app.py",
     "streams/gateway/server.py": "tests/integration/test_gateway.py",
     "streams/gateway/webhooks.py": "tests/unit/streams/gateway/test_app.py",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agents.classify.stage import ClassifyStage
-from agents.normalise.decide import Rules
+from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams.kafka.partitioner import partition_of
 from streams.operate.verify.accounts import AUDIT, FORWARD, Accounts, Reach
@@ -38,7 +38,7 @@ from streams.operate.verify.traces import (
     recorded_event,
     stored_row,
 )
-from streams.settings import Settings, load_plans
+from streams.settings import Settings
 from streams.stores.accounts import LedgerLine
 from streams.stores.audit_log import AuditRow
 from streams.topics import (
@@ -117,8 +117,7 @@ class _Verification:
     """One run. What it reads goes to the evidence; the judges read that."""
 
     def __init__(self, settings: Settings, logs: Logs, stores: Accounting, options: Options, on_progress: OnProgress, found: Found) -> None:
-        assert settings.plans is not None  # ``Settings.require`` saw to it
-        rules = Rules(load_plans(settings.plans), settings.razorpay_team_note, settings.adopt_subscriptions_created_before)
+        rules = load_rules(settings)
         self._settings, self._logs, self._stores, self._options, self._found = settings, logs, stores, options, found
         self._began = time.time()
         bounds = {topic: logs.bounds(topic) for topic in (RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS, TEAM_EVENTS, AUDIT_EVENTS, DEAD_LETTERS)}

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from schemas.envelope import Envelope, canonical_team_id, derived_id
+from schemas.envelope import NIL_UUID, Envelope, canonical_team_id, derived_id
 
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 PARTS = ("classify", "app", "1", TEAM, "subscription.upgraded")
@@ -93,6 +93,11 @@ def test_team_id_that_is_no_uuid_is_no_team(value: object) -> None:
     "text", ["+f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01", "3f1c_f0e-6a55-4c5c-9a39-0a4d3c1f7b01", "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b0\uff11"]
 )
 def test_team_id_that_only_python_reads_as_a_number_is_no_team(text: str) -> None:
+    assert canonical_team_id(text) is None
+
+
+@pytest.mark.parametrize("text", [NIL_UUID, f" {NIL_UUID}", NIL_UUID.replace("-", ""), f"{{{NIL_UUID}}}", f"urn:uuid:{NIL_UUID}"])
+def test_team_id_the_nil_uuid_is_no_team(text: str) -> None:
     assert canonical_team_id(text) is None
 
 

@@ -162,6 +162,55 @@ def test_initial_tier_that_is_none_is_refused_with_those_that_are() -> None:
     )
 
 
+# Grace
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "days"),
+    [
+        ("3,6", "3,6", (3, 6)),
+        (" 6 , 3,6", "3,6", (3, 6)),
+        ("1", "1", (1,)),
+        ("none", "none", ()),
+        ("", "none", ()),
+    ],
+)
+def test_grace_reminder_days_are_listed_once_and_in_their_order(given: str, kept: str, days: tuple[int, ...]) -> None:
+    settings = load_settings(grace_reminder_days=given)
+
+    assert (settings.grace_reminder_days, settings.grace_reminders) == (kept, days)
+
+
+def test_grace_is_a_week_with_two_reminders_unless_it_is_set() -> None:
+    assert (load_settings().grace_days, load_settings().grace_reminders) == (7, (3, 6))
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "3.5", "3;6", "soon", "3,,6", "\u0663", "3,none", "999999"])
+def test_grace_reminder_days_that_are_no_days_are_refused(given: str) -> None:
+    assert refusal(grace_reminder_days=given).startswith("Settings are wrong: TIERSTREAM_GRACE_REMINDER_DAYS: lists days")
+
+
+@pytest.mark.parametrize("given", [-1, "a week", 3_651])
+def test_grace_days_that_can_not_be_are_refused(given: object) -> None:
+    assert "TIERSTREAM_GRACE_DAYS: " in refusal(grace_days=given)
+
+
+@pytest.mark.parametrize("settings", [{"grace_days": 6}, {"grace_reminder_days": "7"}, {"grace_days": 1, "grace_reminder_days": "1"}])
+def test_grace_reminder_after_the_grace_is_refused_by_both_names(settings: dict[str, object]) -> None:
+    sentence = refusal(**settings)
+
+    assert "TIERSTREAM_GRACE_REMINDER_DAYS: reminds on day " in sentence
+    assert "TIERSTREAM_GRACE_DAYS=" in sentence
+
+
+def test_grace_of_no_days_leaves_the_reminders_alone() -> None:
+    assert load_settings(grace_days=0).grace_reminders == (3, 6)
+
+
+def test_grace_of_one_day_has_no_reminder() -> None:
+    assert load_settings(grace_days=1, grace_reminder_days="none").grace_reminders == ()
+
+
 # What a role needs
 
 NEEDED: dict[Role, str] = {

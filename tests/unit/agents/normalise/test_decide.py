@@ -1,5 +1,6 @@
 """What one webhook means: whose it is, what its plan is, when it happened; and what it says when it means nothing."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -7,7 +8,7 @@ import msgspec
 import orjson
 import pytest
 
-from agents.normalise.decide import Fact, Ignored, Normalisation, Normalised, Parked, Rules, decide
+from agents.normalise.decide import DAY_SECONDS, DERIVED, Fact, Ignored, Normalisation, Normalised, Parked, Rules, decide
 from schemas.razorpay import parse_webhook
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import SubscriptionEvent, SubscriptionFact
@@ -15,6 +16,10 @@ from schemas.tiers import Tier
 from tests.webhooks import AT, EVENT_ID, RECEIVED_AT, SUBSCRIPTION, TEAM, body
 
 RULES = Rules({"plan_pro": Tier.PRO, "plan_hobby": Tier.HOBBY})
+GRACIOUS = replace(RULES, grace_days=7, grace_reminder_days=(3, 6))
+OF_SUBSCRIPTIONS = [event for event in SubscriptionEvent if event not in {*DERIVED, SubscriptionEvent.PAYMENT_FAILED}]
+"""Razorpay's events about a subscription."""
+
 OTHER_TEAM = "11111111-2222-4333-8444-555555555555"
 
 
@@ -59,7 +64,7 @@ def test_decide_a_charge_states_team_tier_and_payment() -> None:
     )
 
 
-@pytest.mark.parametrize("event", list(SubscriptionEvent))
+@pytest.mark.parametrize("event", OF_SUBSCRIPTIONS)
 def test_decide_every_subscription_event_becomes_a_fact_of_its_own_name(event: SubscriptionEvent) -> None:
     found = verdict(body(event))
 
@@ -104,6 +109,17 @@ def test_decide_a_note_that_is_no_uuid_is_parked_although_the_table_knows_a_team
     assert found.team_id is None
 
 
+NIL = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize("nil", [NIL, NIL.replace("-", "")])
+def test_decide_a_note_of_the_nil_uuid_names_no_team(nil: str) -> None:
+    found = verdict(body(notes={"team_id": nil}), linked_team=TEAM)
+
+    assert isinstance(found, Parked)
+    assert found.reason is Reason.UNKNOWN_TEAM
+
+
 def test_decide_a_charge_of_nobody_is_parked_and_undeliverable() -> None:
     found = verdict(body(notes=[]))
 
@@ -113,7 +129,7 @@ def test_decide_a_charge_of_nobody_is_parked_and_undeliverable() -> None:
     assert found.undeliverable.subscription_id == SUBSCRIPTION
 
 
-@pytest.mark.parametrize("event", [event for event in SubscriptionEvent if event is not SubscriptionEvent.CHARGED])
+@pytest.mark.parametrize("event", [event for event in OF_SUBSCRIPTIONS if event is not SubscriptionEvent.CHARGED])
 def test_decide_another_event_of_nobody_is_parked_with_no_money_to_place(event: SubscriptionEvent) -> None:
     found = verdict(body(event, notes=[]))
 
@@ -133,6 +149,7 @@ UNKNOWN_PLAN = {"plan_id": "plan_of_nobody"}
         pytest.param("subscription.charged", {}, True, id="a charge, for which money came in"),
         pytest.param("subscription.activated", {"paid_count": 1}, False, id="a paid activation"),
         pytest.param("subscription.updated", {"status": "active"}, False, id="an update in force"),
+        pytest.param("subscription.resumed", {"status": "active"}, False, id="a return from a pause"),
     ],
 )
 @pytest.mark.parametrize("plan", [UNKNOWN_PLAN, {"plan_id": None}], ids=["unknown plan", "no plan"])
@@ -156,7 +173,7 @@ def test_decide_a_start_on_an_unknown_plan_is_parked_with_its_team(
         ("subscription.updated", {"status": "pending"}),
         ("subscription.pending", {}),
         ("subscription.paused", {}),
-        ("subscription.resumed", {}),
+        ("subscription.resumed", {"status": "paused"}),
         ("subscription.halted", {}),
         ("subscription.cancelled", {}),
         ("subscription.completed", {}),
@@ -221,10 +238,69 @@ def test_decide_adopts_a_subscription_older_than_the_date(created_at: int | None
     assert fact_of(body(subscription={"created_at": created_at}), rules=rules).adopt is adopt
 
 
+# Grace
+
+
+@pytest.mark.parametrize("event", ["subscription.pending", "payment.failed"])
+def test_decide_a_failed_payment_says_when_its_grace_ends_and_when_to_remind(event: str) -> None:
+    found = verdict(body(event), rules=GRACIOUS)
+
+    assert isinstance(found, Normalised)
+    assert (found.event, found.team_id) == (event, TEAM)
+    assert found.fact.grace_ends_at == AT + 7 * DAY_SECONDS
+    assert found.fact.grace_reminders_at == (AT + 3 * DAY_SECONDS, AT + 6 * DAY_SECONDS)
+
+
+@pytest.mark.parametrize("event", [event for event in OF_SUBSCRIPTIONS if event is not SubscriptionEvent.PENDING])
+def test_decide_no_other_event_has_a_grace(event: SubscriptionEvent) -> None:
+    fact = fact_of(body(event), rules=GRACIOUS)
+    assert (fact.grace_ends_at, fact.grace_reminders_at) == (None, ())
+
+
+def test_decide_a_pending_without_any_grace_is_a_fact_without_its_times() -> None:
+    fact = fact_of(body("subscription.pending"))
+    assert (fact.grace_ends_at, fact.grace_reminders_at) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("notes", "linked", "team"),
+    [
+        pytest.param({"team_id": TEAM}, OTHER_TEAM, TEAM, id="its note"),
+        pytest.param([], OTHER_TEAM, OTHER_TEAM, id="the table"),
+    ],
+)
+def test_decide_a_failed_payment_is_of_the_team_that_the_others_are_of(notes: object, linked: str, team: str) -> None:
+    found = verdict(body("payment.failed", notes=notes), linked, GRACIOUS)
+
+    assert isinstance(found, Normalised)
+    assert found.team_id == team
+
+
+@pytest.mark.parametrize("notes", [[], {"team_id": "team-42"}])
+def test_decide_a_failed_payment_of_nobody_is_no_dead_letter(notes: object) -> None:
+    assert verdict(body("payment.failed", notes=notes), rules=GRACIOUS) == Ignored(Reason.PAYMENT_TROUBLE)
+
+
+def test_decide_a_failed_payment_without_a_subscription_has_no_grace() -> None:
+    document = {"event": "payment.failed", "created_at": AT, "payload": {"payment": {"entity": {"notes": {"team_id": TEAM}}}}}
+    assert verdict(document, rules=GRACIOUS) == Ignored(Reason.PAYMENT_TROUBLE)
+
+
+def test_decide_a_failed_payment_needs_no_plan() -> None:
+    assert fact_of(body("payment.failed", subscription={"plan_id": "plan_of_nobody"}), rules=GRACIOUS).tier is None
+
+
+def test_decide_a_failed_payment_too_far_ahead_is_parked() -> None:
+    found = verdict(body("payment.failed", created_at=AT * 10), rules=GRACIOUS)
+
+    assert isinstance(found, Parked)
+    assert found.reason is Reason.FUTURE_TIME
+
+
 # Nothing follows
 
 
-@pytest.mark.parametrize("event", ["order.paid", "payment.captured", "invoice.expired", "subscription.renamed", "nonsense"])
+@pytest.mark.parametrize("event", ["order.paid", "payment.captured", "invoice.expired", "subscription.renamed", "nonsense", *DERIVED])
 def test_decide_an_event_that_is_none_of_ours_is_ignored(event: str) -> None:
     assert verdict(body(event)) == Ignored(Reason.IGNORED)
 
@@ -245,7 +321,7 @@ def test_decide_an_event_without_a_fact_needs_neither_team_nor_subscription(even
     assert (nobodys.team_id, without.team_id) == (None, None)
 
 
-@pytest.mark.parametrize("event", list(SubscriptionEvent))
+@pytest.mark.parametrize("event", OF_SUBSCRIPTIONS)
 def test_decide_a_subscription_event_without_a_subscription_is_malformed(event: SubscriptionEvent) -> None:
     found = verdict({"event": event, "created_at": AT, "payload": {}}, linked_team=TEAM)
 
@@ -274,6 +350,12 @@ def test_decide_parks_only_for_reasons_that_make_a_dead_letter() -> None:
 # The fact as it is written
 
 
+def test_fact_of_a_grace_is_written_as_the_contract_writes_it() -> None:
+    written = msgspec.json.encode(fact_of(body("subscription.pending"), rules=GRACIOUS))
+
+    assert orjson.dumps(SubscriptionFact.model_validate_json(written).model_dump(exclude_none=True)) == written
+
+
 def test_fact_has_the_fields_of_the_contract() -> None:
     assert [field.name for field in msgspec.structs.fields(Fact)] == list(SubscriptionFact.model_fields)
 
@@ -282,4 +364,6 @@ def test_fact_has_the_fields_of_the_contract() -> None:
 def test_fact_is_written_as_the_contract_writes_it(payment: dict[str, Any] | None) -> None:
     written = msgspec.json.encode(fact_of(body(payment=payment)))
 
-    assert orjson.dumps(SubscriptionFact.model_validate_json(written).model_dump(exclude_none=True)) == written
+    assert (
+        orjson.dumps(SubscriptionFact.model_validate_json(written).model_dump(exclude_none=True, exclude={"grace_reminders_at"})) == written
+    )

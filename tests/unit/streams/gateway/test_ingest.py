@@ -153,6 +153,7 @@ def test_event_without_an_id_is_a_new_one_each_time() -> None:
         (event(team_id="acme"), "team_id"),
         (event(team_id=7), "team_id"),
         (event(team_id=None), "team_id"),
+        (event(team_id="00000000-0000-0000-0000-000000000000"), "team_id"),
         (event(occured_at=1), "occured_at"),
         (event(data=None), "data"),
         (event(data=[]), "data"),
