@@ -33,7 +33,6 @@ COVERED_BY: dict[str, str] = {
     "streams/embedded/program.py": "tests/integration/test_supervisor.py",
     "streams/embedded/supervisor.py": "tests/integration/test_supervisor.py",
     "streams/engine/app.py": "tests/integration/test_handler_stages.py",
-    "streams/engine/exactly_once.py": "tests/integration/test_exactly_once.py",
     "streams/engine/table_stage.py": "tests/unit/streams/engine/test_slices.py",
     "streams/engine/tables.py": "tests/integration/test_rebalance.py",
     "streams/engine/worker.py": "tests/integration/test_watchdog.py",
