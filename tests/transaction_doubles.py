@@ -35,9 +35,10 @@ class Alarms(TableStage):
 
     name = "classify"
 
-    def __init__(self, settings: bytes = b"", topic: str = INPUT, *, refuses: bool = False) -> None:
+    def __init__(self, settings: bytes = b"", topic: str = INPUT, current: str = CURRENT, *, refuses: bool = False) -> None:
         self.settings = settings
         self._topic = topic
+        self._current = current
         self._refuses = refuses
 
     def effect(self, record: Record, row: bytes | None) -> Effect:
@@ -62,7 +63,7 @@ class Alarms(TableStage):
 
     def settings_changed(self, former: bytes, rows: Any) -> SettingsChange:
         def outputs() -> Iterable[Output]:
-            return (Output(CURRENT, key, self.settings) for key in sorted(rows))
+            return (Output(self._current, key, self.settings) for key in sorted(rows))
 
         def refusal(affected: int, total: int) -> str:
             return f"{affected} of {total} rows would be {self.settings.decode()}, and were {former.decode()}."
