@@ -19,8 +19,6 @@ COVERED_BY: dict[str, str] = {
     "streams/cli/__main__.py": "tests/integration/test_verify.py",
     "streams/cli/broker.py": "tests/integration/test_topics.py",
     "streams/cli/reference.py": "tests/unit/test_docs.py",
-    "streams/cli/run.py": "tests/integration/test_handler_stages.py",
-    "streams/cli/stack.py": "tests/integration/test_supervisor.py",
     "streams/cli/verify.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/demo/deliveries.py": "tests/unit/streams/demo/test_scenario.py",
     "streams/demo/playback.py": "tests/integration/test_demo.py",
