@@ -33,16 +33,16 @@ FLUSH_SECONDS = 2.0
 """How long a stop waits for dead letters under way; whoever waits for them has not acked their batch."""
 
 
-def stage_factory(settings: Settings, name: str) -> StageFactory:
+def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = False) -> StageFactory:
     """Return what builds the stage called ``name`` inside the event loop that runs it.
 
-    Reads the plan file (normalise) at once, so that a bad one is reported before anything is connected. Raises ConfigurationError.
+    ``accept_initial_tier``: whether classify may change the tier of teams that were decided with another initial tier. Reads the plan file (normalise) at once, so that a bad one is reported before anything is connected. Raises ConfigurationError.
     """
     match name:
         case "normalise":
             return _normalise(settings)
         case "classify":
-            return _classify(settings)
+            return _classify(settings, accept_initial_tier)
         case "audit":
             return _audit(settings)
         case "forward":
@@ -66,10 +66,11 @@ def _normalise(settings: Settings) -> StageFactory:
     return build
 
 
-def _classify(settings: Settings) -> StageFactory:
+def _classify(settings: Settings, accept_initial_tier: bool) -> StageFactory:
     @contextlib.asynccontextmanager
     async def build() -> AsyncIterator[Stage]:
-        yield table_stage(settings, ClassifyStage(settings), "teams", [topics.TEAM_EVENTS], topics.CLASSIFY_CHANGELOG)
+        sources, changelog = [topics.TEAM_EVENTS], topics.CLASSIFY_CHANGELOG
+        yield table_stage(settings, ClassifyStage(settings), "teams", sources, changelog, accepts_changes=accept_initial_tier)
 
     return build
 

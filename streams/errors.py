@@ -12,6 +12,7 @@
     ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23)
     ├── MigrationError            a migration that was applied has been changed since
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
+    ├── SettingsRefused           rows were decided with other settings, and nobody said that they may change (exit 1)
     ├── SnapshotError             a snapshot can not be read, or is not of this stack (exit 2)
     ├── Fenced                    another process works under this one's name; this one must exit
     ├── GenerationEnded           the consumer group has gone on; what was read in its former generation is read again
@@ -75,6 +76,10 @@ class MigrationError(TierstreamError):
 
 class PositionError(TierstreamError):
     """The position row of a table partition does not fit its topic."""
+
+
+class SettingsRefused(TierstreamError):
+    """The rows of a table were decided with other settings, and the worker was not told to accept what changes."""
 
 
 class SnapshotError(TierstreamError):

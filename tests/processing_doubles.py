@@ -35,7 +35,7 @@ class Gate:
 
 @dataclass
 class ScriptedWorker:
-    """Notes what it is asked for. A batch's number is its first offset: ``gates`` holds one back, ``failures`` makes it fail."""
+    """Notes what it is asked for. A batch's number is its first offset, 0 without records: ``gates`` holds one back, ``failures`` makes it fail."""
 
     script: "Script"
     number: int
@@ -53,7 +53,7 @@ class ScriptedWorker:
     async def process(self, batch: Batch) -> None:
         assert self.prepared
         assert not self.closed
-        number = batch.records[0].offset
+        number = batch.records[0].offset if batch.records else 0
         self.script.begun.append(number)
         self.script.batches.append([record.offset for record in batch.records])
         self.script.times.append(time.monotonic())

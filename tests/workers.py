@@ -27,13 +27,13 @@ INPUTS: dict[str, tuple[tuple[Topic, ...], str, Topic]] = {
 }
 
 
-def table(settings: Settings, stage: TableStage) -> StageFactory:
+def table(settings: Settings, stage: TableStage, *, accepts_changes: bool = False, clock: Callable[[], float] = time.time) -> StageFactory:
     """Return what runs ``stage`` in the place of the one of its name."""
     sources, name, changelog = INPUTS[stage.name]
 
     @contextlib.asynccontextmanager
     async def build() -> AsyncIterator[Stage]:
-        yield table_stage(settings, stage, name, sources, changelog)
+        yield table_stage(settings, stage, name, sources, changelog, accepts_changes=accepts_changes, clock=clock)
 
     return build
 

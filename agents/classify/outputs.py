@@ -155,6 +155,14 @@ def tier_current(event: TeamEvent, after: Standing) -> bytes:
     return _derived(event, TIER_CURRENT, time, TIER_SCHEMA, data)
 
 
+def initial_tier_changed(team_id: str, was: Tier, now: Tier, since: int) -> bytes:
+    """Return a record of ``tier.current`` for a team whose initial tier is another one from now on. No event led to it, so its id
+    follows from the two tiers; ``since`` is in Unix seconds."""
+    time = rfc3339(since)
+    id = derived_id(STAGE, SOURCE, f"initial-tier:{LABELS[was]}:{LABELS[now]}", team_id, TIER_CURRENT)
+    return envelope(id, SOURCE, TIER_CURRENT, team_id, time, None, id, TIER_SCHEMA, _CurrentData(team_id, LABELS[now], time, None))
+
+
 def _derived(event: TeamEvent, type: str, time: str, schema: str, data: object) -> bytes:
     """Return the envelope of something that follows from ``event``."""
     id = derived_id(STAGE, event.source, event.id, event.team_id, type)

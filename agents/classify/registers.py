@@ -238,6 +238,12 @@ def coming_times(row: Row) -> dict[str, tuple[int, ...]]:
     return {subscription_id: times for subscription_id, subscription in row.live.items() if (times := subscription.state.coming_times())}
 
 
+def first_fact_at(row: Row) -> int:
+    """Return when the oldest fact happened that is known of the team's subscriptions, in Unix seconds; 0 without one."""
+    firsts = [subscription.history[0].versions[0] for subscription in row.live.values()]
+    return min((version[0] for version in (*firsts, *row.ended.values(), *row.unstarted.values())), default=0)
+
+
 def merge_override(row: Row, override: Override) -> Row:
     """Merge an admin's decision."""
     return msgspec.structs.replace(row, override=_newest(row.override, override))

@@ -3,7 +3,7 @@
 Reading, deciding and serialising are modules of their own; nothing here produces, commits or waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -11,13 +11,15 @@ import msgspec
 from agents.classify.decide import STAGE, decide
 from agents.classify.facts import TeamEvent, Unreadable, read_team_event
 from agents.classify.fast_path import usual_facts
-from agents.classify.outputs import Owner, audit_events, due_record, owner_of, tier_current
+from agents.classify.outputs import Owner, audit_events, due_record, initial_tier_changed, owner_of, tier_current
 from agents.classify.packing import due_at, pack, unpack
-from agents.classify.registers import EMPTY, Row, Standing, coming_times, standing
+from agents.classify.registers import EMPTY, Row, Standing, coming_times, first_fact_at, standing
 from schemas.envelope import HEADERS
 from schemas.reasons import Reason
-from streams.engine.table_stage import Effect, Run, TableStage
+from schemas.tiers import Tier, parse_tier
+from streams.engine.table_stage import Effect, Run, SettingsChange, TableStage
 from streams.engine.transactions import Output
+from streams.errors import StageFailed
 from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT
@@ -40,6 +42,7 @@ class ClassifyStage(TableStage):
 
     def __init__(self, settings: Settings) -> None:
         self._initial = settings.initial
+        self.settings = settings.initial.label.encode()
         self._nobody = Team("", EMPTY, standing(EMPTY, self._initial), owner_of(EMPTY))
         self._team_events = TEAM_EVENTS.full_name(settings)
         self._audit_events = AUDIT_EVENTS.full_name(settings)
@@ -110,3 +113,30 @@ class ClassifyStage(TableStage):
                 value = due_record(team_id, subscription_id, state.plan_id, passed, state.email or None)
                 found.append(Output(self._team_events, key, value, HEADERS))
         return found
+
+    def settings_changed(self, former: bytes, rows: Mapping[bytes, bytes]) -> SettingsChange:
+        """Say how many teams are on another tier than with the ``former`` initial tier; their ``tier.current`` is to be written anew."""
+        was = parse_tier(former.decode())
+        if was is None:
+            raise StageFailed(
+                f"The changelog of classify names the initial tier {former.decode(errors='replace')!r}, which the ladder does not have."
+            )
+        changed = {key for key, packed in rows.items() if self._differs(unpack(packed), was)}
+
+        def outputs() -> Iterator[Output]:
+            for key in changed:
+                row = unpack(rows[key])
+                after = standing(row, self._initial)
+                since = after.since or first_fact_at(row)
+                yield Output(self._tier_current, key, initial_tier_changed(key.decode(), was, after.tier, since), HEADERS)
+
+        def refusal(affected: int, teams: int) -> str:
+            return (
+                f"TIERSTREAM_INITIAL_TIER is {self._initial.label}, and this worker's {teams} teams were decided with {was.label}: {affected} "
+                "would change their tier without an event. Set it back, or start classify with --accept-initial-tier."
+            )
+
+        return SettingsChange(len(changed), outputs, refusal)
+
+    def _differs(self, row: Row, was: Tier) -> bool:
+        return standing(row, was).tier is not standing(row, self._initial).tier

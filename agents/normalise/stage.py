@@ -3,7 +3,7 @@
 Reading and deciding are modules of their own; nothing here produces, commits or waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -19,7 +19,7 @@ from schemas.reasons import Reason
 from schemas.serialize import AUDIT_SCHEMA, FACT_SCHEMA, envelope, rfc3339
 from schemas.team_events import EVENT_RANK, SubscriptionEvent, SubscriptionLink
 from schemas.validation import describe
-from streams.engine.table_stage import Effect, TableStage
+from streams.engine.table_stage import Effect, SettingsChange, TableStage
 from streams.engine.transactions import Output
 from streams.kafka.records import Record
 from streams.settings import Settings
@@ -39,23 +39,21 @@ class NormaliseStage(TableStage):
     def __init__(self, settings: Settings, rules: Rules) -> None:
         self.rules = rules
         """May be replaced between two records: what they said stands in the facts."""
+        self.settings = _kept(rules)
         self._warnings = PlanWarnings()
         self._links = SUBSCRIPTION_LINKS.full_name(settings)
         self._team_events = TEAM_EVENTS.full_name(settings)
         self._audit_events = AUDIT_EVENTS.full_name(settings)
 
-    @property
-    def settings(self) -> bytes:
-        """The plans that are in force, in the one form in which they are kept and compared: JSON, by plan id."""
-        return orjson.dumps(tiers_by_plan(self.rules), option=orjson.OPT_SORT_KEYS)
-
-    def warn_of_changes(self, former: bytes) -> None:
-        """Warn of the plans whose tier is another one than in ``former``, which are the ``settings`` that a table was decided with."""
-        self._warnings.warn(orjson.loads(former) if former else {}, tiers_by_plan(self.rules))
+    def settings_changed(self, former: bytes, rows: Mapping[bytes, bytes]) -> SettingsChange:
+        """Warn of the plans whose tier is another one than in the ``former`` settings. No row depends on them."""
+        self._warnings.warn(orjson.loads(former), tiers_by_plan(self.rules))
+        return SettingsChange()
 
     def read_plans(self, path: Path) -> None:
         """Read the plan file again, and decide with it from the next record on; when it is wrong, with the plans of before."""
         self.rules = read_again(self.rules, path, self._warnings)
+        self.settings = _kept(self.rules)
 
     def effect(self, record: Record, row: Ownership | None) -> Effect:
         """Normalise one webhook, or learn one link."""
@@ -174,6 +172,11 @@ class NormaliseStage(TableStage):
         after, moved = claimed(known, claim)
         outputs = tuple(self._moved(link.subscription_id, each) for each in moved)
         return Effect(Reason.LINKED, outputs, None if after is known else after)
+
+
+def _kept(rules: Rules) -> bytes:
+    """Return the plans in the one form in which they are kept and compared: JSON, by plan id."""
+    return orjson.dumps(tiers_by_plan(rules), option=orjson.OPT_SORT_KEYS)
 
 
 def _linked_team(known: Ownership, webhook: RazorpayWebhook, event_id: str, received_at: int) -> str | None:

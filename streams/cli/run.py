@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.settings import DataDir, command_settings
-from streams.errors import TierstreamError
+from streams.cli.settings import AcceptInitialTier, DataDir, command_settings
+from streams.errors import ConfigurationError, TierstreamError
 from streams.logging import configure_logging
 from streams.settings import Settings, load_settings
 
@@ -43,7 +43,9 @@ def gateway(data_dir: DataDir = None) -> None:
 
 
 def worker(
-    stages: Annotated[list[StageName], typer.Argument(help="One or more stages to run in this process.")], data_dir: DataDir = None
+    stages: Annotated[list[StageName], typer.Argument(help="One or more stages to run in this process.")],
+    data_dir: DataDir = None,
+    accept_initial_tier: AcceptInitialTier = False,
 ) -> None:
     """Run stages: read their topics, decide, write. Start more workers of a stage for more load.
 
@@ -52,10 +54,12 @@ def worker(
     from agents.registry import stage_factory
     from streams.engine.worker import run_stages
 
+    if accept_initial_tier and StageName.CLASSIFY not in stages:
+        raise ConfigurationError("--accept-initial-tier is for classify, which is not among the stages: leave it out.")
     settings = command_settings(data_dir)
     for stage in stages:
         settings.require(stage.value)
-    factories = [stage_factory(settings, stage.value) for stage in dict.fromkeys(stages)]
+    factories = [stage_factory(settings, stage.value, accept_initial_tier) for stage in dict.fromkeys(stages)]
     serve(settings, lambda stop: run_stages(settings, factories, stop))
 
 

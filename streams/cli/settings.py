@@ -15,6 +15,14 @@ DataDir = Annotated[
     typer.Option("--data-dir", help="Use the tierstream up that runs with this data directory; by default the one of this directory."),
 ]
 
+AcceptInitialTier = Annotated[
+    bool,
+    typer.Option(
+        "--accept-initial-tier",
+        help="Let another TIERSTREAM_INITIAL_TIER change the tier of teams that classify has decided on; without it, classify ends then.",
+    ),
+]
+
 ADDRESSES = ("kafka_bootstrap_servers", "postgres_dsn", "loops_base_url")
 """Where any of these is set, in the environment or in the configuration file, a running ``up`` is not used."""
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.settings import AcceptInitialTier
 from streams.errors import ConfigurationError
 
 STAGES = ("normalise", "classify", "audit", "forward")
@@ -24,6 +25,7 @@ def up(
         bool, typer.Option("--single-process", help="Run all stages in one process, for a machine with little memory.")
     ] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the data here between runs; without it, it is thrown away.")] = None,
+    accept_initial_tier: AcceptInitialTier = False,
 ) -> None:
     """Start Kafka, PostgreSQL, the fake Loops, the gateway and every stage, and keep them running until Ctrl-C.
 
@@ -35,7 +37,8 @@ def up(
 
     if workers and single_process:
         raise ConfigurationError("--single-process runs one process for all stages: leave --workers out.")
-    asyncio.run(run_up(ready_file, _worker_counts(workers or []), data_dir, single_process=single_process))
+    counts = _worker_counts(workers or [])
+    asyncio.run(run_up(ready_file, counts, data_dir, single_process=single_process, accept_initial_tier=accept_initial_tier))
 
 
 def demo() -> None:

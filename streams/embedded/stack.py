@@ -53,6 +53,7 @@ class StackOptions:
     data_dir: Path | None = None
     console: Console | None = None  # the processes' output; None: to files in the data directory
     overrides: Mapping[str, object] = field(default_factory=dict)  # settings of this stack alone, by field name
+    accept_initial_tier: bool = False  # classify may change the tier of teams that were decided with another initial tier
     long_lived: bool = False  # Kafka's code is compiled to be cheap for hours, not to be quick in its first minute
 
 
@@ -83,11 +84,25 @@ class Stack:
         }
 
 
-async def run_up(ready_file: Path | None, workers: Mapping[str, int], data_dir: Path | None, *, single_process: bool = False) -> None:
+async def run_up(
+    ready_file: Path | None,
+    workers: Mapping[str, int],
+    data_dir: Path | None,
+    *,
+    single_process: bool = False,
+    accept_initial_tier: bool = False,
+) -> None:
     """Run the stack until SIGINT or SIGTERM; pass SIGHUP on to normalise. Raises TierstreamError when it can not start."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    options = StackOptions(workers, single_process, data_dir, Console(stderr=True, highlight=False), long_lived=True)
+    options = StackOptions(
+        workers,
+        single_process,
+        data_dir,
+        Console(stderr=True, highlight=False),
+        accept_initial_tier=accept_initial_tier,
+        long_lived=True,
+    )
     console = Console(highlight=False)
     try:
         async with contextlib.AsyncExitStack() as stack_exit:
@@ -257,7 +272,10 @@ class _Services:
         port = free_port()
         environment = {**environment_of(settings), f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": instance}
         title = instance.removesuffix("-0")
-        return self._program(title, PROCESS_NAMES.index(stages[0]) + 1, ["worker", *stages], environment, f"http://127.0.0.1:{port}/readyz")
+        arguments = ["worker", *stages]
+        if self._options.accept_initial_tier and "classify" in stages:
+            arguments.append("--accept-initial-tier")
+        return self._program(title, PROCESS_NAMES.index(stages[0]) + 1, arguments, environment, f"http://127.0.0.1:{port}/readyz")
 
     def _program(self, title: str, number: int, arguments: list[str], environment: dict[str, str], ready_url: str) -> Program:
         sink = self._sink(title, number)

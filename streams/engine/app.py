@@ -8,6 +8,7 @@ forward     audit.events → Loops
 
 import logging
 import ssl
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +124,8 @@ class Stage:
         """Makes the error of an input topic (full name) that is another one now."""
         self.restored_records: Callable[[], int] = lambda: 0
         """Counts the records that restores have read."""
+        self.rouse: Callable[[], None] = lambda: None
+        """Has the partitions begin in which something waits for no record. Called about twice a second."""
 
     def _done(self, message: Message) -> None:
         self.reached[message.topic, message.partition] = message.offset + 1
@@ -158,11 +161,11 @@ class Stage:
         found = await self._consumer.positions(TP(topic, number) for topic, number in wanted)
         return {(tp.topic, tp.partition): position for tp, position in found.items()}
 
-    def assign(self, partitions: Iterable[int]) -> None:
-        """Make ``partitions`` the ones that this process works on."""
+    def assign(self, partitions: Iterable[int], generation: int = -1) -> None:
+        """Make ``partitions`` the ones that this process works on, from ``generation`` on (-1: nobody asks)."""
         wanted = frozenset(partitions)
         self.on_assigned(wanted)
-        self.processing.assign(wanted)
+        self.processing.assign(wanted, generation)
 
     async def _on_assigned(self, _app: Any, /, *given: Any, signal: Any, **_: Any) -> None:
         assigned: Iterable[TP] = given[0]
@@ -176,14 +179,36 @@ class Stage:
         self.app.on_partitions_assigned.connect(self._on_assigned)
 
 
-def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequence[Topic], changelog: Topic) -> Stage:
-    """Return the app of a stage that decides with a table beside it, exactly once."""
+def table_stage(
+    settings: Settings,
+    stage: TableStage,
+    table: str,
+    sources: Sequence[Topic],
+    changelog: Topic,
+    *,
+    accepts_changes: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Stage:
+    """Return the app of a stage that decides with a table beside it, exactly once.
+
+    ``accepts_changes``: whether rows that were decided with other settings may change. ``clock`` says what has passed of the coming times.
+    """
     group, changelog_name = group_id(settings, stage.name), changelog.full_name(settings)
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="takeover")
     broker = Broker(settings, group, changelog_name, [topic.full_name(settings) for topic in sources])
     takeover = Takeover(settings, stage.name, broker, pool)
     worker_id = f"{group}-{settings.instance_id or uuid.uuid4()}"
-    transactions = Transactions(settings, stage, changelog_name, worker_id, lambda: built.membership, takeover)
+    transactions = Transactions(
+        settings,
+        stage,
+        changelog_name,
+        worker_id,
+        lambda: built.membership,
+        takeover,
+        lambda number: built.processing.rouse(built.sources[0], number),
+        accepts_changes=accepts_changes,
+        clock=clock,
+    )
     fetch_bytes = min(4 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
 
     def close() -> None:
@@ -196,6 +221,7 @@ def table_stage(settings: Settings, stage: TableStage, table: str, sources: Sequ
         OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
     )
     built.close = close
+    built.rouse = transactions.rouse
     built.progress = lambda number: transactions.slices[number]
     built.restored_records = lambda: takeover.records
     built.made_anew = lambda topic: made_anew(topic, "positions are", group)

@@ -1,8 +1,10 @@
-"""A table partition in memory, and its changelog: rows, and one position row for each input topic.
+"""A table partition in memory, and its changelog: rows, one position row for each input topic, and one settings row.
 
 The position row is written in the same transaction as the rows and the outputs of a batch. It says how far the input has
 been worked in: records below it are skipped. The group's committed offset, which belongs to the same transaction, must
 agree with it. The row also keeps the counts of outcomes, so that events received = sum of outcomes can be proven from the log.
+
+The settings row holds what the rows depend on among the settings of the stage that wrote them.
 """
 
 import time
@@ -22,6 +24,9 @@ from streams.settings import Settings
 
 POSITION_PREFIX = b"\x00position:"
 """Key of a position row: this, then the name of the input topic. No key of a row starts with a NUL byte."""
+
+SETTINGS_KEY = b"\x00settings"
+"""Key of the settings row. Changelogs of older versions have none."""
 
 _CONSUME_RECORDS = 1_000
 """Records taken at a time. Few: each holds on to the whole of what it was fetched with, and memory once taken is hardly given back."""
@@ -53,22 +58,27 @@ decode_position = msgspec.json.Decoder(Position).decode
 
 @dataclass(slots=True)
 class TablePartition:
-    """One partition of a table, owned by this process: packed rows by key, and positions by input topic."""
+    """One partition of a table, owned by this process: packed rows by key, positions by input topic, and the settings that the rows
+    were decided with (None: not known)."""
 
     number: int
     rows: dict[bytes, bytes] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
+    settings: bytes | None = None
 
     def forget(self) -> None:
         """Hold nothing any more: what is here may be ahead of the log."""
         self.rows.clear()
         self.positions.clear()
+        self.settings = None
 
     def apply(self, key: bytes, value: bytes | None) -> None:
         """Take in one record of the changelog."""
         if key.startswith(POSITION_PREFIX):
             if value is not None:
                 self.positions[key[len(POSITION_PREFIX) :].decode()] = decode_position(value)
+        elif key == SETTINGS_KEY:
+            self.settings = value
         elif value is None:
             self.rows.pop(key, None)
         else:

@@ -3,8 +3,8 @@
 1. Once in a process: ``init_transactions`` with the worker's own id. That aborts what a former process of this id left open.
 2. On assignment: wait until the group's offsets are stable, restore rows and positions, compare the two (``takeover.py``).
 3. Skip input below the position.
-4. For each transaction: begin → decide on each partition's records → produce outputs, changed rows and a position row for each →
-   add the input offsets, in the name of the generation that read them → commit.
+4. For each transaction: begin → produce the records for what has passed of each partition's coming times → decide on its records →
+   produce outputs, changed rows and a position row for each → add the input offsets, in the name of the generation that read them → commit.
 5. An unanswered call is asked again. A producer that Kafka has forgotten, or that does not return from a call, is replaced: 1, 2 for
    the tables that were touched, and the same batches again. Offsets that are refused, for the group has gone on: abort, forget the tables that were touched,
    and go on from 2 in the next generation. Anything else leaves the memory ahead of the log: the worker exits and starts again.
@@ -13,6 +13,9 @@
 | --- | --- | --- |
 | 1, 2, begin, produce, offsets added | nothing committed (the open transaction is aborted by 1, or by its time-out) | the input is decided on again, with the same ids |
 | commit | outputs, rows, position, and the group's offset | nothing is read twice |
+
+What happens at a time is a record as well: the owner of a row produces it once the time has passed, and decides on it as it comes back
+(``docs/adr/0010-due-records.md``). And rows that were decided with other settings are told anew before any input is worked in.
 """
 
 import asyncio
@@ -21,16 +24,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import structlog
 from confluent_kafka import TopicPartition
 
 from schemas.reasons import Reason
-from streams.engine.changelog import Position, TablePartition, encode_position, position_key
+from streams.engine.assigned_tables import AssignedTables, PartitionTable
+from streams.engine.changelog import SETTINGS_KEY, Position, encode_position, position_key
 from streams.engine.partitions import Batch
-from streams.engine.slices import MAX_STRETCH, MIN_RECORDS, SLICE_SECONDS, Slices, slice_records
-from streams.engine.table_stage import TableStage
+from streams.engine.slices import MAX_STRETCH, MIN_RECORDS, SLICE_SECONDS, slice_records
+from streams.engine.table_stage import SettingsChange, TableStage
 from streams.engine.takeover import CALL_SECONDS, Takeover
 from streams.engine.transactions import Membership, Output, TransactionalWriter
 from streams.errors import GenerationEnded, ProducerLost
@@ -49,6 +54,12 @@ YIELD_SECONDS = 0.005
 """So long a transaction may be filled before heartbeats, fetches and other stages go on for a moment. Longer than a small one takes: its
 records then go to the broker together."""
 
+DUE_RECORDS = 1_000
+"""So many records for times that have passed go into one transaction, of all partitions together: after a downtime there may be many."""
+
+CHANGE_RECORDS = 500
+"""So many outputs of a change of settings are produced at a time, before heartbeats and other stages go on for a moment."""
+
 STUCK_SECONDS = CALL_SECONDS + 2.0
 """A call that has not returned by then, two seconds after its own time-out, never will: its producer is left behind, with its threads,
 until the process ends."""
@@ -58,22 +69,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class PartitionTable:
-    """One partition of the table, and what fills slices from it."""
-
-    def __init__(self, settings: Settings, stage: TableStage, changelog: str, number: int) -> None:
-        self.rows = TablePartition(number)
-        self.slices = Slices(settings, stage, changelog, self.rows)
-
-    def forget(self) -> None:
-        """Hold nothing: what is in memory may be ahead of the log."""
-        self.rows.forget()
-        self.slices.forget()
-
-
 @dataclass(eq=False, slots=True)
 class _Work:
-    """One batch. ``start`` is the index of its first record that is not committed yet."""
+    """One batch. ``start`` is the index of its first record that is not committed yet; ``roused`` says that it came without records, and
+    what waits in the table is not committed yet."""
 
     table: PartitionTable
     topic: str
@@ -81,6 +80,7 @@ class _Work:
     records: Sequence[Record]
     done: "asyncio.Future[None]"
     start: int = 0
+    roused: bool = False
 
     def skip_committed(self) -> None:
         """Skip the records below the table's position. Nothing may be left."""
@@ -91,7 +91,7 @@ class _Work:
     @property
     def is_done(self) -> bool:
         """Whether all of it is committed, or nobody waits for it any more."""
-        return self.start == len(self.records) or self.done.done()
+        return (self.start == len(self.records) and not self.roused) or self.done.done()
 
 
 @dataclass(slots=True)
@@ -115,14 +115,22 @@ class Transactions:
         transactional_id: str,
         membership: Callable[[], Membership | None],
         takeover: Takeover,
+        rouse: Callable[[int], None] = lambda _: None,
+        *,
+        accepts_changes: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """``membership`` is asked for the worker's place in the group's present generation."""
+        """``membership`` is asked for the worker's place in the group's present generation. ``rouse`` has a batch without records worked
+        in for a partition; ``clock`` says what has passed; ``accepts_changes``, whether other settings may change what rows say."""
         self._settings = settings
         self._stage = stage
         self._changelog = changelog
+        self.tables = AssignedTables(settings, stage, changelog, accepts_changes=accepts_changes)
         self._transactional_id = transactional_id
         self._membership = membership
         self._takeover = takeover
+        self._rouse = rouse
+        self._clock = clock
         self._thread = CallThread("transactions")
         self._writer: TransactionalWriter | None = None
         self._opening = asyncio.Lock()
@@ -135,27 +143,39 @@ class Transactions:
         self.slices: Counter[int] = Counter()
         """Transactions committed so far, by partition."""
 
-    def new_table(self, number: int) -> PartitionTable:
-        """Return an empty table partition."""
-        return PartitionTable(self._settings, self._stage, self._changelog, number)
+    def rouse(self) -> None:
+        """Have the partitions begin in which something waits that needs no record: a time has passed, or settings have changed."""
+        membership, now = self._membership(), int(self._clock())
+        if membership is not None and membership != self._ended:
+            for number in self.tables.waiting(now):
+                self._rouse(number)
 
     async def take_over(self, table: PartitionTable) -> int:
-        """Have ``table`` hold what is committed, and return the generation for which that is sure. Tries again while Kafka is away."""
+        """Have ``table`` hold what is committed, and return the generation for which that is sure. Tries again while Kafka is away.
+
+        Raises SettingsRefused where rows were decided with other settings, and may not change.
+        """
         async with self._opening:
             if self._writer is None:
                 self._writer = await self._open()
         membership = self._membership()
-        await self._takeover.take_over(table.rows)
-        table.slices.forget()
+        await self._restore(table)
         return -1 if membership is None else membership.generation
 
+    async def _restore(self, table: PartitionTable) -> None:
+        table.restored = False
+        await self._takeover.take_over(table.rows, table.on_restored)
+        await self.tables.settle(table)
+
     async def work_in(self, table: PartitionTable, batch: Batch) -> None:
-        """Decide on the records of ``batch`` that are not below the table's position; return when the last is committed.
+        """Decide on the records of ``batch`` that are not below the table's position; return when the last is committed. One without
+        records has what waits in the table committed, as far as one transaction takes it.
 
         Raises GenerationEnded when the batch is of a generation that is over: what is not committed is read again, after a take-over.
         """
         work = _Work(table, batch.topic, batch.generation, batch.records, asyncio.get_running_loop().create_future())
         work.skip_committed()
+        work.roused = not batch.records and table.waits(int(self._clock()))
         if work.is_done:
             return
         self._waiting.append(work)
@@ -236,16 +256,29 @@ class Transactions:
         """Produce what follows from a slice of each batch, as far as one transaction's time allows."""
         filled: list[_Filled] = []
         allowed = left = self._slice_records
+        due_left, now = DUE_RECORDS, int(self._clock())
         began, worked = time.monotonic(), 0.0
         yielded = began
         until = began + SLICE_SECONDS * MAX_STRETCH
         for work in current:  # in the order in which they came, so that nobody is passed over for long
             if left <= 0 or time.monotonic() > until:
                 break
+            if due_left <= 0 and work.roused and work.table.change is None:
+                continue  # its turn comes in the next one
             begun = time.thread_time()
-            number = work.table.rows.number
-            end, outcomes = work.table.slices.fill(work.records, work.start, left, until, writer.produce)
-            position = work.table.rows.positions[work.topic].advanced(work.records[end - 1].offset + 1, outcomes)
+            table, number, end = work.table, work.table.rows.number, work.start
+            position = table.rows.positions[work.topic]
+            outcomes: Counter[Reason] = Counter()
+            if table.change is not None:
+                await self._produce_change(writer, table.change)  # and no input, which may take its time
+            else:
+                due_left -= table.slices.fill_due(now, due_left, writer.produce)
+                if end < len(work.records):
+                    end, outcomes = table.slices.fill(work.records, end, left, until, writer.produce)
+                    position = position.advanced(work.records[end - 1].offset + 1, outcomes)
+            if table.needs_settings:
+                writer.produce((Output(self._changelog, SETTINGS_KEY, self._stage.settings, partition=number),))
+            # Also where it has not moved: whoever finds the group's offset without it could not go on.
             writer.produce((Output(self._changelog, position_key(work.topic), encode_position(position), partition=number),))
             worked += time.thread_time() - begun
             left -= end - work.start
@@ -253,16 +286,27 @@ class Transactions:
             if time.monotonic() - yielded > YIELD_SECONDS:
                 await asyncio.sleep(0)  # heartbeats, fetches and other stages go on meanwhile
                 yielded = time.monotonic()
-        self._slice_records = slice_records(allowed, allowed - left, max(worked, (time.monotonic() - began) / MAX_STRETCH))
+        if left < allowed:
+            self._slice_records = slice_records(allowed, allowed - left, max(worked, (time.monotonic() - began) / MAX_STRETCH))
         return filled
 
+    async def _produce_change(self, writer: TransactionalWriter, change: SettingsChange) -> None:
+        """Produce what tells rows anew that were decided with other settings: all of a partition in one transaction."""
+        outputs = iter(change.outputs())
+        while some := list(islice(outputs, CHANGE_RECORDS)):
+            writer.produce(some)
+            await asyncio.sleep(0)
+
     def _committed(self, filled: _Filled) -> None:
-        work, number = filled.work, filled.work.table.rows.number
-        work.table.rows.positions[work.topic] = filled.position
-        work.start = filled.end
+        work, table, number = filled.work, filled.work.table, filled.work.table.rows.number
+        table.rows.positions[work.topic] = filled.position
+        table.committed()
+        work.start, work.roused = filled.end, False
         self.slices[number] += 1
         count_outcomes(self._stage.name, filled.outcomes)
         POSITION.labels(self._stage.name, work.topic, number).set(filled.position.next_offset)
+        if table.waits(int(self._clock())):
+            self._rouse(number)
 
     async def _begin_anew(self, current: list[_Work], error: ProducerLost) -> None:
         """Replace a producer that can not go on, and have the touched tables hold what is committed.
@@ -273,7 +317,7 @@ class Transactions:
         self._writer = await self._open()
         for work in current:
             work.table.forget()
-        await asyncio.gather(*(self._takeover.take_over(work.table.rows) for work in current))
+        await asyncio.gather(*(self._restore(work.table) for work in current))
         for work in current:
             work.skip_committed()
 
@@ -298,7 +342,7 @@ class TransactionalWorker:
     def __init__(self, transactions: Transactions, number: int) -> None:
         self._transactions = transactions
         self._generation = -1
-        self.table = transactions.new_table(number)
+        self.table = transactions.tables.new(number)
 
     async def prepare(self) -> None:
         """Take the partition over, or make sure that it is still as it is in memory."""
@@ -311,4 +355,5 @@ class TransactionalWorker:
         await self._transactions.work_in(self.table, batch)
 
     async def close(self) -> None:
-        """Nothing to let go of: the producer is the process's."""
+        """Let go of the table; the producer is the process's."""
+        self._transactions.tables.let_go(self.table)

@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One partition's fetch: its records in offset order, the group's generation that they were read in, and what to call
-    when all of them are durable."""
+    when all of them are durable. One without records is for what waits in its worker, and not on a topic."""
 
     topic: str
     partition: int
@@ -109,7 +109,9 @@ class _PartitionQueue:
     def put(self, batch: Batch, batch_records: int) -> None:
         """Queue a batch, or make it part of the last one that waits."""
         last = self.batches[-1] if self.batches else None
-        if last is not None and len(last.records) < batch_records and last.value_bytes < BATCH_BYTES and batch.continues(last):
+        if last is not None and not last.records:
+            self.batches[-1] = batch  # which takes along whatever that one was for
+        elif last is not None and len(last.records) < batch_records and last.value_bytes < BATCH_BYTES and batch.continues(last):
             self.batches[-1] = last.joined(batch)
         else:
             self.batches.append(batch)
@@ -174,6 +176,7 @@ class Processing:
         self._may_begin = asyncio.Event()
         self._may_begin.set()
         self._preparing: set[int] = set()
+        self._assigned_in = -1
         self.assigned = False
         """Whether there has been an assignment; an empty one counts, for a spare worker is ready too."""
         self.failure: asyncio.Future[TierstreamError] = asyncio.get_running_loop().create_future()
@@ -193,9 +196,13 @@ class Processing:
         """The partitions that are being restored."""
         return frozenset(self._preparing)
 
-    def assign(self, partitions: Iterable[int]) -> None:
-        """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others."""
+    def assign(self, partitions: Iterable[int], generation: int = -1) -> None:
+        """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others.
+
+        ``generation`` is the one that they were assigned in; without it ``rouse`` does nothing.
+        """
         wanted = frozenset(partitions)
+        self._assigned_in = generation
         self.assigned = True
         self._may_begin.set()
         for number in self.partitions - wanted:
@@ -214,6 +221,13 @@ class Processing:
             queue.paused.add(batch.topic)
             queue.full.set()
             self._flow.pause(batch.topic, batch.partition)
+
+    def rouse(self, topic: str, number: int) -> None:
+        """Have a partition's worker process a batch without records, in the generation that assigned the partition. Does nothing where a
+        batch waits, or where the partition is not ours."""
+        queue = self._queues.get(number)
+        if queue is not None and not queue.batches:
+            queue.put(Batch(topic, number, self._assigned_in, (), _no_ack), self._batch_records)
 
     async def pause(self) -> None:
         """Begin no batch until the next ``assign``, and return when those under way are done, or after ``finish_seconds``.
@@ -277,6 +291,10 @@ class Processing:
     def _fail(self, error: TierstreamError) -> None:
         if not self.failure.done():
             self.failure.set_result(error)
+
+
+def _no_ack() -> None:
+    """Ack nothing: there was no record."""
 
 
 def _cancel(queue: _PartitionQueue) -> asyncio.Task[None] | None:

@@ -15,8 +15,9 @@ import structlog
 
 from schemas.reasons import Reason
 from streams.engine.changelog import TablePartition
+from streams.engine.due_times import DueTimes
 from streams.engine.table_stage import MAX_OUTPUT_BYTES, SMALL_BYTES, Effect, TableStage, bytes_of, fitting, rendered, rerouted
-from streams.engine.transactions import NO_HEADERS, Output
+from streams.engine.transactions import ANY_PARTITION, NO_HEADERS, Output
 from streams.errors import StageFailed
 from streams.kafka.dead_letters import Origin, dead_letter_headers
 from streams.kafka.records import Record
@@ -98,11 +99,15 @@ def slice_records(allowed: int, done: int, seconds: float) -> int:
 class Slices:
     """Fills slices of one partition. ``table`` is changed in place: once a slice is filled, it is ahead of the log until the commit."""
 
-    def __init__(self, settings: Settings, stage: TableStage, changelog: str, table: TablePartition) -> None:
+    def __init__(
+        self, settings: Settings, stage: TableStage, changelog: str, table: TablePartition, due_times: DueTimes | None = None
+    ) -> None:
+        """``due_times`` is told of each row that is written."""
         self._partitions = settings.partitions
         self._stage = stage
         self._changelog = changelog
         self._table = table
+        self._due_times = DueTimes() if due_times is None else due_times
         self._dead_letters = DEAD_LETTERS.full_name(settings)
         self._failures = 0
         self._failed_key: bytes | None = None
@@ -132,6 +137,30 @@ class Slices:
         else:
             end = start + self._fill_in_order(part, until, produce, outcomes)
         return end, Counter(outcomes)
+
+    def fill_due(self, now: int, most: int, produce: Produce) -> int:
+        """Produce the records for the coming times that have passed at ``now``, and return how many: no more begin once it is ``most``.
+
+        A row on which the stage raises is left to the next restore. Raises StageFailed when it raises on too many in a row.
+        """
+        rows, count, failures = self._table.rows, 0, 0
+        if most <= 0:
+            return 0
+        for key in self._due_times.take(rows, now):
+            try:
+                records = self._stage.due_records(key, rows[key], now)
+            except Exception as error:
+                failures += 1
+                log.exception("what has passed for a row could not be said", stage=self._stage.name, partition=self._table.number)
+                if failures >= MAX_FAILURES_IN_A_ROW:
+                    raise StageFailed(f"{self._stage.name} failed on {failures} rows in a row; the log above says where.") from error
+                continue
+            failures = 0
+            produce(self._at_home(record) for record in records)
+            count += len(records)
+            if count >= most:
+                break
+        return count
 
     def _fill_by_key(self, records: Iterable[Record], produce: Produce, outcomes: dict[Reason, int]) -> None:
         groups: defaultdict[bytes | None, list[Record]] = defaultdict(list)
@@ -215,11 +244,18 @@ class Slices:
 
     def _left(self, key: bytes, known: _CachedRow) -> Sequence[Output]:
         """Return what a key leaves that changed: the newest record of its compacted topic, if there is one, and its row."""
-        packed = self._table.rows[key] = self._stage.pack(known.row)
+        rows = self._table.rows
+        former = rows.get(key)
+        packed = rows[key] = self._stage.pack(known.row)
+        self._due_times.note(rows, key, former)
         row = Output(self._changelog, key, packed, NO_HEADERS, self._table.number)
         outputs = (row,) if known.current is None else (known.current(), row)
         known.flush(packed)
         return outputs
+
+    def _at_home(self, record: Output) -> Output:
+        """Return a record to be produced to the partition that holds the row of its key."""
+        return msgspec.structs.replace(record, partition=self._table.number) if record.partition == ANY_PARTITION else record
 
     def _first_effect(self, record: Record) -> Effect:
         """Decide on a record whose key has no row. One that has is at home; this one need not be."""

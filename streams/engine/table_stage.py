@@ -4,7 +4,7 @@ A stage decides with ``effect``, on rows as it reads them; the table and its cha
 record that stands alone, with everything rendered.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -56,10 +56,30 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     current: Callable[[], Output] | None = None
 
 
+def _nothing() -> Iterable[Output]:
+    return ()
+
+
+class SettingsChange(msgspec.Struct, frozen=True):
+    """What it means for the rows of one partition that they were decided with other settings than the stage has now.
+
+    ``affected`` rows would be told otherwise to the outside; ``outputs`` renders what tells it anew, and is called once more after a
+    rollback. With ``refusal`` a worker that was not told to accept the change ends: the sentence is made from the affected rows and all
+    rows, each summed over all partitions of the worker; while none of them is affected, nothing is refused.
+    """
+
+    affected: int = 0
+    outputs: Callable[[], Iterable[Output]] = _nothing
+    refusal: Callable[[int, int], str] | None = None
+
+
 class TableStage(Protocol):
     """A stage that decides on records with a table beside it. To be inherited from."""
 
     name: str
+    settings: bytes = b""
+    """What rows or outputs depend on among the settings: kept in each changelog partition, and compared when it is taken over. Empty:
+    nothing."""
     by_key: bool = False
     """Whether a slice is to be decided on key by key: for a stage with large rows, or with a fast path through several records."""
 
@@ -79,6 +99,29 @@ class TableStage(Protocol):
 
     def unpack(self, key: bytes, packed: bytes) -> Any:
         """Return the row of ``key`` that ``pack`` made."""
+
+    def due_at(self, packed: bytes) -> int:
+        """Return the earliest coming time that a packed row waits for, in Unix seconds; 0 for none. Cheap, and pure.
+
+        A stage that inherits this has no coming times, and pays nothing for those of others.
+        """
+        return 0
+
+    def due_records(self, key: bytes, packed: bytes, now: int) -> Sequence[Output]:
+        """Return the records that say what has passed at ``now`` (Unix seconds) of what the row of ``key`` waits for. Pure.
+
+        They are input of this stage, to be decided on like any other, which must make ``due_at`` another time: they go to the row's own
+        partition of the topic that they name. The same ones may be produced twice, so their ids must follow from the row alone.
+        """
+        return ()
+
+    def settings_changed(self, former: bytes, rows: Mapping[bytes, bytes]) -> SettingsChange:
+        """Say what follows for the packed ``rows`` of one partition from ``settings`` being other ones than the ``former`` ones.
+
+        Called in a thread of its own, once for each restore, before any input is worked in; ``rows`` are not changed until its outputs are
+        committed. A stage that inherits this needs nothing done.
+        """
+        return SettingsChange()
 
 
 class Step(NamedTuple):

@@ -20,8 +20,8 @@ from mode import Service
 
 faust_logger = logging.getLogger("faust.tables")
 
-Rebalanced = Callable[[frozenset[int]], None]
-"""Called with the numbers of the partitions that are ours from now on. Must not block."""
+Rebalanced = Callable[[frozenset[int], int], None]
+"""Called with the numbers of the partitions that are ours from now on, and the generation in which they are. Must not block."""
 
 
 class OwnedStore(memory.Store[Any, Any]):
@@ -36,7 +36,7 @@ class OwnedStore(memory.Store[Any, Any]):
 
     async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0) -> None:
         """Hand the new assignment over. Returns at once."""
-        self._on_rebalanced(frozenset(tp.partition for tp in assigned if tp.topic == self._source))
+        self._on_rebalanced(frozenset(tp.partition for tp in assigned if tp.topic == self._source), generation_id)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Do nothing: this store restores itself."""

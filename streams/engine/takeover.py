@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -125,21 +125,21 @@ class Takeover:
         self._stage = stage
         self._broker = broker
         self._pool = pool
-        self._waiting: list[tuple[TablePartition, asyncio.Future[None]]] = []
+        self._waiting: list[_Request] = []
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.kafka = Waiting(stage, "kafka")
         self.records = 0
         """Records read by all restores so far."""
 
-    async def take_over(self, table: TablePartition) -> None:
+    async def take_over(self, table: TablePartition, on_restored: Callable[[], None] = lambda: None) -> None:
         """Have ``table`` hold what is committed of its partition, with a position for each input topic.
 
-        Ask for it in the generation that assigned the partition, or in a later one. Waits while Kafka is away, and until transactions
+        ``on_restored`` is called in the restoring thread when its content is another one; what it raises is raised here. Ask for it in the generation that assigned the partition, or in a later one. Waits while Kafka is away, and until transactions
         of a former owner are decided. Raises PositionError when a position can not be right.
         """
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((table, done))
+        self._waiting.append(_Request(table, on_restored, done))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         await done
@@ -151,17 +151,16 @@ class Takeover:
     async def _run(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
-            tables = [table for table, done in group if not done.done()]
             try:
-                await self._settle(tables)
+                await self._settle([request for request in group if not request.done.done()])
             except Exception as error:  # noqa: BLE001  # the caller gets it
                 _answer(group, error)
             else:
                 _answer(group, None)
         self._broker.close()
 
-    async def _settle(self, tables: list[TablePartition]) -> None:
-        numbers = [table.number for table in tables]
+    async def _settle(self, requests: "list[_Request]") -> None:
+        numbers = [request.table.number for request in requests]
         began = time.monotonic()
         committed = await self._until_answered(self._broker.stable_offsets, numbers)
         if committed is None:
@@ -169,7 +168,7 @@ class Takeover:
         while committed is None:
             await asyncio.sleep(UNSTABLE_SECONDS)
             committed = await self._until_answered(self._broker.stable_offsets, numbers)
-        stale = [table for table in tables if not agrees(table, self._broker.topics, committed)]
+        stale = [request for request in requests if not agrees(request.table, self._broker.topics, committed)]
         if stale:
             await self._until_answered(self._restore, stale, committed, began)
 
@@ -177,7 +176,8 @@ class Takeover:
         loop = asyncio.get_running_loop()
         return await self.kafka.until_available(lambda: loop.run_in_executor(self._pool, call, *arguments))
 
-    def _restore(self, tables: list[TablePartition], committed: Offsets, began: float) -> None:
+    def _restore(self, requests: "list[_Request]", committed: Offsets, began: float) -> None:
+        tables = [request.table for request in requests]
         numbers = [table.number for table in tables]
         for table in tables:
             table.forget()
@@ -187,6 +187,8 @@ class Takeover:
         for found in self._broker.inputs(numbers, committed):
             positions = by_number[found.number].positions
             positions[found.topic] = checked(positions.get(found.topic), found, self._broker.group, settled=True)
+        for request in requests:
+            request.on_restored()
         log.info(
             "restored",
             stage=self._stage,
@@ -200,6 +202,14 @@ class Takeover:
         if self._closed:
             raise StageFailed(f"{self._stage} stopped while it restored its table.")
         self.records += records
+
+
+class _Request(NamedTuple):
+    """A partition that waits to be taken over."""
+
+    table: TablePartition
+    on_restored: Callable[[], None]
+    done: "asyncio.Future[None]"
 
 
 def agrees(table: TablePartition, topics: Sequence[str], committed: Mapping[tuple[str, int], int]) -> bool:
@@ -221,10 +231,10 @@ def _give_back_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _answer(group: list[tuple[TablePartition, "asyncio.Future[None]"]], error: Exception | None) -> None:
-    for _, done in group:
-        if not done.done():
+def _answer(group: list[_Request], error: Exception | None) -> None:
+    for request in group:
+        if not request.done.done():
             if error is None:
-                done.set_result(None)
+                request.done.set_result(None)
             else:
-                done.set_exception(error)
+                request.done.set_exception(error)

@@ -76,6 +76,7 @@ async def _watch(stage: Stage, health: Health) -> None:
     failure = asyncio.ensure_future(stage.processing.failure)
     watch = Watch(stage)
     while True:
+        stage.rouse()
         stalled = await watch.check()
         if stalled is not None:
             health.set(stage.name, False, stalled)
@@ -85,7 +86,7 @@ async def _watch(stage: Stage, health: Health) -> None:
         owned = stage.processing.partitions
         health.set(
             stage.name,
-            stage.processing.assigned and not restoring,
+            stage.processing.assigned and not restoring and not failure.done(),
             f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""),
         )
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)

@@ -235,6 +235,7 @@ async def test_what_is_wrong_is_answered_in_one_sentence_and_nothing_of_it_is_lo
         (["migrate"], {"POSTGRES_DSN": "postgresql://127.0.0.1:9/x"}, 1, "PostgreSQL at 127.0.0.1:9"),
         (["check-config"], {"INITIAL_TIER": "gold"}, 2, "gold"),
         (["worker", "nonsense"], {}, 2, "nonsense"),
+        (["worker", "audit", "--accept-initial-tier"], {}, 2, "--accept-initial-tier is for classify"),
         (["up", "--workers", "classify=many"], {}, 2, "STAGE=N"),
     ],
 )

@@ -17,6 +17,7 @@ from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import SubscriptionFact
 from streams.engine.table_stage import Step, step_of
 from streams.engine.transactions import Output
+from streams.errors import StageFailed
 from streams.kafka.records import Record
 from streams.settings import Settings
 from tests import factories
@@ -233,3 +234,41 @@ def test_due_record_is_the_same_whoever_produces_it_and_decided_on_once() -> Non
     assert reminder.data.metadata["ends_at"] == "2025-06-15T15:06:55Z"
     assert reminder.data.contact is not None, "a payer without a claim is reminded as well"
     assert (again.reason, list(again.outputs)) == (Reason.DUPLICATE, [])
+
+
+# Another initial tier
+
+TEAMS = {
+    b"claimed": waiting(claim(5)),
+    b"claimed with a tier": waiting(claim(0, tier="hobby")),
+    b"abandoned": waiting(billing("cancelled", 9, paid_count=0)),
+    b"paying": waiting(billing("charged")),
+    b"paid once": waiting(billing("charged"), billing("cancelled", 9)),
+}
+
+
+def test_another_initial_tier_changes_the_teams_that_nothing_else_sets_a_tier_of() -> None:
+    change = ClassifyStage(Settings(topic_prefix="x.", initial_tier="hobby")).settings_changed(CLASSIFY.settings, TEAMS)
+
+    outputs = {output.key: output for output in change.outputs()}
+    assert change.affected == 2
+    assert change.refusal is not None
+    assert change.refusal(2, 5) == (
+        "TIERSTREAM_INITIAL_TIER is hobby, and this worker's 5 teams were decided with free: 2 would change their tier without an event. "
+        "Set it back, or start classify with --accept-initial-tier."
+    )
+    assert outputs.keys() == {b"claimed", b"abandoned"}
+    assert {output.topic for output in outputs.values()} == {"x.tier.current"}
+    current = Envelope[TierCurrent].model_validate_json(value_of(outputs[b"abandoned"]))
+    assert (current.type, current.data.tier, current.data.since.timestamp()) == (TIER_CURRENT, "hobby", factories.T0 + 9)
+
+
+def test_another_initial_tier_that_changes_nobody_is_nothing_to_refuse() -> None:
+    change = ClassifyStage(Settings(initial_tier="hobby")).settings_changed(CLASSIFY.settings, {b"paying": TEAMS[b"paying"]})
+
+    assert (change.affected, list(change.outputs())) == (0, [])
+
+
+def test_changelog_that_names_no_tier_of_the_ladder_is_an_error() -> None:
+    with pytest.raises(StageFailed, match="'gold'"):
+        CLASSIFY.settings_changed(b"gold", TEAMS)

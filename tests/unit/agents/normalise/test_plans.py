@@ -124,8 +124,8 @@ def test_stage_warns_of_what_its_table_was_decided_with() -> None:
     stage = NormaliseStage(Settings(), RULES)
 
     with capture_logs() as logs:
-        stage.warn_of_changes(b"")
-        stage.warn_of_changes(b'{"plan_pro": "team"}')
+        stage.settings_changed(b"{}", {})
+        stage.settings_changed(b'{"plan_pro": "team"}', {})
 
     assert [(log["plan"], log["former_tier"], log["tier"]) for log in logs] == [("plan_pro", "team", "pro")]
 

@@ -1,9 +1,13 @@
-"""Asking a process whether it is ready: often, so it must cost the asking event loop next to nothing."""
+"""What the stack starts, and asking a process whether it is ready: often, so it must cost the asking event loop next to nothing."""
 
 import time
+from pathlib import Path
+
+import pytest
 
 from streams.embedded.process import free_port
-from streams.embedded.stack import is_ready
+from streams.embedded.stack import PROCESS_NAMES, StackOptions, _Services, is_ready
+from streams.settings import Settings
 
 PROBES = 50
 PROBE_CPU_SECONDS = 0.005
@@ -18,3 +22,22 @@ async def test_asking_costs_the_event_loop_little_while_nobody_listens() -> None
         await is_ready(url)
 
     assert (time.thread_time() - before) / PROBES < PROBE_CPU_SECONDS
+
+
+@pytest.mark.parametrize("accept_initial_tier", [True, False])
+@pytest.mark.parametrize("single_process", [True, False])
+def test_only_a_process_with_classify_in_it_is_told_to_accept_another_initial_tier(
+    tmp_path: Path, accept_initial_tier: bool, single_process: bool
+) -> None:
+    settings = Settings(
+        kafka_bootstrap_servers="127.0.0.1:9", postgres_dsn="postgresql://127.0.0.1:8/x", loops_base_url="http://127.0.0.1:7"
+    )
+    options = StackOptions({"classify": 2}, single_process, accept_initial_tier=accept_initial_tier)
+
+    commands = [program._argv[3:] for _, program in _Services(settings, options, tmp_path).processes(settings)]
+
+    with_classify = [command for command in commands if "classify" in command]
+    assert len(with_classify) == (1 if single_process else 2)
+    for command in commands:
+        assert ("--accept-initial-tier" in command) is (accept_initial_tier and command in with_classify)
+    assert {name for command in commands for name in command if name in PROCESS_NAMES} == set(PROCESS_NAMES)

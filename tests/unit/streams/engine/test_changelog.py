@@ -8,8 +8,10 @@ import pytest
 from schemas.reasons import Reason
 from streams.engine.changelog import (
     POSITION_PREFIX,
+    SETTINGS_KEY,
     InputPartition,
     Position,
+    TablePartition,
     checked,
     decode_position,
     encode_position,
@@ -50,6 +52,22 @@ def test_position_key_names_its_topic_and_can_be_no_key_of_a_row() -> None:
     key = position_key("x.team.events")
     assert key == POSITION_PREFIX + b"x.team.events"
     assert key.startswith(b"\x00"), "no team id and no subscription id does"
+
+
+# The settings row
+
+
+def test_settings_row_is_no_row_of_the_table_and_the_newest_counts() -> None:
+    table = TablePartition(0)
+    before = table.settings
+    for value in (b"free", b"hobby"):
+        table.apply(SETTINGS_KEY, value)
+
+    assert before is None, "as in a changelog of an older version"
+    assert (table.settings, table.rows, table.positions) == (b"hobby", {}, {})
+    assert SETTINGS_KEY.startswith(b"\x00"), "no team id and no subscription id does"
+    table.forget()
+    assert table.settings is None
 
 
 # Going on from a position

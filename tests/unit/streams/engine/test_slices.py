@@ -17,14 +17,17 @@ from agents.normalise.stage import NormaliseStage
 from schemas.reasons import Reason
 from schemas.tiers import Tier
 from streams.engine.changelog import TablePartition
+from streams.engine.due_times import DueTimes
 from streams.engine.replay import replay
 from streams.engine.slices import MAX_FAILURES_IN_A_ROW, MAX_GROWTH, MIN_RECORDS, SLICE_SECONDS, Slices, slice_records
 from streams.engine.table_stage import MAX_OUTPUT_BYTES, SMALL_BYTES, Effect, Run, TableStage
 from streams.engine.transactions import Output
+from streams.errors import StageFailed
 from streams.kafka.records import Record
 from streams.settings import Settings
 from tests import factories
 from tests.factories import Event, billing, claim, override, service
+from tests.transaction_doubles import INPUT, Alarms
 from tests.webhooks import EVENT_ID, SUBSCRIPTION, TEAM, body, record
 
 SETTINGS = Settings(topic_prefix="x.", partitions=1)
@@ -293,3 +296,56 @@ def test_slice_a_busy_key_whose_row_stayed_small_is_not_measured_in_the_next_sli
     slices.fill(first, 0, MIN_RECORDS, NEVER, log.produce)
 
     assert not slices._cached[TEAM.encode()].large
+
+
+# Coming times
+
+
+def waiting(stage: Alarms, *ats: int) -> tuple[Slices, TablePartition, Log]:
+    table, times = TablePartition(3), DueTimes(stage.due_at)
+    table.rows.update((b"team %d" % number, b"%d" % at) for number, at in enumerate(ats))
+    times.fill(table.rows)
+    return Slices(SETTINGS, stage, CHANGELOG, table, times), table, Log()
+
+
+def test_slice_produces_what_has_passed_and_no_more_than_it_may() -> None:
+    slices, _, log = waiting(Alarms(), 5, 3, 4, 100)
+
+    assert slices.fill_due(50, 2, log.produce) == 2
+    assert [value for _, _, value in log.produced] == [b"due 3", b"due 4"]
+    assert slices.fill_due(50, 0, log.produce) == 0
+    assert slices.fill_due(50, 2, log.produce) == 1
+    assert log.produced[-1] == (INPUT, b"team 0", b"due 5")
+
+
+def test_slice_produces_what_has_passed_to_the_partition_that_holds_the_row() -> None:
+    slices, _, _ = waiting(Alarms(), 5)
+    produced: list[Output] = []
+
+    slices.fill_due(50, 10, produced.extend)
+
+    assert [output.partition for output in produced] == [3]
+
+
+def test_slice_notes_the_coming_times_of_the_rows_that_it_writes() -> None:
+    slices, _, log = waiting(Alarms(), 5)
+    again = [record(b"wake 7", b"team 0", topic=INPUT), record(b"wake 6", b"new", topic=INPUT)]
+
+    slices.fill(again, 0, MIN_RECORDS, NEVER, log.produce)
+    assert slices.fill_due(50, 10, log.produce) == 2
+
+    assert log.of(INPUT) == [(INPUT, b"new", b"due 6"), (INPUT, b"team 0", b"due 7")]
+
+
+class SaysNothing(Alarms):
+    """With a release in it that can not say what has passed."""
+
+    def due_records(self, key: bytes, packed: bytes, now: int) -> Sequence[Output]:
+        raise ZeroDivisionError
+
+
+def test_slice_of_a_stage_that_can_not_say_what_has_passed_for_any_row_fails() -> None:
+    slices, _, log = waiting(SaysNothing(), *range(1, MAX_FAILURES_IN_A_ROW + 1))
+
+    with structlog.testing.capture_logs(), pytest.raises(StageFailed, match="classify failed on 100 rows in a row"):
+        slices.fill_due(1_000, 1_000, log.produce)

@@ -1,0 +1,353 @@
+"""Due records and settings in a worker's transactions: what is committed together, what a rollback leaves, and what waits for whom."""
+
+from functools import partial
+
+import pytest
+
+from streams.engine import exactly_once
+from streams.engine.changelog import SETTINGS_KEY, Position, encode_position, position_key
+from streams.engine.transactions import Output
+from streams.errors import GenerationEnded, ProducerLost, SettingsRefused
+from tests.processing_doubles import settle
+from tests.transaction_doubles import CHANGELOG, CURRENT, INPUT, Alarms, MemoryLog, working
+
+
+def with_rows(*ats: int, settings: bytes | None = None, partition: int = 0, log: MemoryLog | None = None) -> MemoryLog:
+    """A log whose changelog holds a row for each coming time, and a position."""
+    log = log or MemoryLog()
+    for number, at in enumerate(ats):
+        log.append(Output(CHANGELOG, b"team %d" % number, b"%d" % at, partition=partition))
+    log.append(Output(CHANGELOG, position_key(INPUT), encode_position(Position("id", 0)), partition=partition))
+    if settings is not None:
+        log.append(Output(CHANGELOG, SETTINGS_KEY, settings, partition=partition))
+    return log
+
+
+# Due records
+
+
+async def test_due_record_is_produced_once_its_time_has_passed_and_decided_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    async with working(monkeypatch, log, Alarms()) as bench:
+        bench.put(b"team", b"wake 100")
+        await bench.work()
+        bench.now[0] = 99.9
+        bench.transactions.rouse()
+        await settle()
+        assert log.values(INPUT) == [b"wake 100"]
+
+        bench.now[0] = 100
+        bench.transactions.rouse()
+        await bench.until(lambda: len(log.values(INPUT)) == 2)
+        bench.transactions.rouse()
+        await bench.work()
+        bench.transactions.rouse()
+        await settle()
+
+    assert log.values(INPUT) == [b"wake 100", b"due 100"]
+    assert log.records[CHANGELOG, 0][-2:] == [
+        Output(CHANGELOG, b"team", b"0", [], 0),
+        Output(CHANGELOG, position_key(INPUT), encode_position(Position("id", 2, {"renewal": 1, "canceled": 1})), partition=0),
+    ]
+
+
+async def test_due_records_are_committed_with_the_present_position_and_offset_of_their_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=100) as bench:
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+
+    (committed,) = log.transactions
+    assert committed == [
+        Output(INPUT, b"team 0", b"due 100", partition=0),
+        Output(CHANGELOG, position_key(INPUT), encode_position(Position("id", 0)), partition=0),
+    ]
+    assert log.offsets == {(INPUT, 0): 0}
+
+
+async def test_due_records_share_a_transaction_with_the_input_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=100) as bench:
+        bench.put(b"other", b"wake 500")
+        await bench.work()
+
+    first = log.transactions[0]
+    assert [(output.topic, output.value) for output in first[:2]] == [(INPUT, b"due 100"), (CHANGELOG, b"500")]
+
+
+async def test_due_record_of_a_row_that_has_changed_since_is_not_produced(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=50) as bench:
+        bench.put(b"team 0", b"wake 0")
+        await bench.work()
+        committed = len(log.transactions)
+        bench.now[0] = 1_000
+        bench.transactions.rouse()
+        await settle()
+
+    assert log.values(INPUT) == [b"wake 0"]
+    assert len(log.transactions) == committed, "and no transaction is made for it"
+
+
+async def test_due_records_of_a_long_downtime_are_produced_in_bounded_transactions_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactly_once, "DUE_RECORDS", 10)
+    log = with_rows(*range(1, 26))
+    async with working(monkeypatch, log, Alarms(), now=1_000) as bench:
+        await bench.until(lambda: list(bench.transactions.tables.waiting(1_000)) == [0])
+        bench.transactions.rouse()  # once: the rest follows by itself
+        await bench.until(lambda: len(log.values(INPUT)) == 25)
+
+    assert [len([output for output in transaction if output.topic == INPUT]) for transaction in log.transactions] == [10, 10, 5]
+    assert log.values(INPUT) == [b"due %d" % at for at in range(1, 26)]
+
+
+async def test_due_records_of_several_partitions_share_what_a_transaction_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactly_once, "DUE_RECORDS", 10)
+    log = MemoryLog(partitions=3)
+    for partition in range(3):
+        with_rows(*range(1, 16), partition=partition, log=log)
+    async with working(monkeypatch, log, Alarms(), 0, 1, 2, now=1_000) as bench:
+        await bench.until(lambda: sorted(bench.transactions.tables.waiting(1_000)) == [0, 1, 2])
+        bench.transactions.rouse()
+        await bench.until(lambda: sum(len(log.values(INPUT, partition)) for partition in range(3)) == 45)
+
+    assert all(sum(output.topic == INPUT for output in transaction) <= 10 for transaction in log.transactions)
+    assert [log.values(INPUT, partition) for partition in range(3)] == [[b"due %d" % at for at in range(1, 16)]] * 3
+
+
+async def test_due_records_of_a_generation_that_is_over_are_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=0) as bench:
+        await bench.until(lambda: bench.takeover.restores == 1)
+        bench.now[0] = 100
+        log.failures.append(GenerationEnded("The group has gone on."))
+        await bench.roused_until(lambda: bench.takeover.restores == 2)
+        bench.transactions.rouse()
+        await settle()
+        assert log.transactions == [], "nor is anything tried again before there is another generation"
+
+        log.generation += 1
+        bench.processing.assign([0], log.generation)
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+
+    assert log.values(INPUT) == [b"due 100"]
+
+
+async def test_nothing_is_produced_for_a_partition_that_is_ours_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=0) as bench:
+        await bench.until(lambda: bench.takeover.restores == 1)
+        log.generation += 1
+        bench.processing.assign([], log.generation)
+        bench.now[0] = 100
+        await settle()
+        bench.transactions.rouse()
+        await settle()
+        assert list(bench.transactions.tables.waiting(100)) == []
+
+    assert log.transactions == []
+
+
+async def test_nothing_is_produced_while_the_assignment_of_a_generation_is_not_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer knows of a generation before anybody is told which partitions are ours in it."""
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=0) as bench:
+        await bench.until(lambda: bench.takeover.restores == 1)
+        log.generation += 1
+        bench.now[0] = 100
+        for _ in range(3):
+            bench.transactions.rouse()
+            await settle()
+        assert log.transactions == []
+
+        bench.processing.assign([0], log.generation)
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+
+
+async def test_nothing_is_produced_before_a_partition_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=100, holds=[0]) as bench:
+        for _ in range(3):
+            bench.transactions.rouse()
+            await settle()
+        assert log.transactions == []
+
+        bench.takeover.holds[0].set()
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+
+
+async def test_due_records_of_a_producer_that_was_lost_are_produced_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    async with working(monkeypatch, log, Alarms(), now=100) as bench:
+        log.failures.append(ProducerLost("Kafka has forgotten this producer."))
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+        await bench.work()
+
+    assert log.values(INPUT) == [b"due 100"]
+    assert bench.takeover.restores == 2
+
+
+async def test_due_record_that_is_produced_again_after_a_crash_is_the_same_and_a_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100)
+    for times in (1, 2):  # the worker ends between the production and the decision
+        async with working(monkeypatch, log, Alarms(), now=100) as bench:
+            await bench.roused_until(partial(committed, log, times))
+    async with working(monkeypatch, log, Alarms(), now=100) as bench:
+        bench.put(b"other", b"anything")
+        await bench.work()
+
+    assert log.values(INPUT)[:2] == [b"due 100"] * 2
+    positions = [output.value for output in log.records[CHANGELOG, 0] if output.key == position_key(INPUT)]
+    assert b'"canceled":1' in (positions[-1] or b"")
+    assert b'"duplicate"' in (positions[-1] or b"")
+
+
+def committed(log: MemoryLog, times: int) -> bool:
+    return len(log.transactions) == times
+
+
+class FailsForOne(Alarms):
+    """With a release in it that can not say what has passed for one row."""
+
+    def due_records(self, key: bytes, packed: bytes, now: int) -> list[Output]:
+        if key == b"team 0":
+            raise ZeroDivisionError
+        return list(super().due_records(key, packed, now))
+
+
+async def test_due_record_that_can_not_be_made_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(100, 101)
+    async with working(monkeypatch, log, FailsForOne(), now=200) as bench:
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+
+    assert log.values(INPUT) == [b"due 101"]
+
+
+# Settings
+
+
+async def test_settings_are_written_with_the_first_transaction_of_a_partition_that_knows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(0)
+    async with working(monkeypatch, log, Alarms(b"free", refuses=True)) as bench:
+        await bench.until(lambda: bench.takeover.restores == 1)
+        bench.transactions.rouse()
+        await settle()
+        assert log.transactions == []
+        for value in (b"wake 0", b"wake 1"):
+            bench.put(b"team 0", value)
+            await bench.work()
+
+    stamps = [output for output in log.records[CHANGELOG, 0] if output.key == SETTINGS_KEY]
+    assert stamps == [Output(CHANGELOG, SETTINGS_KEY, b"free", partition=0)]
+    assert stamps[0] in log.transactions[0]
+
+
+async def test_settings_of_a_stage_without_any_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    async with working(monkeypatch, log, Alarms()) as bench:
+        bench.put(b"team", b"wake 9")
+        await bench.work()
+
+    assert SETTINGS_KEY not in [output.key for output in log.records[CHANGELOG, 0]]
+
+
+async def test_settings_that_change_no_row_are_written_anew_without_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(0, settings=b"free")
+    async with working(monkeypatch, log, Alarms(b"hobby")) as bench:
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+        await settle()
+        bench.transactions.rouse()
+        await settle()
+
+    (committed,) = log.transactions
+    assert [(output.topic, output.key) for output in committed] == [(CHANGELOG, SETTINGS_KEY), (CHANGELOG, position_key(INPUT))]
+    assert committed[0].value == b"hobby"
+
+
+async def test_settings_that_change_rows_are_refused_in_one_sentence_about_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog(partitions=3)
+    with_rows(0, 0, settings=b"free", log=log)
+    with_rows(0, 0, 0, settings=b"free", partition=1, log=log)
+    with_rows(0, settings=b"hobby", partition=2, log=log)
+    async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), 0, 1, 2, holds=[1]) as bench:
+        await bench.until(lambda: bench.takeover.restores == 2)
+        bench.put(b"team 0", b"wake 9")
+        bench.fetch()
+        await settle()
+        assert not bench.processing.failure.done()
+        assert 0 in bench.processing.preparing, "the first waits to be counted together with the second"
+
+        bench.takeover.holds[1].set()
+        error = await bench.failure()
+
+    assert isinstance(error, SettingsRefused)
+    assert str(error) == "5 of 6 rows would be hobby, and were free."
+    assert error.exit_code == 1
+    assert log.transactions == []
+
+
+async def test_settings_that_would_change_rows_where_there_are_none_refuse_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog(partitions=2)
+    with_rows(settings=b"free", log=log)
+    with_rows(settings=b"free", partition=1, log=log)
+    async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), 0, 1) as bench:
+        await bench.roused_until(lambda: log.offsets.keys() == {(INPUT, 0), (INPUT, 1)})
+
+    assert [log.values(CHANGELOG, partition)[-2] for partition in range(2)] == [b"hobby"] * 2
+
+
+async def test_settings_that_are_accepted_tell_all_rows_anew_before_any_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactly_once, "CHANGE_RECORDS", 2)
+    log = with_rows(0, 0, 0, 0, 0, settings=b"free")
+    async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), accepts_changes=True) as bench:
+        bench.put(b"team 0", b"wake 9")
+        await bench.work()
+        await settle()
+        bench.transactions.rouse()
+        await settle()
+
+    first, second = log.transactions
+    assert [(output.topic, output.key) for output in first] == [
+        *((CURRENT, b"team %d" % number) for number in range(5)),
+        (CHANGELOG, SETTINGS_KEY),
+        (CHANGELOG, position_key(INPUT)),
+    ]
+    assert (second[0].topic, second[0].value) == (CHANGELOG, b"9")
+
+
+async def test_settings_that_are_accepted_are_told_in_the_next_generation_where_one_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = with_rows(0, settings=b"free")
+    async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), accepts_changes=True) as bench:
+        log.failures.append(GenerationEnded("The group has gone on."))
+        await bench.roused_until(lambda: bench.takeover.restores == 2)
+        assert log.transactions == []
+
+        log.generation += 1
+        bench.processing.assign([0], log.generation)
+        await bench.roused_until(lambda: len(log.transactions) > 0)
+
+    assert log.values(CURRENT) == [b"hobby"]
+
+
+async def test_settings_not_known_wait_for_those_of_a_partition_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a partition without settings decided meanwhile would have to be taken back."""
+    log = MemoryLog(partitions=2)
+    with_rows(0, settings=b"free", partition=1, log=log)
+    async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), 0, 1, holds=[1]) as bench:
+        bench.put(b"new", b"wake 9")
+        bench.fetch()
+        await settle()
+        bench.takeover.holds[1].set()
+        assert isinstance(await bench.failure(), SettingsRefused)
+
+    assert log.transactions == []
+
+
+async def test_partition_that_waits_for_another_goes_on_when_that_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog(partitions=2)
+    async with working(monkeypatch, log, Alarms(b"hobby"), 0, 1, holds=[1]) as bench:
+        await bench.until(lambda: bench.takeover.restores == 1)
+        bench.processing.assign([0], log.generation)
+        bench.put(b"new", b"wake 9")
+        await bench.work()
+
+    assert (INPUT, 0) in log.offsets
