@@ -101,7 +101,7 @@ def events(spec: LoadSpec) -> Iterator[LoadEvent]:
 
 
 class _TeamScenario:
-    """One team so far. ``seen`` holds, for each plan of the present subscription, when it first had it."""
+    """One team so far. ``since`` is when the present run of its plan began."""
 
     __slots__ = (
         "active",
@@ -112,7 +112,7 @@ class _TeamScenario:
         "paid",
         "plan",
         "seed",
-        "seen",
+        "since",
         "subscription",
         "team",
         "tier",
@@ -130,7 +130,7 @@ class _TeamScenario:
         self.subscription = ""
         self.plan = ""
         self.paid = 0
-        self.seen: dict[str, str] = {}
+        self.since = ""
 
     def next_event(self, number: int) -> LoadEvent:
         """Return the team's next event, which is the load's ``number``-th."""
@@ -189,14 +189,14 @@ class _TeamScenario:
         self.subscription = f"sub_{ids[26:40]}"
         self.plan = self.chance.choice(_PLAN_NAMES)
         self.paid = 0
-        self.seen = {}
 
     def _charge(self, seconds: int, time: str, ids: str, plan: str, event: str = "charged") -> LoadEvent:
         """A payment, or (``updated``) another plan: the plan is in force, and the subscription with it."""
         governed = self.active
+        if not governed or plan != self.plan:
+            self.since = time
         self.active, self.halted, self.waiting, self.plan = True, False, False, plan
         self.paid += event == "charged"
-        since = self.seen.setdefault(plan, time)
         before, after = self.tier, PLANS[plan]
         self.tier = after
         id, event_id, value = self._fact(seconds, time, ids, event, "active", payment=event == "charged")
@@ -207,7 +207,7 @@ class _TeamScenario:
                 _NORMALISE, id, event_id, f"subscription.{reason}", before, after, reason, time, subscription=self.subscription, plan=plan
             )
         emitted = before != after or not governed
-        current = CurrentTier(self.team, after, since, self.subscription) if emitted else None
+        current = CurrentTier(self.team, after, self.since, self.subscription) if emitted else None
         return LoadEvent(self.team, value, _arrival(seconds), row, current)
 
     def _end(self, seconds: int, time: str, ids: str, event: str) -> LoadEvent:

@@ -1,8 +1,8 @@
 """The decision that the Python peers share: as fast as it can be, and right for the load.
 
 The load's teams hold one subscription at a time and their events are in order, so a team's state is its tier, its
-subscription, when that subscription first had each plan, its owner, and the time of the last fact, below which everything
-is a redelivery. A state is a list of JSON values, so that every engine can store it. Needs nothing but msgspec and orjson.
+subscription, its plan and since when it runs, its owner, and the time of the last fact, below which everything is a
+redelivery. A state is a list of JSON values, so that every engine can store it. Needs nothing but msgspec and orjson.
 """
 
 import uuid
@@ -14,11 +14,11 @@ import msgspec
 from orjson import dumps, loads
 
 State = list[Any]
-"""[time of the last fact, tier, subscription, active, {plan: since}, e-mail, name, user id]"""
+"""[time of the last fact, tier, subscription, active, plan, since, e-mail, name, user id]"""
 
 HEADERS: list[tuple[str, Any]] = [("content-type", b"application/cloudevents+json")]
 
-_INITIAL: State = [0, "free", None, False, {}, None, None, None]
+_INITIAL: State = [0, "free", None, False, "", "", None, None, None]
 _RANKS = {"anonymous": 0, "free": 1, "hobby": 2, "hobby_plus": 3, "pro": 4, "growth": 5, "team": 6}
 _NAMESPACE = uuid.UUID("7f1f2c38-6b4e-5d0e-9d53-7d8f0f0e5b1a").bytes
 _STARTS = frozenset({"subscription.charged", "subscription.updated"})
@@ -79,7 +79,7 @@ def decide(state: State | None, value: bytes) -> Outcome:
         return _end(old, event)
     if kind == "onboarding.claimed":
         data = event.data
-        new = [*old[:5], data.email, data.name, data.user_id]
+        new = [*old[:6], data.email, data.name, data.user_id]
         audit = _service_event(event, value, old[1], "claimed", f"Team claimed, on {old[1]}", new)
         return new, audit, (event, old[1], event.time, old[2]) if state is None else None
     if kind in _SUMMARIES:
@@ -92,12 +92,10 @@ def _start(old: State, event: Event) -> Outcome:
     if data.occurred_at <= old[0] or data.has_scheduled_changes:
         return None, None, None
     subscription, plan, after = data.subscription_id, data.plan_id, data.tier
-    _, before, known, active, seen, email, name, user_id = old
-    if known != subscription:
-        seen = {plan: event.time}
-    elif plan not in seen:
-        seen = {**seen, plan: event.time}
-    new = [data.occurred_at, after, subscription, True, seen, email, name, user_id]
+    _, before, known, active, former, since, email, name, user_id = old
+    if not active or known != subscription or former != plan:
+        since = event.time
+    new = [data.occurred_at, after, subscription, True, plan, since, email, name, user_id]
     audit: bytes | None = None
     current: Current | None = None
     if after != before:
@@ -105,7 +103,7 @@ def _start(old: State, event: Event) -> Outcome:
         kind, summary = ("upgraded", "Upgraded") if up else ("downgraded", "Downgraded")
         audit = _transition(event, f"subscription.{kind}", before, after, kind, f"{summary} from {before} to {after}", new)
     if after != before or not active:
-        current = (event, after, seen[plan], subscription)
+        current = (event, after, since, subscription)
     return new, audit, current
 
 
@@ -113,10 +111,10 @@ def _end(old: State, event: Event) -> Outcome:
     data = event.data
     if data.occurred_at <= old[0]:
         return None, None, None
-    _, before, subscription, active, seen, email, name, user_id = old
+    _, before, subscription, active, plan, since, email, name, user_id = old
     halted = event.type == "subscription.halted"
     tier = "hobby" if active else before
-    new = [data.occurred_at, tier, subscription if halted else None, False, seen, email, name, user_id]
+    new = [data.occurred_at, tier, subscription if halted else None, False, plan, since, email, name, user_id]
     if not active:
         return new, None, None
     summary = "Subscription canceled, from {} to hobby" if before != "hobby" else "Subscription canceled, still on {}"
@@ -156,7 +154,7 @@ def _transition(event: Event, kind: str, before: str, after: str, reason: str, s
         },
         "created_at": event.time,
     }
-    _, _, _, _, _, email, name, user_id = state
+    *_, email, name, user_id = state
     if user_id is not None:
         body["user_id"] = user_id
     if email is not None:
@@ -177,7 +175,7 @@ def _service_event(event: Event, value: bytes, tier: str | None, reason: str, su
     if event.data.resource_type is not None:
         body["resource_type"] = event.data.resource_type
     body |= {"summary": summary, "metadata": metadata, "created_at": event.time}
-    _, _, _, _, _, email, name, user_id = state
+    *_, email, name, user_id = state
     if user_id is not None:
         body["user_id"] = user_id
     if email is not None:

@@ -8,7 +8,6 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
-import java.util.HashMap;
 import java.util.Map;
 import java.util.UUID;
 import org.apache.kafka.streams.processor.api.Processor;
@@ -65,7 +64,7 @@ final class Classify implements Processor<String, byte[], String, byte[]> {
             case "subscription.cancelled", "subscription.halted", "subscription.completed" -> end(record, event, team);
             case "onboarding.claimed" -> {
                 Team claimed =
-                        new Team(team.last(), team.tier(), team.subscription(), team.active(), team.seen(), event.email, event.name, event.userId);
+                        new Team(team.last(), team.tier(), team.subscription(), team.active(), team.plan(), team.since(), event.email, event.name, event.userId);
                 teams.put(record.key(), claimed);
                 service(record, event, claimed, team.tier(), "claimed", "Team claimed, on " + team.tier());
                 if (known == null) {
@@ -82,16 +81,11 @@ final class Classify implements Processor<String, byte[], String, byte[]> {
         if (event.occurredAt <= team.last() || event.scheduled) {
             return;
         }
-        Map<String, String> seen = team.seen();
-        if (!event.subscriptionId.equals(team.subscription())) {
-            seen = Map.of(event.planId, event.time);
-        } else if (!seen.containsKey(event.planId)) {
-            seen = new HashMap<>(seen);
-            seen.put(event.planId, event.time);
-        }
+        boolean sameRun = team.active() && event.subscriptionId.equals(team.subscription()) && event.planId.equals(team.plan());
+        String since = sameRun ? team.since() : event.time;
         String before = team.tier();
         String after = event.tier;
-        Team next = new Team(event.occurredAt, after, event.subscriptionId, true, seen, team.email(), team.name(), team.userId());
+        Team next = new Team(event.occurredAt, after, event.subscriptionId, true, event.planId, since, team.email(), team.name(), team.userId());
         teams.put(record.key(), next);
         boolean changed = !after.equals(before);
         if (changed) {
@@ -101,7 +95,7 @@ final class Classify implements Processor<String, byte[], String, byte[]> {
             transition(record, event, next, "subscription." + reason, before, after, reason, summary);
         }
         if (changed || !team.active()) {
-            current(record, event, after, seen.get(event.planId), event.subscriptionId);
+            current(record, event, after, since, event.subscriptionId);
         }
     }
 
@@ -117,7 +111,8 @@ final class Classify implements Processor<String, byte[], String, byte[]> {
                         team.active() ? "hobby" : before,
                         halted ? team.subscription() : null,
                         false,
-                        team.seen(),
+                        team.plan(),
+                        team.since(),
                         team.email(),
                         team.name(),
                         team.userId());

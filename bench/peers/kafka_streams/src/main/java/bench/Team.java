@@ -6,16 +6,14 @@ import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.util.HashMap;
-import java.util.Map;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
 
-/** What is kept of a team: the time of its last fact, its tier and subscription, when that first had each plan, its owner. */
+/** What is kept of a team: the time of its last fact, its tier and subscription, that one's plan and since when it runs, its owner. */
 record Team(
-        long last, String tier, String subscription, boolean active, Map<String, String> seen, String email, String name, String userId) {
+        long last, String tier, String subscription, boolean active, String plan, String since, String email, String name, String userId) {
 
-    static final Team NEW = new Team(0, "free", null, false, Map.of(), null, null, null);
+    static final Team NEW = new Team(0, "free", null, false, "", "", null, null, null);
 
     static Serde<Team> serde() {
         return Serdes.serdeFrom((topic, team) -> team == null ? null : team.pack(), (topic, bytes) -> bytes == null ? null : unpack(bytes));
@@ -28,11 +26,8 @@ record Team(
             out.writeUTF(tier);
             out.writeUTF(orEmpty(subscription));
             out.writeBoolean(active);
-            out.writeByte(seen.size());
-            for (Map.Entry<String, String> each : seen.entrySet()) {
-                out.writeUTF(each.getKey());
-                out.writeUTF(each.getValue());
-            }
+            out.writeUTF(plan);
+            out.writeUTF(since);
             out.writeUTF(orEmpty(email));
             out.writeUTF(orEmpty(name));
             out.writeUTF(orEmpty(userId));
@@ -48,13 +43,9 @@ record Team(
             String tier = in.readUTF();
             String subscription = orNull(in.readUTF());
             boolean active = in.readBoolean();
-            int plans = in.readByte();
-            Map<String, String> seen = new HashMap<>();
-            for (int i = 0; i < plans; i++) {
-                String plan = in.readUTF();
-                seen.put(plan, in.readUTF());
-            }
-            return new Team(last, tier, subscription, active, seen, orNull(in.readUTF()), orNull(in.readUTF()), orNull(in.readUTF()));
+            String plan = in.readUTF();
+            String since = in.readUTF();
+            return new Team(last, tier, subscription, active, plan, since, orNull(in.readUTF()), orNull(in.readUTF()), orNull(in.readUTF()));
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }
