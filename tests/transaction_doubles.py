@@ -135,12 +135,13 @@ class MemoryTakeover:
         self._log = log
         self.kafka = self
         self.holds: dict[int, asyncio.Event] = {}
-        self.restores = 0
+        self.asked = self.restores = 0
 
     async def until_available(self, call: Callable[[], Awaitable[T]]) -> T:
         return await call()
 
     async def take_over(self, table: TablePartition, on_restored: Callable[[], None]) -> None:
+        self.asked += 1
         if table.number in self.holds:
             await self.holds[table.number].wait()
         if table.positions:

@@ -64,8 +64,10 @@ async def test_rouse_does_nothing_for_a_partition_that_is_not_ours_or_in_a_gener
     script = Script()
     async with running(script, 0) as work:
         work.rouse(TOPIC, 0)
+        await settle()
         work.assign([0], script.generation)
         work.rouse(TOPIC, 1)
+        await settle()
         script.generation += 1
         work.rouse(TOPIC, 0)
         await settle()
