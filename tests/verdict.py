@@ -21,6 +21,7 @@ from schemas.kinds import GRACE_KINDS, Kind
 from schemas.serialize import rfc3339
 from streams.settings import Settings
 from tests.accounting import outcomes
+from tests.due_verdict import DueRecords, nothing_is_due_soon
 from tests.load import UNKNOWN_PLAN
 from tests.oracle import Outcome, SequentialOracle, final_standings
 from tests.topic_io import as_json, read_all, read_json, until
@@ -40,11 +41,12 @@ class Findings:
     duplicate_rows: list[str] = field(default_factory=list)
     duplicate_mails: list[str] = field(default_factory=list)
     events: int = 0
+    due_records: int = 0
     rows: int = 0
     mails: int = 0
 
     def __str__(self) -> str:
-        return "\n".join(self.lines()) or f"exact: {self.events} events, {self.rows} rows, {self.mails} mails"
+        return "\n".join(self.lines()) or f"exact: {self.events} events ({self.due_records} due), {self.rows} rows, {self.mails} mails"
 
     def lines(self) -> Iterator[str]:
         """The first few differences of each sort."""
@@ -66,14 +68,23 @@ def worked_in(settings: Settings) -> bool:
     return (outcomes(settings, "normalise").total(), outcomes(settings, "classify").total()) == (webhooks, events)
 
 
-def judged(events: Sequence[Message]) -> list[tuple[Json, Outcome]]:
-    """Each record of ``team.events`` with what the sequential oracle says of it, in the order of its log."""
-    oracle = SequentialOracle()
-    found = []
+def decided(settings: Settings) -> bool:
+    """Whether both deciding stages have worked in all, and no time will pass in the next moments that a row waits for."""
+    # In this order: what came due meanwhile was worked in before, or is found to be still to come.
+    return worked_in(settings) and nothing_is_due_soon(settings) and worked_in(settings)
+
+
+def judged(events: Sequence[Message], due: DueRecords) -> list[tuple[Json, Outcome]]:
+    """Each record of ``team.events`` with what the sequential oracle says of it, in the order of its log. ``due`` watches the oracle."""
+    found: list[tuple[Json, Outcome]] = []
     for message in events:
         value = as_json(message)
         received_at = message.timestamp()[1] // 1000
-        found.append(({}, POISON) if value is None else (value, oracle.feed(value, received_at)))
+        if value is None:
+            found.append(({}, POISON))
+        else:
+            found.append((value, due.oracle.feed(value, received_at)))
+            due.note(value, received_at)
     return found
 
 
@@ -111,11 +122,17 @@ def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[t
     return mails
 
 
-async def compare(settings: Settings, postgres: str, loops: str, refuses: Callable[[str], bool] = lambda address: False) -> Findings:
-    """Compare all that is there now; call it once everything has settled. ``refuses`` says whether Loops refuses an address."""
+async def compare(
+    settings: Settings, postgres: str, loops: str, refuses: Callable[[str], bool] = lambda address: False, *, undisturbed: bool = False
+) -> Findings:
+    """Compare all that is there now; call it once everything has settled. ``refuses`` says whether Loops refuses an address,
+    ``undisturbed`` that no worker died or lost a partition, so that no due record may have come twice."""
+    due = DueRecords(SequentialOracle())
     events, webhooks = read_all(settings, "team.events"), read_all(settings, "razorpay.webhooks")
-    verdicts = judged(events)
-    findings = Findings(events=len(events))
+    verdicts = judged(events, due)
+    findings = Findings(events=len(events), due_records=due.came.total(), missing=due.missing(), wrong=due.wrong)
+    if undisturbed:
+        findings.wrong += due.repeated()
     connection = await asyncpg.connect(postgres)
     try:
         rows = await connection.fetch("select id, team_id, kind, metadata from audit_log")
@@ -222,9 +239,9 @@ def _compare_outcomes(findings: Findings, settings: Settings, verdicts: Sequence
 
 
 async def until_settled(settings: Settings, postgres: str, seconds: float, explain: Callable[[], str] = lambda: "") -> None:
-    """Return once every stage has worked in everything; fail, with what ``explain`` says, after ``seconds``."""
+    """Return once every stage has worked in everything, and nothing comes due any more; fail, with what ``explain`` says, after ``seconds``."""
     deadline = time.monotonic() + seconds
-    await until(lambda: worked_in(settings), f"the deciding stages at the end of their topics; {explain()}", seconds)
+    await until(lambda: decided(settings), f"the deciding stages at the end of their topics, and nothing due; {explain()}", seconds)
     expected = len({event["id"] for event in await asyncio.to_thread(read_json, settings, "audit.events")})
     while (state := await _written_and_open(postgres)) != (expected, 0):
         assert time.monotonic() < deadline, f"{state[0]} of {expected} audit rows, {state[1]} mails open; {explain()}"

@@ -5,8 +5,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import orjson
+
+from agents.classify.outputs import due_record
+from agents.classify.packing import unpack
 from schemas.kinds import Kind
 from schemas.reasons import Reason
+from schemas.team_events import SubscriptionEvent
 from streams.engine.changelog import POSITION_PREFIX, decode_position, encode_position, position_key
 from streams.kafka.records import Record
 from streams.stores.accounts import LedgerLine
@@ -219,6 +224,38 @@ def lost_fact(stack: Stack) -> None:
     )
 
 
+def is_due(record: Record) -> bool:
+    return SubscriptionEvent.DUE.value.encode() in (record.value or b"")
+
+
+def changed_due_record(stack: Stack) -> None:
+    """It says the same in other bytes: whoever produced it, it was not classify."""
+    changed(stack[0], TEAM_EVENTS, is_due, lambda value: value.replace(b"{", b"{ ", 1))
+
+
+def early_due_record(stack: Stack) -> None:
+    """It stands ten seconds before the time that it says has come."""
+    records = stack[0].topics[TEAM_EVENTS.name]
+    (due, *_) = [record for record in records if is_due(record)]
+    at = int(orjson.loads(due.value or b"")["data"]["occurred_at"])
+    records[records.index(due)] = replace(due, timestamp=(at - 10) * 1000)
+
+
+def invented_due_record(stack: Stack) -> None:
+    """It is about a subscription that has ended, so that classify makes nothing of it, and has counted it."""
+    logs = stack[0]
+    rows = {record.key: record for record in logs.topics[CLASSIFY_CHANGELOG.name] if is_row(record)}
+    (row, *_) = [record for record in rows.values() if unpack(record.value or b"").ended]
+    (subscription_id, *_) = unpack(row.value or b"").ended
+    value = due_record((row.key or b"").decode(), subscription_id, "plan_hobby", PAST, None)
+    last = [record for record in logs.topics[TEAM_EVENTS.name] if record.partition == row.partition][-1]
+    position = [record for record in logs.topics[CLASSIFY_CHANGELOG.name] if record.partition == row.partition and is_position(record)][-1]
+    logs.topics[TEAM_EVENTS.name].append(replace(last, key=row.key, value=value, offset=last.offset + 1))
+    counted = decode_position(position.value or b"").advanced(last.offset + 2, Counter([Reason.NOT_DUE]))
+    logs.topics[CLASSIFY_CHANGELOG.name].append(replace(position, value=encode_position(counted), offset=position.offset + 1))
+    logs.commit_all()
+
+
 def lost_dead_letter(stack: Stack) -> None:
     without(stack[0], DEAD_LETTERS, is_parked)
 
@@ -258,6 +295,9 @@ def unreadable_event(stack: Stack) -> None:
     stack[0].commit_all()
 
 
+PAST = 1_700_000_000
+"""Unix seconds before the scenario begins."""
+
 ID = r"[0-9a-f-]{36}"
 PLACE = r"[a-z.]+, partition \d, offset \d+"
 
@@ -285,6 +325,9 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Stack], None], str, str]] = {
     "a changed audit event": (changed_event, "audit.events", rf"{ID} stands with other content \({PLACE}\) than classify decides from {PLACE}\."),
     "a doubled audit event": (doubled_event, "audit.events", rf"audit\.events holds {ID} 2 times instead of 1 \({PLACE}\)\."),
     "a lost fact": (lost_fact, "team.events", rf"team\.events lacks {ID}, which normalise decides from razorpay\.webhooks, partition \d, offset \d+\."),
+    "a changed due record": (changed_due_record, "due records", rf"{PLACE}, is a due record of other content than classify produces\."),
+    "an early due record": (early_due_record, "due records", rf"{PLACE}, says that a time has come 10 s before it came\."),
+    "an invented due record": (invented_due_record, "due records", rf"{PLACE}, says that a time has come that the row of its team never waited for\."),
     "a lost dead letter": (lost_dead_letter, "dead.letters", rf"dead\.letters lacks {PLACE}, which normalise parks\."),
     "a doubled dead letter": (doubled_dead_letter, "dead.letters", rf"dead\.letters holds {PLACE} of normalise 2 times\."),
     "a dead letter of what is not parked": (dead_letter_of_what_is_not_parked, "dead.letters", rf"dead\.letters holds {PLACE}, which classify does not park\."),

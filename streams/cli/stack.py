@@ -42,7 +42,7 @@ def up(
 
 
 def demo() -> None:
-    """Simulate nine teams from sign-up to cancellation on a real stack, and show the outcome of every event.
+    """Simulate fifteen teams from sign-up to cancellation on a real stack, and show the outcome of every event.
 
     Leaves every TIERSTREAM_* variable aside, so that it never writes into anybody's services.
 

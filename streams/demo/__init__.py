@@ -1,4 +1,4 @@
-"""``tierstream demo``: simulates nine teams from sign-up to cancellation on a real stack, and checks every outcome.
+"""``tierstream demo``: simulates fifteen teams from sign-up to cancellation on a real stack, and checks every outcome.
 
 The demo always runs a stack of its own, with the settings of its own: it must not write into anybody's Kafka, database or Loops
 account, and records of others would be counted too. So it leaves every ``TIERSTREAM_*`` variable aside, and says so.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from streams.demo.accounting import Accounting, Evidence, balance
+from streams.demo.accounting import Accounting, Evidence, balance, derived_events
 from streams.demo.playback import play
 from streams.demo.razorpay import DAY
 from streams.demo.scenario import SCENARIO_DAYS, Scenario, build_scenario
@@ -67,7 +67,10 @@ async def _live(console: Console) -> int:
     if accounting.faults:
         more = f" (and {len(accounting.faults) - _MAX_FAULTS} more)" if len(accounting.faults) > _MAX_FAULTS else ""
         raise TierstreamError(f"The demo's accounting does not balance: {' '.join(accounting.faults[:_MAX_FAULTS])}{more}")
-    console.print(f"Every count and every record agrees with every other, in {time.monotonic() - began:.0f} s. Totals:")
+    console.print(f"Every count and every record agrees with every other, in {time.monotonic() - began:.0f} s.")
+    console.print(
+        f"Totals of {len(evidence.answers)} requests and {derived_events(evidence.team_events).total()} records that followed by themselves:"
+    )
     console.print(
         totals(accounting.total), style="bold", soft_wrap=not console.is_terminal
     )  # one line for a pipe, whole words for a person

@@ -20,6 +20,7 @@ from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from schemas.loops import LOOPS_MAP, NeverMailed
 from schemas.reasons import Reason
+from schemas.team_events import SubscriptionEvent
 from schemas.tiers import Tier
 from streams.demo.deliveries import BAD_SIGNATURE, Delivery
 from streams.demo.scenario import Scenario
@@ -34,6 +35,8 @@ Json = dict[str, Any]
 
 ACCEPTED = "accepted"
 """Outcome of a request that the gateway took: it is handed on, and has its outcome in a later stage."""
+
+_DERIVED: frozenset[str] = frozenset({SubscriptionEvent.DUE, SubscriptionEvent.MOVED})
 
 _ANSWERS: dict[int, str] = {200: ACCEPTED, 202: ACCEPTED, 401: BAD_SIGNATURE, 400: Reason.MALFORMED}
 
@@ -59,8 +62,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """One decision. The tiers are the team's before and after it, where a table holds them."""
+    """One decision. ``team`` is its team's name, None for a stranger's; the tiers are the team's before and after it, where a table
+    holds them."""
 
+    team: str | None
+    event: str
     stage: str
     event_id: str
     reason: str
@@ -91,9 +97,9 @@ def balance(scenario: Scenario, evidence: Evidence, settings: Settings) -> Accou
     """Decide everything again and compare. ``settings`` are those that the stages ran with."""
     normalised = tuple(replay(NormaliseStage(settings, load_rules(settings)), evidence.webhooks, settings.partitions))
     classified = tuple(replay(ClassifyStage(settings), evidence.team_events, settings.partitions))
-    decided = _decisions(evidence, normalised, classified, settings.initial)
+    decided = _decisions(scenario, evidence, normalised, classified, settings.initial)
     accounts = _accounts(evidence)
-    total = _total(accounts)
+    total = _total(accounts, derived_events(evidence.team_events).total())
     faults = (
         *_wrong_answers(evidence),
         *_wrong_outcomes(scenario, decided),
@@ -101,6 +107,7 @@ def balance(scenario: Scenario, evidence: Evidence, settings: Settings) -> Accou
         *_replay_differs(evidence, "normalise", normalised),
         *_replay_differs(evidence, "classify", classified),
         *_records_differ(evidence, normalised, classified, settings),
+        *_due_records_differ(classified, ClassifyStage(settings)),
         *_stores_differ(evidence),
         *_wrong_tiers(scenario, evidence),
     )
@@ -114,21 +121,46 @@ def newest_tiers(tiers: Iterable[Record]) -> dict[str, Json]:
 
 
 def event_id_of(record: Record) -> str:
-    """Return the id by which the outside knows the event of a record of ``razorpay.webhooks`` or ``team.events``."""
+    """Return the id by which the outside knows the event of a record of ``razorpay.webhooks`` or ``team.events``; nobody outside knows
+    of a time that came due, which is called by what it is about."""
     for name, value in record.headers:
         if name == "razorpay-event-id":
             return str(value, "ascii")
     envelope = orjson.loads(record.value or b"{}")
+    if envelope["type"] == SubscriptionEvent.DUE:
+        return f"{envelope['data']['subscription_id']}@{envelope['data']['occurred_at']}"
     return str(envelope.get("correlationid") or envelope["id"])
 
 
-def _decisions(evidence: Evidence, normalised: Sequence[Replayed], classified: Sequence[Replayed], initial: Tier) -> tuple[Decided, ...]:
-    turned_away = [Decided("gateway", delivery.event_id, _answered(status)) for delivery, status in evidence.answers if status >= 400]
+def type_of(record: Record) -> str:
+    """Return what kind of event a record of ``team.events`` is."""
+    return str(orjson.loads(record.value or b"{}")["type"])
+
+
+def derived_events(team_events: Iterable[Record]) -> Counter[str]:
+    """Count, by kind, the events that follow from another event, or from a time that has passed: nobody sent them."""
+    return Counter(event for event in map(type_of, team_events) if event in _DERIVED)
+
+
+def _decisions(
+    scenario: Scenario, evidence: Evidence, normalised: Sequence[Replayed], classified: Sequence[Replayed], initial: Tier
+) -> tuple[Decided, ...]:
+    turned_away = [
+        Decided(delivery.team, delivery.event, "gateway", delivery.event_id, _answered(status))
+        for delivery, status in evidence.answers
+        if status >= 400
+    ]
+    names = {team_id.encode(): name for name, team_id in scenario.team_ids.items()}
+    deliveries = {delivery.event_id: delivery for delivery in scenario.deliveries}
     at: list[tuple[int, int, Decided]] = []
-    for stage, replayed in (("normalise", normalised), ("classify", classified)):
-        for record, step, before, after in replayed:
-            tiers = (_tier(before, initial), _tier(after, initial)) if stage == "classify" else (None, None)
-            at.append((record.timestamp, record.offset, Decided(stage, event_id_of(record), step.reason, *tiers)))
+    for record, step, _, _ in normalised:
+        delivery = deliveries[event_id_of(record)]
+        decided = Decided(delivery.team, delivery.event, "normalise", delivery.event_id, step.reason)
+        at.append((record.timestamp, record.offset, decided))
+    for record, step, before, after in classified:
+        tiers = _tier(before, initial), _tier(after, initial)
+        decided = Decided(names.get(record.key or b""), type_of(record), "classify", event_id_of(record), step.reason, *tiers)
+        at.append((record.timestamp, record.offset, decided))
     return (*turned_away, *(decided for _, _, decided in sorted(at, key=lambda entry: entry[:2])))
 
 
@@ -165,13 +197,14 @@ def _accounts(evidence: Evidence) -> tuple[Account, ...]:
     )
 
 
-def _total(accounts: Sequence[Account]) -> Account:
-    """Every request to the gateway with the one outcome that it had in the end: there, in normalise, or in classify."""
+def _total(accounts: Sequence[Account], derived: int) -> Account:
+    """Every request to the gateway with the one outcome that it had in the end: there, in normalise, or in classify. And every event that
+    a stage ``derived``, with its own."""
     gateway, normalise, classify = accounts[:3]
     outcomes = gateway.outcomes + normalise.outcomes + classify.outcomes
     for handed_on in (ACCEPTED, Reason.NORMALISED):
         del outcomes[handed_on]
-    return Account("tierstream", gateway.received, outcomes)
+    return Account("tierstream", gateway.received + derived, outcomes)
 
 
 def _wrong_answers(evidence: Evidence) -> Iterator[str]:
@@ -181,19 +214,20 @@ def _wrong_answers(evidence: Evidence) -> Iterator[str]:
 
 
 def _wrong_outcomes(scenario: Scenario, decided: Iterable[Decided]) -> Iterator[str]:
-    """An event id that comes twice has two outcomes, in the order of arrival."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    """An event that comes twice has two outcomes, in the order of arrival."""
+    found: defaultdict[tuple[str, str, str | None], list[str]] = defaultdict(list)
     for decision in decided:
         if decision.reason != Reason.NORMALISED:
-            found[decision.event_id].append(decision.reason)
-    expected: defaultdict[str, list[Delivery]] = defaultdict(list)
+            found[decision.event_id, decision.event, decision.team].append(decision.reason)
+    expected: defaultdict[tuple[str, str, str | None], list[str]] = defaultdict(list)
     for delivery in scenario.deliveries:
-        expected[delivery.event_id].append(delivery)
-    for event_id, deliveries in expected.items():
-        reasons = [delivery.reason for delivery in deliveries]
-        if found[event_id] != reasons:
-            first = deliveries[0]
-            yield f"{first.event} of {first.team or 'a stranger'} ended as {_listed(found[event_id])} instead of {_listed(reasons)}."
+        expected[delivery.event_id, delivery.event, delivery.team].append(delivery.reason)
+        for derived in delivery.derived:
+            expected[derived.event_id, derived.event, derived.team].append(derived.reason)
+    for key in expected | found:
+        if found[key] != expected[key]:
+            _, event, team = key
+            yield f"{event} of {team or 'a stranger'} ended as {_listed(found[key])} instead of {_listed(expected[key])}."
 
 
 def _unbalanced(accounts: Iterable[Account]) -> Iterator[str]:
@@ -211,7 +245,8 @@ def _replay_differs(evidence: Evidence, stage: str, replayed: Iterable[Replayed]
 def _records_differ(
     evidence: Evidence, normalised: Sequence[Replayed], classified: Sequence[Replayed], settings: Settings
 ) -> Iterator[str]:
-    """What the stages produced is what their decisions say, byte for byte; the rest of ``team.events`` came from services."""
+    """What the stages produced is what their decisions say, byte for byte; the rest of ``team.events`` came from services, and from
+    times that came due."""
     outputs: defaultdict[str, list[Output]] = defaultdict(list)
     for decision in (*normalised, *classified):
         for output in decision.step.outputs:
@@ -223,8 +258,12 @@ def _records_differ(
     others = Counter((record.key, record.value) for record in evidence.team_events)
     others.subtract(facts)
     sent = sum(status == 202 for _, status in evidence.answers)
-    if min(others.values(), default=0) < 0 or others.total() != sent:
-        yield f"team.events holds {others.total()} records beside the {facts.total()} of normalise, and services sent {sent}."
+    due = derived_events(evidence.team_events)[SubscriptionEvent.DUE]
+    if min(others.values(), default=0) < 0 or others.total() != sent + due:
+        yield (
+            f"team.events holds {others.total()} records beside the {facts.total()} of normalise; services sent {sent}, "
+            f"and {due} say that a time has come."
+        )
     tiers = {output.key: output.value for output in outputs[TIER_CURRENT.full_name(settings)]}
     if tiers != {record.key: record.value for record in evidence.tiers}:
         yield "tier.current does not hold the tiers that were decided last."
@@ -233,6 +272,16 @@ def _records_differ(
     )
     if parked != len(evidence.dead_letters):
         yield f"dead.letters holds {len(evidence.dead_letters)} records, and {parked} were parked."
+
+
+def _due_records_differ(classified: Sequence[Replayed], stage: ClassifyStage) -> Iterator[str]:
+    """A record that says that a time has come is what classify says of its team's row, and did not come before that time."""
+    for record, _, before, _ in classified:
+        if type_of(record) == SubscriptionEvent.DUE:
+            key, now = record.key or b"", record.timestamp // 1000
+            due = () if before is None else stage.due_records(key, before, now)
+            if record.value not in [output.value for output in due]:
+                yield f"team.events holds a {SubscriptionEvent.DUE} of {event_id_of(record)}, which the row of its team did not wait for."
 
 
 def _stores_differ(evidence: Evidence) -> Iterator[str]:

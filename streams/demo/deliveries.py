@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from schemas.reasons import Reason
+from schemas.team_events import SubscriptionEvent
 from streams.demo.razorpay import DAY, Subscription, razorpay_id
 
 WEBHOOKS = "/webhooks/razorpay"
@@ -29,10 +30,26 @@ _MINUTE = 61
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """A fact that a stage itself puts on ``team.events``: a time has come that the team's row waited for, or a subscription has left
+    ``team`` for another.
+
+    ``event_id`` is ``<subscription>@<Unix seconds>`` of a time, and the webhook's own of a subscription that has left.
+    """
+
+    team: str
+    event: str
+    event_id: str
+    note: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One request to the gateway. Times are Unix seconds; ``team`` is a name, None for a stranger's request.
 
-    ``event_id`` is Razorpay's, or the id that a service gave its event; ``status`` and ``reason`` are what is expected.
+    ``event_id`` is Razorpay's, or the id that a service gave its event; ``status`` and ``reason`` are what is expected, and ``derived``
+    the facts that must follow from it before the next delivery about the team.
     """
 
     team: str | None
@@ -46,6 +63,12 @@ class Delivery:
     reason: str
     status: int
     is_forged: bool = False
+    derived: tuple[Derived, ...] = ()
+
+
+def team_id_of(name: str) -> str:
+    """Return the UUID of the team called ``name``, the same in every run."""
+    return str(uuid.uuid5(_NAMESPACE, name))
 
 
 @dataclass(slots=True)
@@ -59,8 +82,8 @@ class TeamScenario:
 
     @property
     def team_id(self) -> str:
-        """The team's UUID, the same in every run."""
-        return str(uuid.uuid5(_NAMESPACE, self.name))
+        """The team's UUID."""
+        return team_id_of(self.name)
 
     def at(self, day: int) -> int:
         """Return when the next fact happens, if it happens on ``day``."""
@@ -133,3 +156,24 @@ class Billing:
         """``payment.failed``, which names no subscription, comes beside ``subscription.pending``."""
         at = self.team.at(day)
         self.team.receives("payment.failed", at, self.subscription.failed_payment(at), reason, note)
+
+    def paid_time_ends(self, reason: str, note: str) -> None:
+        """What was paid for lasts longer than what the last delivery says, and is over when the demo runs: classify says so itself."""
+        assert self.subscription.paid_until is not None  # it was charged
+        self._comes_due(self.subscription.paid_until, reason, note)
+
+    def grace_goes_on(self, days: int, reason: str, note: str) -> None:
+        """The last delivery began a grace period, of which so many days have passed when the demo runs: classify says so itself."""
+        self._comes_due(self.team.deliveries[-1].happened_at + days * DAY, reason, note)
+
+    def moves_to(self, team: str, reason: str, note: str) -> None:
+        """The last delivery is about another team, for its note says so: normalise tells the former one."""
+        last = self.team.deliveries[-1] = replace(self.team.deliveries[-1], team=team)
+        self._derives(Derived(self.team.name, SubscriptionEvent.MOVED, last.event_id, note, reason))
+
+    def _comes_due(self, at: int, reason: str, note: str) -> None:
+        self._derives(Derived(self.team.name, SubscriptionEvent.DUE, f"{self.subscription.id}@{at}", note, reason))
+
+    def _derives(self, derived: Derived) -> None:
+        last = self.team.deliveries[-1]
+        self.team.deliveries[-1] = replace(last, derived=(*last.derived, derived))

@@ -59,7 +59,7 @@ async def play(stack: Stack, scenario: Scenario, on_progress: OnProgress) -> Evi
     """
     async with _observing(stack.settings, on_progress) as observer:
         answers = await _deliver(stack, scenario, observer)
-        await observer.until_classified(answers)
+        await observer.until_classified(answers, sum(len(delivery.derived) for delivery in scenario.deliveries))
         records = await observer.read_evidence()
         await observer.until_handled("audit", records[AUDIT_EVENTS])
         await observer.until_handled("forward", records[AUDIT_EVENTS])
@@ -109,10 +109,11 @@ class Observer:
         """Wait until normalise has worked in ``accepted`` webhooks."""
         await self._until(lambda: self._counted(NORMALISE_CHANGELOG, accepted), "webhooks worked in by normalise")
 
-    async def until_classified(self, answers: Sequence[int]) -> None:
-        """Wait until classify has worked in all that follows from requests that got these answers."""
+    async def until_classified(self, answers: Sequence[int], derived: int) -> None:
+        """Wait until classify has worked in all that follows from requests that got these answers, and so many facts that stages derive
+        from them: from a time that has passed, about a second after classify has learned of it."""
         await self.until_normalised(answers.count(200))
-        events = answers.count(202) + self.counted(NORMALISE_CHANGELOG)[Reason.NORMALISED]
+        events = answers.count(202) + self.counted(NORMALISE_CHANGELOG)[Reason.NORMALISED] + derived
         await self._until(lambda: self._counted(CLASSIFY_CHANGELOG, events), "events worked in by classify")
 
     async def until_handled(self, stage: str, records: Sequence[Record]) -> None:
@@ -177,14 +178,21 @@ async def _deliver(stack: Stack, scenario: Scenario, observer: Observer) -> list
     """Post every delivery in order and return the status codes.
 
     Days lie between the events of one team, and here only milliseconds: what a webhook says must stand on ``team.events`` before the
-    team's next event may overtake it there (services' events come in behind normalise, and each subscription on a way of its own).
+    team's next event may overtake it there (services' events come in behind normalise, and each subscription on a way of its own). And
+    what comes due in between must have come due.
     """
     secret, token = stack.settings.razorpay_secrets[0], next(iter(stack.settings.ingest_clients))
     answers: list[int] = []
     under_way: set[str | None] = set()
+    waiting: set[str | None] = set()
+    derived = 0
     async with httpx.AsyncClient(base_url=stack.gateway, timeout=_REQUEST_SECONDS, trust_env=False) as gateway:
         for delivery in scenario.deliveries:
-            if delivery.team in under_way:
+            if delivery.team in waiting:
+                await observer.until_classified(answers, derived)
+                waiting.clear()
+                under_way.clear()
+            elif delivery.team in under_way:
                 await observer.until_normalised(answers.count(200))
                 under_way.clear()
             try:
@@ -194,6 +202,9 @@ async def _deliver(stack: Stack, scenario: Scenario, observer: Observer) -> list
             answers.append(response.status_code)
             if delivery.route == WEBHOOKS:
                 under_way.add(delivery.team)
+            if delivery.derived:
+                derived += len(delivery.derived)
+                waiting.update((delivery.team, *(each.team for each in delivery.derived)))
     return answers
 
 

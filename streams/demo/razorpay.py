@@ -22,6 +22,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _STATUS = {
     "authenticated": "authenticated",
     "pending": "pending",
+    "paused": "paused",
     "halted": "halted",
     "completed": "completed",
     "cancelled": "cancelled",
@@ -60,6 +61,11 @@ class Subscription:
         """Return the subscription after ``event`` (without its ``subscription.``); a charge pays one more cycle."""
         changed = self if plan_id is None else replace(self, plan_id=plan_id)
         return replace(changed, paid_count=self.paid_count + 1, charged_at=at) if event == "charged" else changed
+
+    @property
+    def paid_until(self) -> int | None:
+        """The end of the cycle that was paid last."""
+        return None if self.charged_at is None else self.charged_at + self.cycle_days * DAY
 
     def webhook(self, event: str, at: int, *, is_scheduled: bool = False) -> bytes:
         """Return the body of ``subscription.<event>`` that happened ``at``."""
@@ -109,9 +115,8 @@ class Subscription:
         }
 
     def _entity(self, event: str, at: int, is_scheduled: bool) -> Json:
-        start = self.charged_at
+        start, end = self.charged_at, self.paid_until
         over = event in ("cancelled", "completed")
-        end = start + self.cycle_days * DAY if start is not None else None
         return {
             "id": self.id,
             "entity": "subscription",

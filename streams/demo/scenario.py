@@ -1,4 +1,4 @@
-"""The demo's scenario: nine teams from sign-up to cancellation over five months, and requests of strangers."""
+"""The demo's scenario: fifteen teams from sign-up to cancellation over 400 days, and requests of strangers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from schemas.razorpay import PLACEHOLDER_EMAIL
 from schemas.reasons import Reason
 from schemas.tiers import Tier
-from streams.demo.deliveries import BAD_SIGNATURE, Delivery, TeamScenario
+from streams.demo.deliveries import BAD_SIGNATURE, Delivery, TeamScenario, team_id_of
 from streams.demo.razorpay import DAY, order_paid
 
-SCENARIO_DAYS = 130
-"""How far back the scenario begins: mail of that age must go out in the demo."""
+SCENARIO_DAYS = 400
+"""How far back the scenario begins, so that a paid year can end in it: mail of that age must go out in the demo."""
+
+_TODAY = SCENARIO_DAYS
+"""The day on which the demo runs. A grace period that still goes on, or is to be ended by more than time, is counted back from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,15 @@ def _basalt(team: TeamScenario) -> None:
 
 def _cedar(team: TeamScenario) -> None:
     """Its card fails until the subscription is halted; then it pays again. Only the first webhook names the team."""
-    team.claimed(4, "its owner claims it", name="Chen Wei")
-    billing = team.subscribes("plan_pro", 5)
-    billing.sends("charged", 5, Reason.UPGRADED, "first charge, plan_pro")
+    team.claimed(_TODAY - 33, "its owner claims it", name="Chen Wei")
+    billing = team.subscribes("plan_pro", _TODAY - 32)
+    billing.sends("charged", _TODAY - 32, Reason.UPGRADED, "first charge, plan_pro")
     billing.subscription = replace(billing.subscription, notes=[])
-    billing.sends("pending", 35, Reason.PAYMENT_TROUBLE, "the card fails")
-    billing.payment_fails(35, Reason.PAYMENT_TROUBLE, "... and so it says again")
-    billing.sends("halted", 38, Reason.CANCELED, "given up after four tries")
-    billing.sends("activated", 44, Reason.UPGRADED, "a new card: it is back")
-    billing.sends("charged", 44, Reason.RENEWAL, "and has paid")
+    billing.sends("pending", _TODAY - 2, Reason.GRACE_STARTED, "the card fails")
+    billing.payment_fails(_TODAY - 2, Reason.PAYMENT_TROUBLE, "... and so it says again")
+    billing.sends("halted", _TODAY - 1, Reason.CANCELED, "given up after four tries")
+    billing.sends("activated", _TODAY - 1, Reason.UPGRADED, "a new card: it is back")
+    billing.sends("charged", _TODAY - 1, Reason.RENEWAL, "and has paid")
 
 
 def _delta(team: TeamScenario) -> None:
@@ -118,7 +121,7 @@ def _garnet(team: TeamScenario) -> None:
 
 
 def _harbor(team: TeamScenario) -> None:
-    """Nobody has claimed it, its payer has no address, and only the payment's note names it; it pays a year at once."""
+    """Nobody has claimed it, its payer has no address, and only the payment's note names it; it pays a year at once, and no more."""
     facts = {
         "email": PLACEHOLDER_EMAIL,
         "notes": [],
@@ -129,6 +132,7 @@ def _harbor(team: TeamScenario) -> None:
     billing = team.subscribes("plan_pro_yearly", 14, **facts)
     billing.sends("charged", 14, Reason.UPGRADED, "first charge, plan_pro_yearly")
     billing.sends("completed", 14, Reason.ENDS_LATER, "one cycle, paid for a year")
+    billing.paid_time_ends(Reason.CANCELED, "the paid year is over")
 
 
 def _iris(team: TeamScenario) -> None:
@@ -139,6 +143,61 @@ def _iris(team: TeamScenario) -> None:
     team.sends("experiment.conversion", 25, Reason.PASSED_THROUGH, "it invites a colleague", experiment="invite-button", variant="green")
 
 
+def _jasper(team: TeamScenario) -> None:
+    """Comes back to a plan that it had before an admin's decision: the return is newer, so it counts."""
+    team.claimed(18, "its owner claims it", name="Jonas Berg")
+    billing = team.subscribes("plan_hobby", 19)
+    billing.sends("charged", 19, Reason.UPGRADED, "first charge, plan_hobby")
+    team.sends("admin.tier_changed", 30, Reason.ADMIN_CHANGED, "the top tier, for a fair", to="team", admin="support-2", reason="fair")
+    billing.sends("updated", 45, Reason.DOWNGRADED, "moves to plan_pro itself", plan="plan_pro")
+    billing.sends("updated", 75, Reason.DOWNGRADED, "back to plan_hobby", plan="plan_hobby")
+
+
+def _kelp(team: TeamScenario) -> None:
+    """Pauses in the middle of a paid month: the tier stays to its end, and comes back with the subscription."""
+    team.claimed(20, "its owner claims it", name="Kofi Mensah")
+    billing = team.subscribes("plan_pro", 21)
+    billing.sends("charged", 21, Reason.UPGRADED, "first charge, plan_pro")
+    billing.sends("paused", 31, Reason.PAUSES_LATER, "paused, the month is paid")
+    billing.paid_time_ends(Reason.PAUSED, "the paid month is over")
+    billing.sends("resumed", 65, Reason.UPGRADED, "resumed")
+    billing.sends("charged", 65, Reason.RENEWAL, "and has paid")
+
+
+def _lagoon(team: TeamScenario) -> None:
+    """Its card fails, it is reminded, and pays within the days of grace."""
+    team.claimed(_TODAY - 35, "its owner claims it", name="Lucía Ferrer")
+    billing = team.subscribes("plan_growth", _TODAY - 34)
+    billing.sends("charged", _TODAY - 34, Reason.UPGRADED, "first charge, plan_growth")
+    billing.sends("pending", _TODAY - 4, Reason.GRACE_STARTED, "the card fails: 7 days' grace")
+    billing.grace_goes_on(3, Reason.GRACE_REMINDER, "day 3 of the grace")
+    billing.sends("charged", _TODAY - 1, Reason.GRACE_RECOVERED, "paid in time")
+
+
+def _meadow(team: TeamScenario) -> None:
+    """Its card fails, and nobody pays."""
+    team.claimed(_TODAY - 41, "its owner claims it", name="Mira Novak")
+    billing = team.subscribes("plan_pro", _TODAY - 40)
+    billing.sends("charged", _TODAY - 40, Reason.UPGRADED, "first charge, plan_pro")
+    billing.sends("pending", _TODAY - 10, Reason.GRACE_STARTED, "the card fails: 7 days' grace")
+    billing.grace_goes_on(7, Reason.CANCELED, "the grace is over, not paid")
+
+
+def _nettle(team: TeamScenario) -> None:
+    """Support moves its subscription to another team, by the note."""
+    team.claimed(22, "its owner claims it", name="Noor Haddad")
+    billing = team.subscribes("plan_hobby_plus", 23)
+    billing.sends("charged", 23, Reason.UPGRADED, "first charge, plan_hobby_plus")
+    billing.subscription = replace(billing.subscription, notes={"team_id": team_id_of("orchid")})
+    billing.sends("charged", 53, Reason.UPGRADED, "its note names another team")
+    billing.moves_to("orchid", Reason.MOVED, "the subscription is orchid's now")
+
+
+def _orchid(team: TeamScenario) -> None:
+    """Gets another team's subscription."""
+    team.claimed(24, "its owner claims it", name="Otto Lind")
+
+
 _LAST_TIERS: dict[Callable[[TeamScenario], None], Tier] = {
     _aurora: Tier.HOBBY,
     _basalt: Tier.GROWTH,
@@ -147,8 +206,14 @@ _LAST_TIERS: dict[Callable[[TeamScenario], None], Tier] = {
     _ember: Tier.GROWTH,
     _fjord: Tier.GROWTH,
     _garnet: Tier.PRO,
-    _harbor: Tier.PRO,
+    _harbor: Tier.HOBBY,
     _iris: Tier.HOBBY,
+    _jasper: Tier.HOBBY,
+    _kelp: Tier.PRO,
+    _lagoon: Tier.GROWTH,
+    _meadow: Tier.HOBBY,
+    _nettle: Tier.HOBBY,
+    _orchid: Tier.HOBBY_PLUS,
 }
 """The teams, and the tier that each should end on."""
 

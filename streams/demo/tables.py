@@ -4,20 +4,31 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+import orjson
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
-from streams.demo.accounting import Account, Accounting, Decided, Evidence, Json, event_id_of, newest_tiers
+from schemas.team_events import SubscriptionEvent
+from streams.demo.accounting import Account, Accounting, Decided, Evidence, Json, derived_events, event_id_of, newest_tiers, type_of
 from streams.demo.deliveries import BAD_SIGNATURE, Delivery
 from streams.demo.scenario import Scenario
 from streams.logging import mask_email
 
 _NOBODY = "-"
 _BAD: frozenset[str] = frozenset({*DEAD_LETTER_REASONS, Reason.ENDED, BAD_SIGNATURE})
-_MOVES: dict[str, str] = {Reason.UPGRADED: "green", Reason.DOWNGRADED: "yellow", Reason.CANCELED: "yellow", Reason.ADMIN_CHANGED: "cyan"}
+_MOVES: dict[str, str] = {
+    Reason.UPGRADED: "green",
+    Reason.GRACE_RECOVERED: "green",
+    Reason.DOWNGRADED: "yellow",
+    Reason.CANCELED: "yellow",
+    Reason.PAUSED: "yellow",
+    Reason.MOVED: "yellow",
+    Reason.ADMIN_CHANGED: "cyan",
+}
+_DERIVED_BY: dict[str, str] = {SubscriptionEvent.DUE: "classify", SubscriptionEvent.MOVED: "normalise"}
 
 
 def show(console: Console, scenario: Scenario, evidence: Evidence, accounting: Accounting) -> None:
@@ -28,10 +39,8 @@ def show(console: Console, scenario: Scenario, evidence: Evidence, accounting: A
     handed_on = accounting.accounts[1].outcomes[Reason.NORMALISED]
     for title, table in (
         (f"What came in: {len(evidence.answers)} requests to the gateway, in the order of their arrival", _came_in(evidence)),
-        (
-            f"Decisions, team by team ({handed_on} webhooks were normalised on their way to classify)",
-            _decisions(scenario, accounting, deliveries),
-        ),
+        (f"What followed by itself: {_derived_counts(evidence)}", _derived(scenario, evidence)),
+        (f"Decisions, team by team ({handed_on} webhooks were normalised on their way to classify)", _decisions(scenario, accounting)),
         (f"Dead letters: {len(evidence.dead_letters)}, kept whole to be replayed", _dead_letters(evidence, deliveries)),
         (f"Audit rows: {len(evidence.rows)} in PostgreSQL, by the time of the fact", _audit_rows(evidence, teams)),
         (f"Mails: {len(evidence.mails)} accepted by the fake Loops (ids and times are left out here)", _mails(evidence, teams)),
@@ -44,7 +53,7 @@ def show(console: Console, scenario: Scenario, evidence: Evidence, accounting: A
 
 
 def totals(total: Account) -> str:
-    """Return the line of totals: what was received, and that it is the sum of the outcomes."""
+    """Return the line of totals: what was received (requests, and what followed by itself), and that it is the sum of the outcomes."""
     return f"received {total.received} = {_sum(total.outcomes)}"
 
 
@@ -56,17 +65,35 @@ def _came_in(evidence: Evidence) -> Table:
     return table
 
 
-def _decisions(scenario: Scenario, accounting: Accounting, deliveries: Mapping[str, Delivery]) -> Table:
+def _derived_counts(evidence: Evidence) -> str:
+    counts = derived_events(evidence.team_events)
+    due, moved = counts[SubscriptionEvent.DUE], counts[SubscriptionEvent.MOVED]
+    return f"{due} times that came due, {moved} subscription{'s' if moved != 1 else ''} that moved"
+
+
+def _derived(scenario: Scenario, evidence: Evidence) -> Table:
+    notes = {(each.event_id, each.event): each for delivery in scenario.deliveries for each in delivery.derived}
+    table = _table("when", "team", "event", "what it is", "said by")
+    for record in sorted(evidence.team_events, key=lambda record: (record.timestamp, record.partition, record.offset)):
+        event = type_of(record)
+        if event in _DERIVED_BY:
+            derived = notes.get((event_id_of(record), event))
+            at = orjson.loads(record.value or b"{}")["data"]["occurred_at"]
+            team, note = (derived.team, derived.note) if derived is not None else (_NOBODY, _NOBODY)
+            table.add_row(_day(at), team, event, note, _DERIVED_BY[event])
+    return table
+
+
+def _decisions(scenario: Scenario, accounting: Accounting) -> Table:
     by_team: dict[str | None, list[Decided]] = {team: [] for team in (*scenario.team_ids, None)}
     for decided in accounting.decided:
         if decided.reason != Reason.NORMALISED:
-            by_team[deliveries[decided.event_id].team].append(decided)
+            by_team[decided.team].append(decided)
     table = _table("team", "event", "stage", "reason", "from -> to")
     for team, decisions in by_team.items():
         for decided in decisions:
             tiers = "" if decided.before is None or decided.after is None else _move(decided.before.label, decided.after.label)
-            event = deliveries[decided.event_id].event
-            table.add_row(team or _NOBODY, event, decided.stage, Text(decided.reason, _style(decided.reason)), tiers)
+            table.add_row(team or _NOBODY, decided.event, decided.stage, Text(decided.reason, _style(decided.reason)), tiers)
         table.add_section()
     return table
 
@@ -120,7 +147,7 @@ def _table(*columns: str) -> Table:
 
 
 def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%d %b")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%d %b %y")
 
 
 def _move(before: str, after: str) -> str:
@@ -134,7 +161,7 @@ def _style(reason: str) -> str:
 def _properties(properties: Json) -> str:
     """The properties without ids and times; where a tier changes, how."""
     move = [_move(str(properties["from"]), str(properties["to"]))] if {"from", "to"} <= properties.keys() else []
-    hidden = {"from", "to", "occurred_at", "expires_at", "subscription_id", "plan_id", "resource_id"}
+    hidden = {"from", "to", "occurred_at", "expires_at", "ends_at", "subscription_id", "plan_id", "resource_id"}
     return ", ".join(move + [f"{name}={value}" for name, value in properties.items() if name not in hidden])
 
 

@@ -22,6 +22,7 @@ ELSEWHERE = {"TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "TIERSTREAM_IN
 PROMISED = {
     Reason.CLAIMED, Reason.UPGRADED, Reason.RENEWAL, Reason.DOWNGRADED, Reason.SUPERSEDED, Reason.CANCELED, Reason.DUPLICATE, Reason.STALE,
     Reason.UNKNOWN_PLAN, Reason.UNKNOWN_TEAM, Reason.IGNORED, Reason.MALFORMED, Reason.PASSED_THROUGH, Reason.ADMIN_CHANGED, Reason.ENDED,
+    Reason.PAUSES_LATER, Reason.PAUSED, Reason.ENDS_LATER, Reason.MOVED, Reason.GRACE_STARTED, Reason.GRACE_REMINDER, Reason.GRACE_RECOVERED,
 }  # fmt: skip
 
 
@@ -75,6 +76,23 @@ def test_demo_shows_every_promised_reason_among_the_decisions(finished: Finished
     assert len({line.split()[0] for line in decisions.splitlines()[3:] if line.strip() and line[0] != "-"}) >= 8
     assert re.search(r"free -> hobby\b", decisions)
     assert re.search(r"pro -> hobby\b", decisions)
+
+
+def test_demo_shows_what_followed_by_itself_and_what_became_of_it(finished: Finished) -> None:
+    followed, decisions = finished.table("What followed by itself"), finished.table("Decisions")
+
+    assert re.search(r"subscription\.due .+ classify", followed)
+    assert re.search(r"subscription\.moved .+ normalise", followed)
+    assert re.search(
+        r"subscription\.paused +classify +pauses_later +stays pro *\n\w+ +subscription\.due +classify +paused +pro -> hobby", decisions
+    )
+    assert re.search(
+        r"subscription\.completed +classify +ends_later +stays pro *\n\w+ +subscription\.due +classify +canceled +pro -> hobby", decisions
+    )
+    assert re.search(r"subscription\.due +classify +grace_reminder .+\n\w+ +subscription\.charged +classify +grace_recovered", decisions)
+    assert re.search(
+        r"admin\.tier_changed +classify +admin_changed +hobby -> team *\n.+ team -> pro *\n.+ downgraded +pro -> hobby", decisions
+    )
 
 
 def test_demo_shows_requests_rows_and_mails_of_every_kind(finished: Finished) -> None:

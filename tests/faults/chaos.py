@@ -23,6 +23,7 @@ from streams.operate.verify.report import Report as VerifyReport
 from streams.settings import Settings
 from tests.faults.faults import STAGES, Fault, Faults
 from tests.faults.traffic import Traffic, traffic
+from tests.load import DAY, GRACE_DAYS
 from tests.topic_io import alter_topic
 from tests.verdict import Findings, compare, until_settled
 
@@ -69,6 +70,7 @@ class Report:
         return {
             "seed": self.plan.seed,
             "events": findings.events,
+            "due_records": findings.due_records,
             "posts": self.traffic.accepted,
             "retried_posts": self.traffic.retries,
             "rows": findings.rows,
@@ -86,7 +88,12 @@ class Report:
 
 async def run(plan: Plan, console: Console) -> Report:
     """Run ``plan`` on a stack of its own. Raises AssertionError when things do not settle."""
-    overrides: dict[str, object] = {"loops_rate_per_second": LOOPS_PER_SECOND, "loops_timeout_seconds": 2.0, "session_timeout_seconds": 6.0}
+    overrides: dict[str, object] = {
+        "loops_rate_per_second": LOOPS_PER_SECOND,
+        "loops_timeout_seconds": 2.0,
+        "session_timeout_seconds": 6.0,
+        "forward_max_age_seconds": (max(GRACE_DAYS) + 1) * DAY,
+    }
     began = time.monotonic()
     async with start_stack(StackOptions(plan.workers, overrides=overrides)) as stack:
         _compact_eagerly(stack.settings)

@@ -25,7 +25,7 @@ from streams.settings import Settings
 from tests.faults.traffic import SECRET
 from tests.load import PLANS
 from tests.topic_io import produce, read_all, until
-from tests.verdict import Findings, compare, worked_in
+from tests.verdict import Findings, compare, decided
 from tests.workers import committed, running
 
 ROOT = str(Path(__file__).parents[2])
@@ -151,8 +151,9 @@ def charges(teams: Sequence[str], turns: range) -> list[tuple[bytes, bytes]]:
 
 
 def at_rest(settings: Settings, *stages: str) -> bool:
-    """Whether the deciding stages have worked all in, and ``stages`` without a table have read to the end, whatever they made of it."""
-    if not worked_in(settings):
+    """Whether the deciding stages have worked all in, nothing is due in the next moments, and ``stages`` without a table have read to the
+    end, whatever they made of it."""
+    if not decided(settings):
         return False
     ends = Counter(dict.fromkeys(range(settings.partitions), 0))
     for message in read_all(settings, "audit.events"):

@@ -18,6 +18,7 @@ POSTS_AT_ONCE = 32
 RETRY_SECONDS = 0.5
 REORDER_WITHIN = 200
 DOUBLED = 0.08
+COMING_WITHIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ def traffic(gateway: str, seed: int, events: int, per_second: float) -> Traffic:
     chance = random.Random(seed)
     teams = max(20, events // 80)
     webhooks = int(events * 0.85)
-    found = team_scenarios(seed, teams, webhooks, start=int(time.time()) - 7_200)
+    now = int(time.time())
+    # What is to come comes while most of the stream is still to be sent, or long after.
+    coming = range(now, now + max(1, int(events / per_second * COMING_WITHIN)))
+    found = team_scenarios(seed, teams, webhooks, start=now - 7_200, coming=coming)
     posts = [_webhook(webhook.body, webhook.headers(SECRET)) for team_scenario in found for webhook in team_scenario.webhooks]
     chance.shuffle(posts)  # scenarios run beside each other …
     posts.sort(key=_moment_of(found))
@@ -116,7 +120,7 @@ def _reordered(posts: list[Post], chance: random.Random) -> list[Post]:
 
 
 def _service(team_scenario: TeamScenario, number: int, chance: random.Random) -> Post:
-    at = team_scenario.clock - chance.randrange(600)
+    at = team_scenario.clock - chance.randrange(chance.choice((60, 600)))
     kind, data = chance.choice(
         (
             ("onboarding.claimed", {"email": team_scenario.email, "tier": "free"}),

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from agents.classify.outputs import due_record
 from schemas.reasons import Reason
+from schemas.team_events import SubscriptionEvent
 from schemas.tiers import Tier
-from streams.demo.accounting import Accounting, Evidence, balance, newest_tiers
+from streams.demo.accounting import Accounting, Evidence, balance, derived_events, newest_tiers, type_of
 from streams.demo.scenario import build_scenario
 from streams.embedded.stack import EXAMPLE_PLANS
+from streams.kafka.records import Record
 from streams.settings import Settings
 from tests.pretended_stack import pretend
 
@@ -28,36 +31,73 @@ def test_accounting_of_a_right_stack_balance_and_received_is_the_sum_of_outcomes
     accounting = booked()
 
     assert accounting.faults == ()
-    assert accounting.total.received == len(SCENARIO.deliveries) == accounting.total.outcomes.total()
-    assert accounting.total.outcomes == Counter(delivery.reason for delivery in SCENARIO.deliveries)
+    expected = Counter(delivery.reason for delivery in SCENARIO.deliveries)
+    expected.update(derived.reason for delivery in SCENARIO.deliveries for derived in delivery.derived)
+    assert accounting.total.received == expected.total()
+    assert accounting.total.outcomes == expected
 
 
 def test_accounting_account_for_what_every_stage_received() -> None:
     gateway, normalise, classify, audit, forward = booked().accounts
 
     assert normalise.received + sum(status == 202 for _, status in EVIDENCE.answers) == gateway.outcomes["accepted"]
-    assert classify.received == normalise.outcomes[Reason.NORMALISED] + sum(status == 202 for _, status in EVIDENCE.answers)
+    sent, derived = sum(status == 202 for _, status in EVIDENCE.answers), derived_events(EVIDENCE.team_events)
+    assert derived == {SubscriptionEvent.DUE: 4, SubscriptionEvent.MOVED: 1}
+    assert classify.received == normalise.outcomes[Reason.NORMALISED] + sent + derived.total()
     assert audit.outcomes == {Reason.WRITTEN: len(EVIDENCE.rows), Reason.ALREADY_WRITTEN: 1}
     assert forward.outcomes[Reason.SENT] == len(EVIDENCE.mails)
-    assert forward.outcomes[Reason.PLACEHOLDER_RECIPIENT] == forward.outcomes[Reason.ALREADY_FINAL] == 1
+    assert (forward.outcomes[Reason.PLACEHOLDER_RECIPIENT], forward.outcomes[Reason.ALREADY_FINAL]) == (2, 1)
 
 
-def test_decisions_stand_in_the_order_of_the_log_with_the_tiers_before_and_after() -> None:
-    deliveries = {delivery.event_id: delivery for delivery in SCENARIO.deliveries}
-    cedar = [
-        (decided.reason, decided.before, decided.after)
-        for decided in booked().decided
-        if decided.stage == "classify" and deliveries[decided.event_id].team == "cedar"
-    ]
-
-    assert cedar == [
+LIVES = {
+    "cedar": [
         (Reason.CLAIMED, Tier.FREE, Tier.FREE),
         (Reason.UPGRADED, Tier.FREE, Tier.PRO),
-        (Reason.PAYMENT_TROUBLE, Tier.PRO, Tier.PRO),
+        (Reason.GRACE_STARTED, Tier.PRO, Tier.PRO),
         (Reason.CANCELED, Tier.PRO, Tier.HOBBY),
         (Reason.UPGRADED, Tier.HOBBY, Tier.PRO),
         (Reason.RENEWAL, Tier.PRO, Tier.PRO),
-    ]
+    ],
+    "harbor": [
+        (Reason.UPGRADED, Tier.FREE, Tier.PRO),
+        (Reason.ENDS_LATER, Tier.PRO, Tier.PRO),
+        (Reason.CANCELED, Tier.PRO, Tier.HOBBY),
+    ],
+    "jasper": [
+        (Reason.CLAIMED, Tier.FREE, Tier.FREE),
+        (Reason.UPGRADED, Tier.FREE, Tier.HOBBY),
+        (Reason.ADMIN_CHANGED, Tier.HOBBY, Tier.TEAM),
+        (Reason.DOWNGRADED, Tier.TEAM, Tier.PRO),
+        (Reason.DOWNGRADED, Tier.PRO, Tier.HOBBY),
+    ],
+    "kelp": [
+        (Reason.CLAIMED, Tier.FREE, Tier.FREE),
+        (Reason.UPGRADED, Tier.FREE, Tier.PRO),
+        (Reason.PAUSES_LATER, Tier.PRO, Tier.PRO),
+        (Reason.PAUSED, Tier.PRO, Tier.HOBBY),
+        (Reason.UPGRADED, Tier.HOBBY, Tier.PRO),
+        (Reason.RENEWAL, Tier.PRO, Tier.PRO),
+    ],
+    "lagoon": [
+        (Reason.CLAIMED, Tier.FREE, Tier.FREE),
+        (Reason.UPGRADED, Tier.FREE, Tier.GROWTH),
+        (Reason.GRACE_STARTED, Tier.GROWTH, Tier.GROWTH),
+        (Reason.GRACE_REMINDER, Tier.GROWTH, Tier.GROWTH),
+        (Reason.GRACE_RECOVERED, Tier.GROWTH, Tier.GROWTH),
+    ],
+    "nettle": [
+        (Reason.CLAIMED, Tier.FREE, Tier.FREE),
+        (Reason.UPGRADED, Tier.FREE, Tier.HOBBY_PLUS),
+        (Reason.MOVED, Tier.HOBBY_PLUS, Tier.HOBBY),
+    ],
+}
+
+
+@pytest.mark.parametrize("team", LIVES)
+def test_decisions_stand_in_the_order_of_the_log_with_the_tiers_before_and_after(team: str) -> None:
+    decided = [(each.reason, each.before, each.after) for each in booked().decided if each.stage == "classify" and each.team == team]
+
+    assert decided == LIVES[team]
 
 
 def test_newest_tier_of_a_team_is_the_last_record_of_its_key() -> None:
@@ -68,21 +108,40 @@ def test_newest_tier_of_a_team_is_the_last_record_of_its_key() -> None:
     }
 
 
+def _due(evidence: Evidence) -> Record:
+    return next(record for record in evidence.team_events if type_of(record) == SubscriptionEvent.DUE)
+
+
+def _with_due_record_of(evidence: Evidence, **changes: object) -> dict[str, object]:
+    """The evidence with one due record changed."""
+    due = _due(evidence)
+    return {"team_events": tuple(replace(record, **changes) if record is due else record for record in evidence.team_events)}
+
+
 def _without_last(name: str) -> Callable[[Evidence], dict[str, object]]:
     return lambda evidence: {name: getattr(evidence, name)[:-1]}
 
 
 FALSIFICATIONS: dict[str, tuple[Callable[[Evidence], dict[str, object]], str]] = {
     "an answer": (lambda e: {"answers": ((e.answers[0][0], 503), *e.answers[1:])}, "was answered 503 instead of 202"),
-    "a lost webhook": (_without_last("webhooks"), "normalise received 33 and has outcomes for 34"),
-    "a lost team event": (_without_last("team_events"), "classify received 43 and has outcomes for 44"),
-    "a lost audit event": (_without_last("audit_events"), "audit.events holds 33 records, which are not the 34 that were decided"),
+    "a lost webhook": (_without_last("webhooks"), "normalise received 47 and has outcomes for 48"),
+    "a lost team event": (_without_last("team_events"), "classify received 69 and has outcomes for 70"),
+    "a due record of what nobody waited for": (
+        lambda e: _with_due_record_of(e, value=due_record(SCENARIO.team_ids["kelp"], "sub_of_nobody", "plan_pro", int(NOW) - 5, None)),
+        "team.events holds a subscription.due of sub_of_nobody@1779999995, which the row of its team did not wait for.",
+    ),
+    "a due record that came early": (lambda e: _with_due_record_of(e, timestamp=1_000), "which the row of its team did not wait for"),
+    "an invented record": (
+        lambda e: {"team_events": (*e.team_events, next(each for each in e.team_events if type_of(each) == "near_quota_wall"))},
+        "team.events holds 26 records beside the 45 of normalise; services sent 21, and 4 say that a time has come",
+    ),
+    "a lost audit event": (_without_last("audit_events"), "audit.events holds 60 records, which are not the 61 that were decided"),
     "a lost dead letter": (_without_last("dead_letters"), "dead.letters holds 2 records, and 3 were parked"),
-    "a lost row": (_without_last("rows"), "audit received 34 and has outcomes for 33"),
-    "a changed row": (lambda e: {"rows": (e.rows[0]._replace(summary="?"), *e.rows[1:])}, "audit_log holds 33 rows, which are not those"),
-    "a lost mail": (_without_last("mails"), "Loops has accepted 28 mails, which are not the 29"),
-    "a second mail": (lambda e: {"mails": (*e.mails, e.mails[0])}, "Loops has accepted 30 mails, which are not the 29"),
-    "an unsettled mail": (lambda e: {"ledger": dict(list(e.ledger.items())[1:])}, "forward received 34 and has outcomes for 33"),
+    "a lost row": (_without_last("rows"), "audit received 61 and has outcomes for 60"),
+    "a changed row": (lambda e: {"rows": (e.rows[0]._replace(summary="?"), *e.rows[1:])}, "audit_log holds 60 rows, which are not those"),
+    "a lost mail": (_without_last("mails"), "Loops has accepted 54 mails, which are not the 55"),
+    "a second mail": (lambda e: {"mails": (*e.mails, e.mails[0])}, "Loops has accepted 56 mails, which are not the 55"),
+    "an unsettled mail": (lambda e: {"ledger": dict(list(e.ledger.items())[1:])}, "forward received 61 and has outcomes for 60"),
     "a miscount": (
         lambda e: {"counted": {**e.counted, "classify": e.counted["classify"] + Counter(renewal=1) - Counter(stale=1)}},
         "classify counted",

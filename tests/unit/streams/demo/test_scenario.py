@@ -11,6 +11,7 @@ import pytest
 from schemas.kinds import SERVICE_KINDS
 from schemas.razorpay import PLACEHOLDER_EMAIL, parse_webhook
 from schemas.reasons import Reason
+from schemas.team_events import SubscriptionEvent
 from streams.demo.deliveries import BAD_SIGNATURE, EVENTS, WEBHOOKS, Delivery
 from streams.demo.razorpay import razorpay_id
 from streams.demo.scenario import build_scenario
@@ -31,10 +32,36 @@ def test_scenario_has_every_turn_that_a_life_can_take() -> None:
     assert expected >= {
         Reason.CLAIMED, Reason.UPGRADED, Reason.RENEWAL, Reason.DOWNGRADED, Reason.SUPERSEDED, Reason.CANCELED, Reason.DUPLICATE,
         Reason.STALE, Reason.UNKNOWN_PLAN, Reason.UNKNOWN_TEAM, Reason.IGNORED, Reason.PASSED_THROUGH, Reason.ADMIN_CHANGED,
-        Reason.ENDED, Reason.MALFORMED, BAD_SIGNATURE,
+        Reason.ENDED, Reason.MALFORMED, Reason.PAUSES_LATER, Reason.ENDS_LATER, Reason.GRACE_STARTED, Reason.GRACE_RECOVERED,
+        BAD_SIGNATURE,
     }  # fmt: skip
     assert {delivery.event for delivery in SCENARIO.deliveries if delivery.route == EVENTS} == set(SERVICE_KINDS)
     assert {"subscription.halted", "order.paid", "payment.failed"} <= {delivery.event for delivery in SCENARIO.deliveries}
+
+
+def test_scenario_has_a_pause_a_paid_year_that_ends_two_graces_and_a_move_of_which_the_stages_say_something_themselves() -> None:
+    derived = {each.team: (each.event, each.reason) for delivery in SCENARIO.deliveries for each in delivery.derived}
+
+    assert derived == {
+        "harbor": (SubscriptionEvent.DUE, Reason.CANCELED),
+        "kelp": (SubscriptionEvent.DUE, Reason.PAUSED),
+        "lagoon": (SubscriptionEvent.DUE, Reason.GRACE_REMINDER),
+        "meadow": (SubscriptionEvent.DUE, Reason.CANCELED),
+        "nettle": (SubscriptionEvent.MOVED, Reason.MOVED),
+    }
+
+
+def test_scenario_every_time_that_comes_due_has_passed_for_more_than_a_minute_and_lies_before_what_follows() -> None:
+    for delivery in SCENARIO.deliveries:
+        for derived in delivery.derived:
+            if derived.event == SubscriptionEvent.DUE:
+                at = int(derived.event_id.rpartition("@")[2])
+                later = [
+                    each.happened_at
+                    for each in SCENARIO.deliveries
+                    if each.team == derived.team and each.happened_at > delivery.happened_at
+                ]
+                assert delivery.happened_at < at < min([*later, NOW - 60])
 
 
 def test_scenario_ends_before_now_and_begins_in_the_order_of_arrival() -> None:
@@ -82,7 +109,9 @@ def test_a_harbor_webhook_names_its_team_in_the_payment_only_and_has_the_placeho
     assert webhook.email == PLACEHOLDER_EMAIL
 
 
-@pytest.mark.parametrize("event", ["charged", "authenticated", "activated", "updated", "pending", "halted", "cancelled", "completed"])
+@pytest.mark.parametrize("event", [
+    "charged", "authenticated", "activated", "updated", "pending", "halted", "paused", "resumed", "cancelled", "completed",
+])  # fmt: skip
 def test_webhook_bodies_have_the_fields_of_a_real_delivery(event: str) -> None:
     sample = SAMPLES / f"subscription.{event}.json"
     if not sample.is_file():

@@ -37,6 +37,8 @@ def test_tables_fit_and_cut_nothing_off(width: int) -> None:
     for delivery in SCENARIO.deliveries:
         assert delivery.event in text
         assert delivery.note in text
+        for derived in delivery.derived:
+            assert derived.note in text
     for row in EVIDENCE.rows:
         assert row.kind in text
 
@@ -47,8 +49,18 @@ def test_tables_show_every_reason_with_its_team_and_the_move() -> None:
     assert re.search(r"ember +subscription\.charged +classify +stale +stays growth", text)
     assert re.search(r"fjord +admin\.tier_changed +classify +admin_changed +hobby -> team", text)
     assert re.search(r"- +subscription\.charged +gateway +bad_signature", text)
+    assert re.search(r"kelp +subscription\.due +classify +paused +pro -> hobby", text)
+    assert re.search(r"nettle +subscription\.moved +classify +moved +hobby_plus -> hobby", text)
     for reason in ACCOUNTING.total.outcomes:
         assert re.search(rf"\b{reason}\b", text)
+
+
+def test_tables_say_what_followed_by_itself_and_who_said_so() -> None:
+    text = printed(80)
+
+    assert "What followed by itself: 4 times that came due, 1 subscription that moved" in text
+    assert re.search(r"kelp +subscription\.due +the paid month is over +classify", text)
+    assert re.search(r"nettle +subscription\.moved +the subscription is orchid's now +normalise", text)
 
 
 def test_tables_mask_addresses() -> None:
@@ -63,5 +75,6 @@ def test_totals_are_one_line_whose_summands_make_what_was_received() -> None:
 
     received, outcomes = line.removeprefix("received ").split(" = ")
     assert "\n" not in line
-    assert int(received) == len(SCENARIO.deliveries) == sum(int(count) for count in re.findall(r"\d+", outcomes))
+    derived = sum(len(delivery.derived) for delivery in SCENARIO.deliveries)
+    assert int(received) == len(SCENARIO.deliveries) + derived == sum(int(count) for count in re.findall(r"\d+", outcomes))
     assert f"1 {Reason.STALE}" in outcomes
