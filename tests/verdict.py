@@ -24,7 +24,8 @@ from tests.accounting import outcomes
 from tests.due_verdict import DueRecords, nothing_is_due_soon
 from tests.load import UNKNOWN_PLAN
 from tests.oracle import Outcome, SequentialOracle, final_standings
-from tests.topic_io import as_json, read_all, read_json, until
+from tests.topic_io import as_json, read_all, read_json
+from tests.waiting import until
 
 Json = dict[str, Any]
 DELIVERED = ("sent", "already_sent")

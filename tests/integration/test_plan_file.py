@@ -10,7 +10,7 @@ from schemas.reasons import Reason
 from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.integration.test_exactly_once import worker
-from tests.topic_io import until
+from tests.waiting import until
 from tests.webhooks import body
 from tests.workers import land
 
