@@ -14,7 +14,7 @@ import msgspec
 from schemas.razorpay import TimeSource
 from schemas.team_events import SubscriptionEvent, starts
 
-MAX_CLAIMS = 8
+MAX_CLAIMS = 6
 """Claims that a row remembers. Facts come in disorder within a day or so, of which a subscription has a few."""
 
 _FORMAT = b"\x01"
@@ -90,11 +90,14 @@ def learned(known: Ownership, team_id: str) -> Ownership:
 def claimed(known: Ownership, claim: Claim) -> tuple[Ownership, Sequence[Moved]]:
     """Return the row with ``claim``, and who loses the subscription by what is new in it. A claim that is known changes nothing."""
     before = known.claims
+    if before and before[-1].team_id == claim.team_id and before[-1].version < claim.version:
+        # As is usual: the owner has it by one more fact, and whoever lost it to the owner has been told.
+        return Ownership(_bounded((*before, claim))), ()
     if claim in before:
         return known, ()
     after = list(before)
     insort(after, claim, key=_order)
-    kept = tuple(_bounded(after))
+    kept = _bounded(tuple(after))
     row = known if kept == before else Ownership(kept)
     if all(each.team_id == claim.team_id for each in before):
         return row, ()
@@ -141,11 +144,11 @@ def _losses(claims: Sequence[Claim]) -> list[Moved]:
     return list(found)
 
 
-def _bounded(claims: list[Claim]) -> list[Claim]:
-    """Forget what is least needed: the oldest claim between two others of its team, else the oldest of all."""
-    while len(claims) > MAX_CLAIMS:
-        teams = [claim.team_id for claim in claims]
-        between = (number for number in range(1, len(teams) - 1) if teams[number - 1] == teams[number] == teams[number + 1])
-        number = next(between, 0)
-        claims = claims[:number] + claims[number + 1 :]
-    return claims
+def _bounded(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+    """Forget one claim where there is one too many: the oldest between two others of its team, else the oldest of all."""
+    if len(claims) <= MAX_CLAIMS:
+        return claims
+    for number in range(1, len(claims) - 1):
+        if claims[number - 1].team_id == claims[number].team_id == claims[number + 1].team_id:
+            return claims[:number] + claims[number + 1 :]
+    return claims[1:]

@@ -81,17 +81,18 @@ class NormaliseStage(TableStage):
         event_id, received_at = _delivery(record)
         verdict = decide(webhook, event_id, received_at, _linked_team(known, webhook, event_id, received_at), self.rules)
         after, moved = _learned(known, verdict)
-        outputs = (*self._outputs(verdict, event_id), *(self._moved(subscription_id or "", each) for each in moved))
+        outputs = self._outputs(verdict, event_id)
+        if moved and subscription_id is not None:
+            outputs = (*outputs, *(self._moved(subscription_id, each) for each in moved))
         changed = None if subscription_id is None or after is known else after
         reason = Reason.NORMALISED if isinstance(verdict, Normalised) else verdict.reason
         return Effect(reason, outputs, changed, error=verdict.error if isinstance(verdict, Parked) else None)
 
     def _outputs(self, verdict: Normalisation, event_id: str) -> Sequence[Output]:
-        match verdict:
-            case Normalised(event=event, team_id=team_id, fact=fact):
-                return (self._fact(event, team_id, fact),)
-            case Parked(reason=reason, team_id=team_id, undeliverable=Fact() as fact):
-                return (self._undeliverable(fact, team_id, event_id, reason),)
+        if isinstance(verdict, Normalised):
+            return (self._fact(verdict.event, verdict.team_id, verdict.fact),)
+        if isinstance(verdict, Parked) and verdict.undeliverable is not None:
+            return (self._undeliverable(verdict.undeliverable, verdict.team_id, event_id, verdict.reason),)
         return ()
 
     def _fact(self, event: SubscriptionEvent, team_id: str, fact: Fact) -> Output:
