@@ -51,7 +51,8 @@ class Course:
             case "halt":
                 self._leave("halted", fact.version)
             case "moved":
-                self._leave("moved", fact.version)
+                if self.mode != "moved":
+                    self._leave("moved", fact.version)
             case "pause":
                 self._pause(fact)
             case "pending":

@@ -240,10 +240,12 @@ def advanced(state: State, phase: Phase) -> State:
         return replace(state, trouble=trouble, email=phase.email or state.email)
     if kind == HALT and not state.began:
         state = replace(state, began=any(version[2] > 0 for version in phase.versions))
-    if state.mode is _ENDED or (kind == PAUSE and not state.in_force):
+    if state.mode is _ENDED or (kind == PAUSE and not state.in_force) or (kind == MOVED and state.mode is _MOVED):
         return replace(state, newest=last)
-    if kind != PAUSE:
-        return _out(state, _HALTED if kind == HALT else _MOVED, last, last)
+    if kind == HALT:
+        return _out(state, _HALTED, last, last)
+    if kind == MOVED:  # several, of one move, may come in any order: it was away from the first on
+        return _out(state, _MOVED, phase.versions[0], last)
     if phase.at:
         return replace(state, mode=_PAUSED, until=phase.at, trouble=None, newest=last, email=phase.email or state.email)
     return _out(state, _PAUSED, phase.versions[0], last)

@@ -148,6 +148,10 @@ def test_state_of_an_active_subscription_after(facts: list[Phase], mode: Mode, i
     assert (state.since is None) == (not in_force)
 
 
+def test_state_moved_twice_is_away_since_the_first() -> None:
+    assert state_of(history(start(1), fact(MOVED, 5), fact(MOVED, 3))).out_since == at(3, 9)
+
+
 @pytest.mark.parametrize(
     ("facts", "times"),
     [
