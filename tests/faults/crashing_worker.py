@@ -1,4 +1,4 @@
-"""``python -m tests.faults.crashing_worker STAGE``: the ordinary process of a stage, or the gateway, that ends at a given point.
+"""The ordinary process of a stage, or the gateway, that ends at a given point.
 
 Settings come from the environment, as for ``tierstream worker``. ``--kill`` and ``--stop`` name points of the stage, as
 POINT or POINT:COUNT (at which of its calls); ``--mutate`` a commit order broken on purpose.
@@ -6,20 +6,21 @@ POINT or POINT:COUNT (at which of its calls); ``--mutate`` a commit order broken
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 
 from streams.cli import run
 from tests.faults.crash_points import POINTS, Point, arm, kill, stop_at
 from tests.faults.mutations import MUTATIONS
 
 
-def main() -> None:
+def main(given: Sequence[str]) -> None:
     """Arm the points and run the process; returns never."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="crashing_worker", description=__doc__)
     parser.add_argument("stage", choices=POINTS)
     parser.add_argument("--kill", metavar="POINT", help="SIGKILL ourselves there")
     parser.add_argument("--stop", metavar="POINT", help="SIGSTOP ourselves there")
     parser.add_argument("--mutate", choices=MUTATIONS, action="append", default=[])
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     # Points first: a mutation that makes a step twice then has a point at each.
     if arguments.kill:
         arm(_point(arguments.stage, arguments.kill), kill)
@@ -38,7 +39,3 @@ def _point(stage: str, given: str) -> Point:
     name, _, count = given.partition(":")
     (found,) = [point for point in POINTS[stage] if point.name == name]
     return dataclasses.replace(found, count=int(count)) if count else found
-
-
-if __name__ == "__main__":
-    main()

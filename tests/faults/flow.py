@@ -5,30 +5,26 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 import orjson
 from pydantic import SecretStr
 
 from agents.registry import stage_factory
 from schemas.serialize import rfc3339
-from streams.embedded.program import Program
 from streams.embedded.stack import EXAMPLE_PLANS, environment_of
 from streams.gateway.http import Message, Receive, Request, Scope, Send, refusal
 from streams.loops.sink import create_sink
 from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
+from tests.faults.forked import Forked
 from tests.faults.traffic import SECRET
 from tests.load import PLANS
 from tests.topic_io import produce, read_all, until
 from tests.verdict import Findings, compare, worked_in
 from tests.workers import committed, running
-
-ROOT = str(Path(__file__).parents[2])
 
 REFUSED = "refused"
 """An address that begins so is refused by our Loops, whenever a mail to it comes."""
@@ -96,30 +92,28 @@ class Crashing:
 
     def __init__(self, settings: Settings, stage: str, *options: str) -> None:
         self.lines: deque[str] = deque(maxlen=40)
-        command = [sys.executable, "-m", "tests.faults.crashing_worker", stage, *options]
-        self.program = Program(
-            " ".join([stage, *options]), command, env={**environment_of(settings), "PYTHONPATH": ROOT}, sink=self.lines.append
-        )
+        self.title = " ".join([stage, *options])
+        self.process = Forked([stage, *options], env={**os.environ, **environment_of(settings)}, sink=self.lines.append)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Return once ``condition`` holds; fail with the process's last lines when it ends before that, or in no time."""
         try:
-            await until(lambda: self.program.pid is None or condition(), what, CALM_SECONDS)
+            await until(lambda: self.process.pid is None or condition(), what, CALM_SECONDS)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self}") from None
-        assert self.program.pid is not None, f"{self.program.title} ended before {what}\n{self}"
+        assert self.process.pid is not None, f"{self.title} ended before {what}\n{self}"
 
     async def status(self) -> int:
         """Wait for its end and return its exit status, negative for a signal; fail with its last lines when it does not end."""
         try:
             async with asyncio.timeout(CALM_SECONDS):
-                return await self.program.wait()
+                return await self.process.wait()
         except TimeoutError:
-            raise AssertionError(f"{self.program.title} did not end; its last lines:\n{self}") from None
+            raise AssertionError(f"{self.title} did not end; its last lines:\n{self}") from None
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        pid = self.program.pid
+        pid = self.process.pid
         assert pid is not None, str(self)
         os.kill(pid, number)
 
@@ -127,12 +121,12 @@ class Crashing:
         return "\n".join(self.lines)
 
     async def __aenter__(self) -> "Crashing":
-        await self.program.start()
+        await self.process.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.program.kill()
-        await self.program.wait()
+        self.process.kill()
+        await self.process.wait()
 
 
 def charges(teams: Sequence[str], turns: range) -> list[tuple[bytes, bytes]]:
