@@ -5,6 +5,9 @@ VENV := .venv
 READY := $(VENV)/.tierstream-ready
 RUN := $(VENV)/bin
 
+# Tests and benchmarks start hundreds of processes: without compiled modules each would compile the same ones again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check chaos outages bench bench-quick lock clean
 
