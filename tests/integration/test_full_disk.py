@@ -4,21 +4,18 @@
 room. The limit of a running process can be set and lifted from outside.
 """
 
-import asyncio
 import json
 import resource
 import sys
-from itertools import count
 from pathlib import Path
 
-import httpx
 import pytest
 
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
 from tests.integration.test_publisher import lines_of, service
-from tests.integration.test_spooling import NOWHERE, gateway_process, numbers_by_key, posted
-from tests.topic_io import read_json, until
+from tests.integration.test_spooling import NOWHERE
+from tests.topic_io import read_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")
 
@@ -47,32 +44,3 @@ async def test_disk_full_under_a_publisher_memory_goes_on_the_rest_is_counted_an
     async with service(kafka_settings, tmp_path, kafka_settings.kafka_bootstrap_servers, first=0, count=0, then="close") as process:
         assert (await lines_of(process))[-1] == "left 0"
     assert sorted(event["id"] for event in read_json(kafka_settings, TEAM_EVENTS.name)) == sorted(taken)
-
-
-@pytest.mark.alone
-async def test_disk_full_under_the_gateway_is_503_in_time_and_200_again_once_there_is_room(
-    kafka_settings: Settings, tmp_path: Path
-) -> None:
-    async with gateway_process(kafka_settings, tmp_path, NOWHERE) as (url, pid), httpx.AsyncClient(base_url=url, timeout=20) as http:
-        assert [(await posted(http, number)).status_code for number in range(10)] == [200] * 10
-
-        set_largest_file(pid, 1)
-        for number in range(10, 15):
-            answer = await posted(http, number)
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-            assert "the spool can not be written (File too large)" in answer.json()["error"]
-            assert answer.elapsed.total_seconds() < 2.5
-
-        set_largest_file(pid, resource.RLIM_INFINITY)
-        async with asyncio.timeout(30):
-            for last in count(15):
-                if (await posted(http, last)).status_code == 200:
-                    break
-        accepted = {*range(10), last}
-
-    async with gateway_process(kafka_settings, tmp_path, kafka_settings.kafka_bootstrap_servers):
-        await until(lambda: accepted <= arrived(kafka_settings), "all accepted webhooks have arrived")
-
-
-def arrived(settings: Settings) -> set[int]:
-    return {number for numbers in numbers_by_key(settings).values() for number in numbers}

@@ -17,12 +17,10 @@ from pydantic import SecretStr
 
 from schemas.razorpay import landing_key
 from streams import topics
-from streams.embedded.kafka import EmbeddedKafka
 from streams.errors import ConfigurationError
 from streams.gateway.http import MAX_BODY_BYTES
 from streams.gateway.server import run
 from streams.gateway.signatures import sign_razorpay, sign_standard
-from streams.kafka import topic_admin
 from streams.kafka.partitioner import partition_of
 from streams.runtime.http_server import listen
 from streams.settings import Settings
@@ -267,34 +265,6 @@ async def test_stop_does_not_wait_for_a_client_that_sends_nothing(gateway: Runni
     writer.close()
 
 
-@pytest.mark.alone
-async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_back(tmp_path: Path, free_admin_port: int) -> None:
-    kafka = EmbeddedKafka(tmp_path / "kafka")
-    settings = gateway_settings(
-        Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1), admin_port=free_admin_port
-    )
-    readyz = f"http://127.0.0.1:{free_admin_port}/readyz"
-    async with running(settings) as gateway:
-        try:
-            await expect_503(gateway)  # nothing is there yet
-            await kafka.start()
-            await asyncio.to_thread(topic_admin.apply, settings)
-            await until_answered(gateway, 200)
-            await until_ready(gateway, readyz, 200)
-
-            kafka.kill()
-            await kafka.wait()
-            await asyncio.gather(*(expect_503(gateway, seconds=2.5) for _ in range(20)))
-            assert (await gateway.http.get(f"{gateway.url}/healthz")).status_code == 200
-            answer = await until_ready(gateway, readyz, 503)
-            assert kafka.bootstrap_servers in answer.json()["parts"]["kafka"]["detail"]
-
-            await kafka.start()
-            await until_answered(gateway, 200)
-        finally:
-            await kafka.stop()
-
-
 async def test_missing_secret_or_taken_port_stops_the_start_naming_the_setting(kafka_settings: Settings) -> None:
     settings = gateway_settings(kafka_settings)
     with pytest.raises(ConfigurationError, match="TIERSTREAM_RAZORPAY_WEBHOOK_SECRETS"):
@@ -305,13 +275,6 @@ async def test_missing_secret_or_taken_port_stops_the_start_naming_the_setting(k
             await run(settings.model_copy(update={"gateway_port": port}), asyncio.Event())
 
 
-@pytest.fixture
-def free_admin_port() -> int:
-    with listen("127.0.0.1", 0, "TEST") as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def headers_of(message: Message) -> dict[str, bytes]:
     headers = message.headers() or []
     assert isinstance(headers, list)
@@ -320,28 +283,6 @@ def headers_of(message: Message) -> dict[str, bytes]:
 
 async def connect(gateway: RunningGateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-
-
-async def expect_503(gateway: RunningGateway, seconds: float = 2.0) -> None:
-    started = time.monotonic()
-    answer = await gateway.webhook(BODY)
-    assert (answer.status_code, answer.headers.get("retry-after")) == (503, "5")
-    assert time.monotonic() - started < seconds
-    assert gateway.settings.kafka_bootstrap_servers in answer.json()["error"]
-
-
-async def until_answered(gateway: RunningGateway, status: int) -> None:
-    async with asyncio.timeout(30):
-        while (await gateway.webhook(BODY)).status_code != status:
-            pass
-
-
-async def until_ready(gateway: RunningGateway, readyz: str, status: int) -> httpx.Response:
-    deadline = time.monotonic() + 30
-    while (answer := await gateway.http.get(readyz)).status_code != status:
-        assert time.monotonic() < deadline, answer.text
-        await asyncio.sleep(0.1)
-    return answer
 
 
 async def until_refused(gateway: RunningGateway) -> None:
