@@ -17,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from streams.kafka import topic_admin
 from streams.settings import Settings, load_settings
@@ -25,6 +27,8 @@ from tests.containers import containers
 
 STACK = os.environ.get("TIERSTREAM_TEST_STACK", "embedded")
 PARTITIONS = 4
+SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "promises"))
+"""In this order, for the first judges everything that is there, the second wants it whole, and the third takes a table away."""
 
 hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
@@ -41,9 +45,35 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with a test marked ``alone`` last, when the other worker of pytest-xdist has hardly anything to run."""
+    """Put the tests of one running ``up`` in their order, and the files with a test marked ``alone`` last, when hardly anything else runs."""
     files = {item.path for item in items if _is_alone(item)}
+    sharing = iter(sorted(filter(_place, items), key=_place))
+    items[:] = [next(sharing) if _place(item) else item for item in items]
     items.sort(key=lambda item: item.path in files)
+
+
+def _place(item: pytest.Item) -> int:
+    """The place of a test's file in ``SHARING_UP``, from 1; 0 for another."""
+    file = _file(item.nodeid)
+    return SHARING_UP.index(file) + 1 if file in SHARING_UP else 0
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+class _FileByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives a worker of pytest-xdist one file after the other, and those that share an ``up`` as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = _file(nodeid)
+        return SHARING_UP[0] if file in SHARING_UP else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Choose the scheduler of ``--dist loadfile``."""
+    return _FileByFile(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

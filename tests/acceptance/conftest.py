@@ -55,9 +55,9 @@ class Running:
         return self.log.read_text(errors="replace")[-3_000:]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A stack of the module's own; the fake Loops takes 2,000 requests a second, so that mails keep up."""
+    """The stack of ``SHARING_UP``; the fake Loops takes 2,000 requests a second, so that mails keep up."""
     directory = tmp_path_factory.mktemp("up")
     running = started(directory, TIERSTREAM_LOOPS_RATE_PER_SECOND="2000")
     try:

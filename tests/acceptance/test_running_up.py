@@ -45,7 +45,7 @@ def test_verify_with_an_address_set_names_what_is_missing_and_does_not_use_up(up
 
 
 def test_after_a_killed_up_its_file_is_not_used_and_the_missing_variables_are_named(tmp_path: Path) -> None:
-    killed = started(tmp_path)
+    killed = started(tmp_path, "--single-process")
     process = killed.process
     try:
         until_ready(killed)
