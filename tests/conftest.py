@@ -8,8 +8,10 @@ import asyncio
 import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -29,6 +31,8 @@ STACK = os.environ.get("TIERSTREAM_TEST_STACK", "embedded")
 PARTITIONS = 4
 SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "promises"))
 """In this order, for the first judges everything that is there, the second wants it whole, and the third takes a table away."""
+Alone = Callable[[], AbstractAsyncContextManager[None]]
+_LOCK = pytest.StashKey[IO[str]]()
 
 hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
@@ -45,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of one running ``up`` in their order, and the files with a test marked ``alone`` last, when hardly anything else runs."""
+    """Put the tests of one running ``up`` in their order, and the files with a test that measures times last, when hardly anything else runs."""
     files = {item.path for item in items if _is_alone(item)}
     sharing = iter(sorted(filter(_place, items), key=_place))
     items[:] = [next(sharing) if _place(item) else item for item in items]
@@ -81,13 +85,41 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Run a test marked ``alone`` while no other worker of pytest-xdist runs one. This file is the lock, so none has to be removed."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    with Path(__file__).open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
+    with Path(__file__).open() as lock:
+        _enter(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        item.stash[_LOCK] = lock
         return (yield)
 
 
+@pytest.fixture
+def alone(request: pytest.FixtureRequest) -> Alone:
+    """For a test that measures times in a part of it: no other test runs beside what it does in ``async with alone():``."""
+
+    @asynccontextmanager
+    async def measuring() -> AsyncIterator[None]:
+        lock: IO[str] | None = request.node.stash.get(_LOCK, None)
+        if lock is None:
+            yield
+            return
+        fcntl.flock(lock, fcntl.LOCK_UN)  # or two that want to be alone would wait for each other
+        await asyncio.to_thread(_enter, lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_SH)
+
+    return measuring
+
+
+def _enter(lock: IO[str], how: int) -> None:
+    """Lock behind a door that who waits to be alone keeps shut: without it others would begin test after test meanwhile."""
+    with Path(__file__).with_name("__init__.py").open() as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(lock, how)
+
+
 def _is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
+    return item.get_closest_marker("alone") is not None or "alone" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

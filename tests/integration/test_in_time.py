@@ -1,4 +1,4 @@
-"""What is promised in seconds while Kafka or the disk is away. Each test runs alone, to measure us and not what runs beside us.
+"""What is promised in seconds while Kafka or the disk is away. What is measured runs alone, to measure us and not what runs beside us.
 
 They are in a file of their own, so that nothing waits for them but what follows.
 """
@@ -22,7 +22,7 @@ from streams.publisher import Publisher
 from streams.runtime.http_server import listen
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
-from tests.conftest import PARTITIONS
+from tests.conftest import PARTITIONS, Alone
 from tests.integration.test_full_disk import set_largest_file
 from tests.integration.test_gateway import BODY, RunningGateway, gateway_settings, running
 from tests.integration.test_producer import NOWHERE
@@ -37,8 +37,9 @@ P99_SECONDS = 0.01
 """The promise is 0.001 s; the factor is for a machine that does other things beside the test."""
 
 
-@pytest.mark.alone
-async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_back(tmp_path: Path, free_admin_port: int) -> None:
+async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_back(
+    tmp_path: Path, free_admin_port: int, alone: Alone
+) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = gateway_settings(
         Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1), admin_port=free_admin_port
@@ -46,7 +47,8 @@ async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_b
     readyz = f"http://127.0.0.1:{free_admin_port}/readyz"
     async with running(settings) as gateway:
         try:
-            await expect_503(gateway)  # nothing is there yet
+            async with alone():
+                await expect_503(gateway)  # nothing is there yet
             await kafka.start()
             await asyncio.to_thread(topic_admin.apply, settings)
             await until_answered(gateway, 200)
@@ -54,7 +56,8 @@ async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_b
 
             kafka.kill()
             await kafka.wait()
-            await asyncio.gather(*(expect_503(gateway, seconds=2.5) for _ in range(20)))
+            async with alone():
+                await asyncio.gather(*(expect_503(gateway, seconds=2.5) for _ in range(20)))
             assert (await gateway.http.get(f"{gateway.url}/healthz")).status_code == 200
             answer = await until_ready(gateway, readyz, 503)
             assert kafka.bootstrap_servers in answer.json()["parts"]["kafka"]["detail"]
@@ -98,8 +101,9 @@ def service_event(number: int) -> Json:
     return {"kind": "near_quota_wall", "team_id": TEAM, "id": f"e-{number}", "data": {"resource_type": "s", "used": number, "limit": 1}}
 
 
-@pytest.mark.alone
-async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_in_order_before_what_is_newer(tmp_path: Path) -> None:
+async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_in_order_before_what_is_newer(
+    tmp_path: Path, alone: Alone
+) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = gateway_settings(
         Settings(
@@ -109,19 +113,21 @@ async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_i
     )
     async with running(settings) as gateway:
         try:
-            assert await timed(gateway, range(10)) < 2.5  # the first waits for Kafka, the others do not
-            assert await timed(gateway, range(10, 60)) < 5.0
-            started = time.monotonic()
-            events = [service_event(number) for number in range(100)]
-            answer = await gateway.http.post(f"{gateway.url}/v1/events", json=events, headers=TOKEN)
-            assert (answer.status_code, len(answer.json()["ids"])) == (202, 100)
-            assert time.monotonic() - started < 2.5
+            async with alone():
+                assert await timed(gateway, range(10)) < 2.5  # the first waits for Kafka, the others do not
+                assert await timed(gateway, range(10, 60)) < 5.0
+                started = time.monotonic()
+                events = [service_event(number) for number in range(100)]
+                answer = await gateway.http.post(f"{gateway.url}/v1/events", json=events, headers=TOKEN)
+                assert (answer.status_code, len(answer.json()["ids"])) == (202, 100)
+                assert time.monotonic() - started < 2.5
             ready = await until_ready(gateway, f"http://127.0.0.1:{settings.admin_port}/readyz", 200)
             assert ready.json()["parts"]["spool"]["detail"] == "160 records wait for Kafka"
 
             await kafka.start()
             await asyncio.to_thread(topic_admin.apply, settings)
-            await timed(gateway, range(60, 100))
+            async with alone():
+                await timed(gateway, range(60, 100))
             await until(lambda: sum(map(len, numbers_by_key(settings).values())) >= 100, "all webhooks have arrived")
             assert numbers_by_key(settings) == in_order(100)
             await until(lambda: len(read_all(settings, TEAM_EVENTS.name)) >= 100, "all events have arrived")
@@ -141,8 +147,9 @@ async def timed(gateway: RunningGateway, numbers: range) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.alone
-async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_event_no_order_and_no_millisecond(tmp_path: Path) -> None:
+async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_event_no_order_and_no_millisecond(
+    tmp_path: Path, alone: Alone
+) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1)
     took: list[float] = []
@@ -159,7 +166,7 @@ async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_even
     try:
         await kafka.start()
         await asyncio.to_thread(topic_admin.apply, settings)
-        async with Publisher(source="test", spool=tmp_path / "spool", settings=settings) as publisher:
+        async with alone(), Publisher(source="test", spool=tmp_path / "spool", settings=settings) as publisher:
             publishing = asyncio.create_task(publish_on())
             await until(lambda: publisher.stats().sent > 100, "events are sent")
             kafka.kill()
@@ -207,20 +214,20 @@ async def test_close_without_kafka_ends_in_time_and_settles_every_caller() -> No
         await sending
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")
 async def test_disk_full_under_the_gateway_is_503_in_time_and_200_again_once_there_is_room(
-    kafka_settings: Settings, tmp_path: Path
+    kafka_settings: Settings, tmp_path: Path, alone: Alone
 ) -> None:
     async with gateway_process(kafka_settings, tmp_path, NO_SERVER) as (url, pid), httpx.AsyncClient(base_url=url, timeout=20) as http:
         assert [(await posted(http, number)).status_code for number in range(10)] == [200] * 10
 
         set_largest_file(pid, 1)
-        for number in range(10, 15):
-            answer = await posted(http, number)
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-            assert "the spool can not be written (File too large)" in answer.json()["error"]
-            assert answer.elapsed.total_seconds() < 2.5
+        async with alone():
+            for number in range(10, 15):
+                answer = await posted(http, number)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+                assert "the spool can not be written (File too large)" in answer.json()["error"]
+                assert answer.elapsed.total_seconds() < 2.5
 
         set_largest_file(pid, resource.RLIM_INFINITY)
         async with asyncio.timeout(30):
