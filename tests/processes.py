@@ -1,21 +1,12 @@
-"""What tests of real processes need: waiting with a deadline, and whether a process runs."""
+"""Processes that a test starts, and whether they run."""
 
 import asyncio
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    """Return as soon as ``condition()`` is true; fail after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {seconds} s: {condition}"
-        await asyncio.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

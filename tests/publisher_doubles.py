@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -98,13 +98,6 @@ def publishing(kafka: FakeKafka, **changes: Any) -> Iterator[Publisher]:
         yield publisher
     finally:
         publisher.close(0)
-
-
-def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def publish(publisher: Publisher, *numbers: int) -> list[str | None]:

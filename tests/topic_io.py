@@ -1,8 +1,7 @@
 """Producing to and reading back from the test's own topics."""
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -68,18 +67,6 @@ def as_json(message: Message) -> Json | None:
         return orjson.loads(message.value() or b"")  # type: ignore[no-any-return]
     except orjson.JSONDecodeError:
         return None
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Return once ``condition`` holds; fail after ``seconds``. The condition runs in a thread: it may block."""
-    deadline = time.monotonic() + seconds
-    while True:
-        asked = time.monotonic()
-        if await asyncio.to_thread(condition):
-            return
-        now = time.monotonic()
-        assert now < deadline, f"not within {seconds:.0f} s: {what}"
-        await asyncio.sleep(max(0.05, now - asked))  # to ask takes a share of the broker from those that are waited for
 
 
 COMPACTED_AT_ONCE = {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.0001", "max.compaction.lag.ms": "50", "delete.retention.ms": "1"}

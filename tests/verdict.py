@@ -22,7 +22,8 @@ from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.load import UNKNOWN_PLAN
 from tests.oracle import Outcome, SequentialOracle, final_standings
-from tests.topic_io import as_json, read_all, read_json, until
+from tests.topic_io import as_json, read_all, read_json
+from tests.waiting import until
 
 Json = dict[str, Any]
 DELIVERED = ("sent", "already_sent")

@@ -16,7 +16,7 @@ from streams.settings import Settings
 from streams.topics import Topic
 from tests.accounting import TableStage as TableStageName
 from tests.accounting import outcomes
-from tests.topic_io import until
+from tests.waiting import until
 
 Landing = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]], int]
 """Key, value, headers and partition (-1: the key's own) of a record that a test produces."""

@@ -22,7 +22,8 @@ from tests import verdict
 from tests.acceptance.conftest import Running
 from tests.accounting import outcomes
 from tests.load import TeamScenario, Webhook
-from tests.topic_io import read_all, read_json, until
+from tests.topic_io import read_all, read_json
+from tests.waiting import until
 
 SECRET = "demo-secret"
 TOKEN = {"authorization": "Bearer demo-ingest"}

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
 from streams.settings import PREFIX
 from tests.acceptance.conftest import Running, started, until_ready
+from tests.waiting import blocked_until
 
 TEAM = "7b0c0de0-0000-4000-8000-000000000001"
 
@@ -69,7 +68,9 @@ def test_up_in_a_single_process_takes_a_webhook_through_all_stages_and_names_tha
         event = {"kind": "onboarding.claimed", "team_id": TEAM, "id": "claim", "data": {"email": "o@example.com", "tier": "free"}}
         headers = {"Authorization": "Bearer demo-ingest"}
         answer = httpx.post(f"{up.url('gateway')}/v1/events", json=event, headers=headers, timeout=10, trust_env=False)
-        eventually(lambda: [mail["email"] for mail in httpx.get(f"{up.url('loops')}/_sent", trust_env=False).json()] == ["o@example.com"])
+        blocked_until(
+            lambda: [mail["email"] for mail in httpx.get(f"{up.url('loops')}/_sent", trust_env=False).json()] == ["o@example.com"], 30, 0.1
+        )
     finally:
         up.process.send_signal(signal.SIGINT)
         status = up.process.wait(20)
@@ -77,13 +78,6 @@ def test_up_in_a_single_process_takes_a_webhook_through_all_stages_and_names_tha
     assert answer.status_code == 202
     assert pids["normalise"] == pids["classify"] == pids["audit"] == pids["forward"] != pids["gateway"]
     assert status in (0, 130)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
-        time.sleep(0.1)
 
 
 def test_up_with_workers_and_a_single_process_is_one_sentence(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from streams.settings import Settings
 from tests.faults.forked import Forked
 from tests.faults.traffic import SECRET
 from tests.load import PLANS
-from tests.topic_io import produce, read_all, until
+from tests.topic_io import produce, read_all
 from tests.verdict import Findings, compare, worked_in
+from tests.waiting import until
 from tests.workers import committed, running
 
 REFUSED = "refused"

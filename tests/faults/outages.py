@@ -31,8 +31,9 @@ from tests.faults.sender import ANSWERS_SECONDS, Answered
 from tests.faults.service import CLOSE_SECONDS, SOURCE
 from tests.faults.service import Report as ServiceReport
 from tests.faults.windows import Sort, Window, broken_promises, ratios, table
-from tests.topic_io import read_all, read_json, until
+from tests.topic_io import read_all, read_json
 from tests.verdict import header
+from tests.waiting import until
 
 SENDER_SECONDS = ANSWERS_SECONDS + 5
 LATEST = 10

@@ -21,8 +21,9 @@ from streams.settings import Settings
 from tests.faults.crash_points import POINTS
 from tests.faults.flow import CALM_SECONDS, REFUSED, Crashing, at_rest, flow, judged
 from tests.faults.traffic import Post, Traffic, service_post, traffic
-from tests.topic_io import produce, read_all, until
+from tests.topic_io import produce, read_all
 from tests.verdict import header
+from tests.waiting import until
 
 GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
 PER_SECOND = 60.0

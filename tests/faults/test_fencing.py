@@ -17,8 +17,9 @@ from tests.accounting import CHANGELOGS
 from tests.conftest import PARTITIONS
 from tests.faults.crash_points import stopping
 from tests.faults.flow import CALM_SECONDS, Crashing, charges, flow, judged, land, named_in, work
-from tests.topic_io import COMPACTED_AT_ONCE, alter_topic, read_all, until
+from tests.topic_io import COMPACTED_AT_ONCE, alter_topic, read_all
 from tests.verdict import Findings, worked_in
+from tests.waiting import until
 from tests.workers import land as transaction
 
 CHANGELOG = CHANGELOGS["classify"]

@@ -14,8 +14,8 @@ from schemas.reasons import Reason
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.migrate import migrate
 from tests.integration.databases import pool_of, query
-from tests.processes import eventually
 from tests.stage_doubles import Record, RecordingDeadLetters, id_of, record
+from tests.waiting import eventually
 
 
 def waits() -> bool:

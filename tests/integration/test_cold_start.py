@@ -5,7 +5,8 @@ from collections import Counter
 from streams.settings import Settings
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
 from tests.integration.test_verify import post, verified, working
-from tests.topic_io import COMPACTED_AT_ONCE, alter_topic, read_all, until
+from tests.topic_io import COMPACTED_AT_ONCE, alter_topic, read_all
+from tests.waiting import until
 
 CHANGELOGS = (NORMALISE_CHANGELOG.name, CLASSIFY_CHANGELOG.name)
 

@@ -12,7 +12,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.kafka_jars import class_path
 from streams.errors import KafkaUnavailable
-from tests.processes import eventually, is_alive, parent_running
+from tests.processes import is_alive, parent_running
+from tests.waiting import eventually
 
 TOPIC = "things.happened"
 

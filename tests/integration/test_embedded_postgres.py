@@ -12,7 +12,8 @@ import pytest
 
 from streams.embedded.postgres import EmbeddedPostgres
 from streams.errors import PostgresUnavailable
-from tests.processes import eventually, is_alive, parent_running
+from tests.processes import is_alive, parent_running
+from tests.waiting import eventually
 
 
 @pytest.fixture

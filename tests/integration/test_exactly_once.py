@@ -19,7 +19,8 @@ from schemas.serialize import rfc3339
 from streams.embedded.stack import environment_of
 from streams.settings import Settings
 from tests.accounting import outcomes
-from tests.topic_io import produce, read_json, until
+from tests.topic_io import produce, read_json
+from tests.waiting import until
 
 PLANS = {"plan_hobby": "hobby", "plan_pro": "pro", "plan_growth": "growth", "plan_team": "team"}
 

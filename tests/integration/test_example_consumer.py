@@ -17,7 +17,8 @@ from streams.kafka.client import producer_config
 from streams.settings import Settings
 from tests.factories import T0, billing, claim, envelope, override, service
 from tests.integration.test_exactly_once import worker
-from tests.topic_io import produce, read_json, until
+from tests.topic_io import produce, read_json
+from tests.waiting import until
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "consumers" / "tiers.py"
 

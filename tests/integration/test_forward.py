@@ -23,9 +23,9 @@ from streams.settings import Settings
 from streams.stores.ledger import PostgresLedger
 from streams.stores.migrate import migrate
 from tests.integration.databases import pool_of, query
-from tests.processes import eventually
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import Record, RecordingDeadLetters, id_of, record, team
+from tests.waiting import eventually
 
 
 def waits(service: str) -> bool:

@@ -24,7 +24,8 @@ from streams.kafka.records import Record
 from streams.settings import Settings
 from tests.integration.test_exactly_once import worker
 from tests.stage_doubles import audit_event, team
-from tests.topic_io import produce, read_all, until
+from tests.topic_io import produce, read_all
+from tests.waiting import until
 from tests.workers import committed, land, running
 
 NOTHING = dict.fromkeys(range(4), 0)

@@ -31,7 +31,8 @@ from tests.integration.test_publisher import in_order as published_in_order
 from tests.integration.test_spooling import NOWHERE as NO_SERVER
 from tests.integration.test_spooling import TEAM, TOKEN, gateway_process, in_order, numbers_by_key, posted, webhook
 from tests.publishing_service import publish
-from tests.topic_io import Json, read_all, read_json, until
+from tests.topic_io import Json, read_all, read_json
+from tests.waiting import until
 
 P99_SECONDS = 0.01
 """The promise is 0.001 s; the factor is for a machine that does other things beside the test."""

@@ -17,7 +17,8 @@ from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
 from tests.conftest import PARTITIONS
 from tests.publishing_service import TEAMS
-from tests.topic_io import Json, read_all, until
+from tests.topic_io import Json, read_all
+from tests.waiting import until
 
 SERVICE = Path(__file__).parents[1] / "publishing_service.py"
 NOWHERE = "127.0.0.1:1"

@@ -20,7 +20,8 @@ from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.conftest import with_new_topics
 from tests.integration.test_exactly_once import assert_emitted_once, load, worker
-from tests.topic_io import produce, read_all, read_json, until
+from tests.topic_io import produce, read_all, read_json
+from tests.waiting import until
 from tests.workers import Run, committed, running, table
 
 TASKS = Path("/proc/self/task")

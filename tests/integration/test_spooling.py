@@ -15,7 +15,8 @@ from streams.embedded.process import free_port
 from streams.gateway.signatures import sign_razorpay
 from streams.settings import Settings
 from streams.topics import RAZORPAY_WEBHOOKS
-from tests.topic_io import read_all, until
+from tests.topic_io import read_all
+from tests.waiting import until
 
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
 NOWHERE = "127.0.0.1:1"

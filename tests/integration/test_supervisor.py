@@ -13,7 +13,8 @@ from rich.console import Console
 from streams.embedded.program import LineSink, Program, console_sink, file_sink
 from streams.embedded.supervisor import PidTable, Supervisor, restart_delay
 from streams.errors import StageFailed
-from tests.processes import eventually, is_alive, parent_running
+from tests.processes import is_alive, parent_running
+from tests.waiting import eventually
 
 WAIT_FOR_SIGTERM = (
     "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print('up', flush=True); signal.sigwait([signal.SIGTERM])"

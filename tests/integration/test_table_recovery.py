@@ -22,7 +22,8 @@ from streams.settings import Settings
 from tests.accounting import outcomes, positions
 from tests.faults.mutations import MUTATIONS
 from tests.integration.test_exactly_once import load
-from tests.topic_io import alter_topic, produce, read_all, until
+from tests.topic_io import alter_topic, produce, read_all
+from tests.waiting import until
 from tests.workers import land, running, table
 
 CHANGELOG = "tierstream.classify-teams-changelog"

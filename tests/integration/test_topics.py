@@ -11,7 +11,7 @@ from streams.kafka import topic_admin
 from streams.kafka.client import client_config
 from streams.settings import Settings, load_settings
 from streams.topics import TOPICS
-from tests.topic_io import until
+from tests.waiting import until
 
 REMEDY = "Run `tierstream topics apply` for what is missing; partitions and cleanup are fixed at birth."
 

@@ -17,7 +17,6 @@ from schemas.reasons import Reason
 from streams.errors import LoopsKeyRejected
 from streams.loops.client import AlreadyAccepted, KeyRejected, RateLimited, Refused, Reply, Unavailable
 from streams.stores.ledger import Classification, Entry, LedgerRow
-from tests.processes import eventually
 from tests.stage_doubles import (
     NOW,
     Clock,
@@ -32,6 +31,7 @@ from tests.stage_doubles import (
     record,
     team,
 )
+from tests.waiting import eventually
 
 DAY = timedelta(hours=24)
 POLICY = Policy(sending=True, max_age=DAY)

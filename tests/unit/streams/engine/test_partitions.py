@@ -7,8 +7,8 @@ import pytest
 
 from streams.engine.partitions import QUEUED_BATCHES, Processing
 from streams.errors import Fenced, GenerationEnded, StageFailed
-from tests.processes import eventually
 from tests.processing_doubles import TOPIC, Gate, Script, running, settle
+from tests.waiting import eventually
 
 
 async def test_batches_of_a_partition_are_worked_in_and_acked_in_order() -> None:

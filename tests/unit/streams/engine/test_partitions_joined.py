@@ -5,8 +5,8 @@ import time
 
 from streams.engine import partitions as processing
 from streams.engine.partitions import QUEUED_BATCHES
-from tests.processes import eventually
 from tests.processing_doubles import TOPIC, Gate, Script, running, settle
+from tests.waiting import eventually
 
 OTHER_TOPIC = "subscription.links"
 

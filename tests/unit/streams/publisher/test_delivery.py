@@ -8,7 +8,8 @@ import pytest
 
 from streams.publisher import Limits
 from streams.publisher.spool import Spool, open_private
-from tests.publisher_doubles import FakeKafka, balanced, eventually, publish, publishing
+from tests.publisher_doubles import FakeKafka, balanced, publish, publishing
+from tests.waiting import blocked_until
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_kafka_away_events_go_to_the_spool_and_are_sent_in_order_before_anything
         for number in range(1_000):
             publish(publisher, number)
             if number % 100 == 99:
-                eventually(lambda wanted=number: publisher.stats().spooled == wanted + 1)  # type: ignore[misc]
+                blocked_until(lambda wanted=number: publisher.stats().spooled == wanted + 1)  # type: ignore[misc]
         assert (publisher.stats().pending, publisher.stats().dropped) == (1_000, 0)
 
         kafka.away = False
@@ -69,7 +70,7 @@ def test_spool_at_its_limit_memory_fills_and_then_the_rest_is_dropped_exactly(ka
     with publishing(kafka, spool=tmp_path, spool_max_bytes=20_000, limits=limits) as publisher:
         for number in range(300):
             publish(publisher, number)
-            eventually(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
+            blocked_until(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
         stats = publisher.stats()
         assert 30 < stats.spooled < 60
         assert stats.dropped == 300 - stats.spooled - 50
@@ -77,7 +78,7 @@ def test_spool_at_its_limit_memory_fills_and_then_the_rest_is_dropped_exactly(ka
 
         kafka.away = False
         kept = 300 - stats.dropped
-        eventually(lambda: publisher.stats().sent == kept)
+        blocked_until(lambda: publisher.stats().sent == kept)
     assert kafka.used == list(range(kept))
 
 
@@ -95,17 +96,17 @@ def test_disk_full_is_reported_once_memory_goes_on_and_the_disk_is_used_again_on
     with publishing(kafka, spool=tmp_path, opener=opener, limits=limits) as publisher:
         for number in range(50):
             publish(publisher, number)
-            eventually(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
-        eventually(lambda: len(publisher._delivery._window.entries) == 10)  # type: ignore[union-attr]
+            blocked_until(lambda: publisher._delivery is not None and publisher._delivery._queue.empty())
+        blocked_until(lambda: len(publisher._delivery._window.entries) == 10)  # type: ignore[union-attr]
         publish(publisher, *range(50, 60))
         assert publisher.stats().spooled == 0
         assert publisher.stats().pending == 30
         assert publisher.stats().dropped == 30
 
         full = False
-        eventually(lambda: publisher.stats().spooled == 30)
+        blocked_until(lambda: publisher.stats().spooled == 30)
         kafka.away = False
-        eventually(lambda: publisher.stats().sent == 30)
+        blocked_until(lambda: publisher.stats().sent == 30)
     assert kafka.used == sorted(kafka.used)
     assert caplog.text.count("No space left on device") == 1
 
@@ -121,12 +122,12 @@ def test_spool_that_can_not_be_opened_costs_no_event(kafka: FakeKafka, tmp_path:
 def test_second_publisher_on_a_spool_uses_memory_and_each_delivers_its_own(kafka: FakeKafka, tmp_path: Path) -> None:
     kafka.away = True
     with publishing(kafka, spool=tmp_path) as first, publishing(kafka, spool=tmp_path) as second:
-        eventually(lambda: first._delivery is not None and (first._delivery._spool or second._delivery._spool))  # type: ignore[union-attr]
+        blocked_until(lambda: first._delivery is not None and (first._delivery._spool or second._delivery._spool))  # type: ignore[union-attr]
         publish(first, *range(10))
         publish(second, *range(10, 20))
-        eventually(lambda: first.stats().spooled + second.stats().spooled == 10)
+        blocked_until(lambda: first.stats().spooled + second.stats().spooled == 10)
         kafka.away = False
-        eventually(lambda: len(kafka.records) == 20)
+        blocked_until(lambda: len(kafka.records) == 20)
     assert sorted(kafka.used) == list(range(20))
 
 

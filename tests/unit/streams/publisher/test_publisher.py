@@ -15,7 +15,8 @@ from streams.errors import ConfigurationError
 from streams.gateway.ingest import accept
 from streams.publisher import Limits, Publisher
 from streams.settings import Settings
-from tests.publisher_doubles import NOW, QUOTA, SETTINGS, TEAM, FakeKafka, balanced, eventually, publish, publishing
+from tests.publisher_doubles import NOW, QUOTA, SETTINGS, TEAM, FakeKafka, balanced, publish, publishing
+from tests.waiting import blocked_until
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_callback_that_raises_stops_nothing(kafka: FakeKafka) -> None:
     with publishing(kafka, on_failure=raises) as publisher:
         publisher.publish("near_quota_wall", "no team", QUOTA)
         publish(publisher, 1)
-        eventually(lambda: kafka.used == [1])
+        blocked_until(lambda: kafka.used == [1])
 
 
 def test_kafka_away_events_wait_in_memory_up_to_its_limit_and_the_rest_is_dropped_and_counted(kafka: FakeKafka) -> None:
@@ -142,15 +143,15 @@ def test_kafka_away_events_wait_in_memory_up_to_its_limit_and_the_rest_is_droppe
     limits = Limits(buffer_records=100, window_records=20, spill_after_seconds=0.02)
     with publishing(kafka, limits=limits, on_failure=lambda outcome, _: emitted.append(outcome)) as publisher:
         publish(publisher, *range(20))
-        eventually(lambda: publisher._delivery is not None and publisher._delivery._taken == 20)
+        blocked_until(lambda: publisher._delivery is not None and publisher._delivery._taken == 20)
         ids = publish(publisher, *range(20, 150))
 
         assert ids.count(None) == 30
         assert balanced(publisher)
         kafka.away = False
-        eventually(lambda: publisher.stats().sent == 120)
+        blocked_until(lambda: publisher.stats().sent == 120)
         assert publisher.stats().dropped == 30
-        eventually(lambda: len(emitted) == 30)
+        blocked_until(lambda: len(emitted) == 30)
 
     assert kafka.used == list(range(120))
     assert emitted == ["dropped"] * 30
@@ -169,11 +170,11 @@ def test_record_that_kafka_refuses_is_sent_again_before_those_behind_it(kafka: F
     kafka.away = True
     with publishing(kafka) as publisher:
         publish(publisher, *range(10))
-        eventually(lambda: publisher._delivery is not None and publisher._delivery._taken == 10)
+        blocked_until(lambda: publisher._delivery is not None and publisher._delivery._taken == 10)
         kafka.refusal = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
         kafka.away = False
 
-        eventually(lambda: publisher.stats().sent == 10)
+        blocked_until(lambda: publisher.stats().sent == 10)
     assert kafka.used == list(range(10))
 
 
@@ -191,7 +192,7 @@ def test_producer_that_failed_for_good_is_replaced_and_all_is_delivered(kafka: F
         kafka.fatal = True
         publish(publisher, *range(5))
 
-        eventually(lambda: publisher.stats().sent == 5)
+        blocked_until(lambda: publisher.stats().sent == 5)
     assert kafka.used == list(range(5))
     assert kafka.producers == 2
 

@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 
 from streams.errors import KafkaUnavailable, LoopsKeyRejected, RowRejected
 from streams.runtime.waiting import Backoff, Waiting, services_away
-from tests.processes import eventually
 from tests.stage_doubles import Sleeps
+from tests.waiting import eventually
 
 
 class Service:
