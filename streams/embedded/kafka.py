@@ -194,7 +194,10 @@ class EmbeddedKafka:
                 raise KafkaUnavailable(self._explain("can not format its directory"))
         finally:
             kill(formatting)
-        _copy(storage / _CHECKPOINT, _checkpoint())
+        try:
+            _copy(storage / _CHECKPOINT, _checkpoint())
+        except OSError as error:  # the jars may lie where we must not write
+            _log.info("What Kafka's tool wrote can not be kept, and the tool will be run again: %s", error)
 
     async def _java(self, jars: str, *arguments: str) -> asyncio.subprocess.Process:
         options = (

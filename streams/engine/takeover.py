@@ -63,6 +63,8 @@ class Broker:
             errors = [partition.error for partition in partitions if partition.error is not None]
         except KafkaException as error:
             partitions, errors = (), [error.args[0]]
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"Kafka does not answer (offsets of {self.group}).") from error
         if any(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors):
             return None
         if errors:

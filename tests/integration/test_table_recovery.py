@@ -15,7 +15,7 @@ from streams import topics
 from streams.embedded.stack import environment_of
 from streams.engine.changelog import Position, TablePartition, encode_position, position_key, restore
 from streams.engine.takeover import Broker
-from streams.errors import PositionError
+from streams.errors import KafkaUnavailable, PositionError
 from streams.kafka import topic_admin
 from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
@@ -48,9 +48,15 @@ def restored(settings: Settings) -> list[TablePartition]:
 
 
 def changelog_ends(settings: Settings) -> dict[int, int]:
-    """Where the changelog's partitions end, whatever is committed of them."""
-    changelog = settings.topic_prefix + CHANGELOG
-    return Broker(settings, "", changelog, []).changelog_ends(range(settings.partitions))
+    """Where the changelog's partitions end, whatever is committed of them; a broker shows a topic a moment before it answers for it."""
+    broker = Broker(settings, "", settings.topic_prefix + CHANGELOG, [])
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return broker.changelog_ends(range(settings.partitions))
+        except KafkaUnavailable:
+            assert time.monotonic() < deadline, "the broker does not answer for its new topics"
+            time.sleep(0.05)
 
 
 # Compaction

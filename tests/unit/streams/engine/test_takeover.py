@@ -1,9 +1,15 @@
 """When a table that is in memory may be kept: only if no transaction can have come in between."""
 
+from concurrent.futures import Future
+from typing import Any
+
 import pytest
 
+from streams.engine import takeover
 from streams.engine.changelog import Position, TablePartition
-from streams.engine.takeover import Offsets, agrees
+from streams.engine.takeover import Broker, Offsets, agrees
+from streams.errors import KafkaUnavailable
+from streams.settings import Settings
 
 WEBHOOKS, LINKS = "razorpay.webhooks", "subscription.links"
 
@@ -34,3 +40,19 @@ def test_agrees_an_input_that_nothing_was_read_of_has_no_offset() -> None:
     held.positions[LINKS] = Position("B", 0)
 
     assert agrees(held, (WEBHOOKS, LINKS), {(WEBHOOKS, 2): 7})
+
+
+class _Silent:
+    """An admin client whose answer does not come, as when the process has stood still meanwhile."""
+
+    def list_consumer_group_offsets(self, request: Any, **_: object) -> dict[str, Future[Any]]:
+        return {request[0].group_id: Future()}
+
+
+def test_stable_offsets_without_an_answer_in_time_kafka_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "CALL_SECONDS", 0.01)
+    broker = Broker(Settings(kafka_bootstrap_servers="127.0.0.1:1"), "classify", "changelog", [WEBHOOKS])
+    monkeypatch.setattr(broker, "_client", _Silent)
+
+    with pytest.raises(KafkaUnavailable, match="offsets of classify"):
+        broker.stable_offsets([0])
