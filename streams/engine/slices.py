@@ -114,10 +114,13 @@ class Slices:
         self._cached: dict[bytes | None, _CachedRow] = {}
         self._max_cached = MAX_CACHED_ROWS // settings.partitions
         self._in_runs = True
+        self._under_way: set[tuple[bytes | None, bytes | None]] = set()
+        """Key and value of the records for coming times that were produced and are not decided on yet."""
 
     def forget(self) -> None:
         """Keep nothing of the table's former content: it is about to be restored."""
         self._cached.clear()
+        self._under_way.clear()
 
     def fill(self, records: Sequence[Record], start: int, most: int, until: float, produce: Produce) -> tuple[int, Counter[Reason]]:
         """Decide on ``most`` records from ``start`` on, or fewer where ``until`` comes sooner, and produce what follows from them.
@@ -141,9 +144,10 @@ class Slices:
     def fill_due(self, now: int, most: int, produce: Produce) -> int:
         """Produce the records for the coming times that have passed at ``now``, and return how many: no more begin once it is ``most``.
 
-        A row on which the stage raises is left to the next restore. Raises StageFailed when it raises on too many in a row.
+        One that is under way is not produced again, though what lies before it on the topic may have the row wait for another time and
+        back. A row on which the stage raises is left to the next restore. Raises StageFailed when it raises on too many in a row.
         """
-        rows, count, failures = self._table.rows, 0, 0
+        rows, count, failures, under_way = self._table.rows, 0, 0, self._under_way
         if most <= 0:
             return 0
         for key in self._due_times.take(rows, now):
@@ -156,6 +160,8 @@ class Slices:
                     raise StageFailed(f"{self._stage.name} failed on {failures} rows in a row; the log above says where.") from error
                 continue
             failures = 0
+            records = [record for record in records if (record.key, record.value) not in under_way]
+            under_way.update((record.key, record.value) for record in records)
             produce(self._at_home(record) for record in records)
             count += len(records)
             if count >= most:
@@ -213,6 +219,8 @@ class Slices:
     def _decide_one(self, record: Record, known: _CachedRow, produce: Produce, outcomes: dict[Reason, int]) -> bool:
         """Decide on one record and produce what follows; say whether it changed the row."""
         row = known.row
+        if self._under_way:
+            self._under_way.discard((record.key, record.value))
         try:
             effect = self._stage.effect(record, row) if row is not None else self._first_effect(record)
         except Exception as error:  # noqa: BLE001  # it is counted, logged, and the record kept as a dead letter

@@ -18,3 +18,4 @@ async def test_whatever_dies_rows_and_mails_are_those_of_a_sequential_run() -> N
     assert report.verified.clean, f"seed {plan.seed}\n{report.verified.differences()}"
     assert all(report.counts[f"kills of {stage}"] >= 2 for stage in ("normalise", "classify", "audit", "forward"))
     assert report.findings.rows > 200
+    assert report.findings.due_records > 20

@@ -337,6 +337,30 @@ def test_slice_notes_the_coming_times_of_the_rows_that_it_writes() -> None:
     assert log.of(INPUT) == [(INPUT, b"new", b"due 6"), (INPUT, b"team 0", b"due 7")]
 
 
+def test_slice_does_not_produce_again_what_is_under_way_when_the_row_waits_for_another_time_and_back() -> None:
+    slices, _, log = waiting(Alarms(), 5)
+    away_and_back = [record(b"wake 7", b"team 0", topic=INPUT), record(b"wake 5", b"team 0", topic=INPUT)]
+
+    slices.fill_due(50, 10, log.produce)
+    for each in away_and_back:
+        slices.fill([each], 0, MIN_RECORDS, NEVER, log.produce)
+    assert slices.fill_due(50, 10, log.produce) == 0
+
+    slices.fill([record(b"due 5", b"team 0", topic=INPUT), *away_and_back], 0, MIN_RECORDS, NEVER, log.produce)
+    assert slices.fill_due(50, 10, log.produce) == 1
+    assert log.of(INPUT) == [(INPUT, b"team 0", b"due 5")] * 2
+
+
+def test_slice_produces_again_what_was_under_way_once_the_rows_are_restored() -> None:
+    slices, table, log = waiting(Alarms(), 5)
+
+    slices.fill_due(50, 10, log.produce)
+    slices.forget()
+    slices._due_times.fill(table.rows)
+
+    assert slices.fill_due(50, 10, log.produce) == 1
+
+
 class SaysNothing(Alarms):
     """With a release in it that can not say what has passed."""
 
