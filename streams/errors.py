@@ -79,7 +79,7 @@ class PositionError(TierstreamError):
 
 
 class SettingsRefused(TierstreamError):
-    """The rows of a table were decided with other settings, and the worker was not told to accept what changes."""
+    """The rows of a table were decided with other settings, and the worker may not accept what changes."""
 
 
 class SnapshotError(TierstreamError):

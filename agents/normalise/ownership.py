@@ -1,4 +1,4 @@
-"""Whose a subscription is over time: the facts by which teams have it, and what the team that loses it is told. Pure.
+"""Whose a subscription is over time: the facts by which teams have it, and what is emitted for the team that loses it. Pure.
 
 A note that names another team gives the subscription to that team from then on, and so does an import. A *claim* is one fact that says
 whose it is, at its version. Claims are kept in version order, so that any order of arrival ends with the same owner, and each team
@@ -91,7 +91,7 @@ def claimed(known: Ownership, claim: Claim) -> tuple[Ownership, Sequence[Moved]]
     """Return the row with ``claim``, and who loses the subscription by what is new in it. A claim that is known changes nothing."""
     before = known.claims
     if before and before[-1].team_id == claim.team_id and before[-1].version < claim.version:
-        # As is usual: the owner has it by one more fact, and whoever lost it to the owner has been told.
+        # As is usual: the owner has it by one more fact, and whoever lost it to the owner has its ``subscription.moved``.
         return Ownership(_bounded((*before, claim))), ()
     if claim in before:
         return known, ()
@@ -101,8 +101,8 @@ def claimed(known: Ownership, claim: Claim) -> tuple[Ownership, Sequence[Moved]]
     row = known if kept == before else Ownership(kept)
     if all(each.team_id == claim.team_id for each in before):
         return row, ()
-    told = _losses(before)
-    return row, [moved for moved in _losses(after) if moved not in told]
+    emitted = _losses(before)
+    return row, [moved for moved in _losses(after) if moved not in emitted]
 
 
 def pack(row: Ownership) -> bytes:

@@ -167,7 +167,7 @@ class Billing:
         self._comes_due(self.team.deliveries[-1].happened_at + days * DAY, reason, note)
 
     def moves_to(self, team: str, reason: str, note: str) -> None:
-        """The last delivery is about another team, for its note says so: normalise tells the former one."""
+        """The last delivery is about another team, for its note says so: the former one gets a ``subscription.moved``."""
         last = self.team.deliveries[-1] = replace(self.team.deliveries[-1], team=team)
         self._derives(Derived(self.team.name, SubscriptionEvent.MOVED, last.event_id, note, reason))
 

@@ -1,8 +1,7 @@
 """The table partitions that this worker is assigned: what each holds beside its rows, and what they have to wait for from each other.
 
 A partition whose rows were decided with other settings, or with settings that are not known, goes on only once all that are assigned are
-restored. So whoever has to say what is to become of it is told of all of them at once, and no partition goes on with settings that are
-then taken back.
+restored. So a refusal names all of them at once, and no partition goes on with settings that are then taken back.
 """
 
 import asyncio

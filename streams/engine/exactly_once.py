@@ -15,7 +15,7 @@
 | commit | outputs, rows, position, and the group's offset | nothing is read twice |
 
 What happens at a time is a record as well: the owner of a row produces it once the time has passed, and decides on it as it comes back
-(``docs/adr/0010-due-records.md``). And rows that were decided with other settings are told anew before any input is worked in.
+(``docs/adr/0010-due-records.md``). And what other settings change of the rows is committed before any input is worked in.
 """
 
 import asyncio
@@ -291,7 +291,7 @@ class Transactions:
         return filled
 
     async def _produce_change(self, writer: TransactionalWriter, change: SettingsChange) -> None:
-        """Produce what tells rows anew that were decided with other settings: all of a partition in one transaction."""
+        """Produce what other settings change for the readers of a partition's rows, all in one transaction."""
         outputs = iter(change.outputs())
         while some := list(islice(outputs, CHANGE_RECORDS)):
             writer.produce(some)

@@ -102,7 +102,7 @@ class Slices:
     def __init__(
         self, settings: Settings, stage: TableStage, changelog: str, table: TablePartition, due_times: DueTimes | None = None
     ) -> None:
-        """``due_times`` is told of each row that is written."""
+        """``due_times`` notes each row that is written."""
         self._partitions = settings.partitions
         self._stage = stage
         self._changelog = changelog

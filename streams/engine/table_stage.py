@@ -63,8 +63,8 @@ def _nothing() -> Iterable[Output]:
 class SettingsChange(msgspec.Struct, frozen=True):
     """What it means for the rows of one partition that they were decided with other settings than the stage has now.
 
-    ``affected`` rows would be told otherwise to the outside; ``outputs`` renders what tells it anew, and is called once more after a
-    rollback. With ``refusal`` a worker that was not told to accept the change ends: the sentence is made from the affected rows and all
+    ``affected`` rows would change for readers of the outputs; ``outputs`` renders the records that say so, and is called once more after a
+    rollback. With ``refusal`` a worker that may not accept the change ends: the sentence is made from the affected rows and all
     rows, each summed over all partitions of the worker; while none of them is affected, nothing is refused.
     """
 

@@ -41,13 +41,13 @@ class Forked:
     async def start(self) -> None:
         """Have it forked; returns once it runs."""
         output, printed = os.pipe()
-        status, told = os.pipe()
+        status, write_status = os.pipe()
         try:
             assert len(self._request) < _REQUEST_BYTES
-            await asyncio.to_thread(socket.send_fds, _server(), [self._request], [printed, told])
+            await asyncio.to_thread(socket.send_fds, _server(), [self._request], [printed, write_status])
         finally:
             os.close(printed)
-            os.close(told)
+            os.close(write_status)
         lines, statuses = await _reader(output), await _reader(status)
         self._pid = int(await statuses.readline())
         self._end = asyncio.create_task(self._follow(lines, statuses))

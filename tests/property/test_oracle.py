@@ -1,4 +1,4 @@
-"""Laws of the oracle alone: order-free states, grace periods that end once, and times that are told of once they have passed."""
+"""Laws of the oracle alone: order-free states, grace periods that end once, and times that come once."""
 
 import re
 from collections import defaultdict
@@ -126,7 +126,7 @@ def test_at_most_two_rows_and_the_reason_is_the_last_ones(log: list[Event]) -> N
 
 @often
 @given(logs())
-def test_a_time_that_was_told_of_comes_no_more(log: list[Event]) -> None:
+def test_a_time_that_a_due_record_named_comes_no_more(log: list[Event]) -> None:
     oracle = fed(log)
 
     for now in range(T0, T0 + 2 * LATEST):

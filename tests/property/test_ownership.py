@@ -25,20 +25,20 @@ many = st.lists(st.builds(claim_of, TEAMS, st.integers(0, 60), st.sampled_from([
 
 
 def worked_in(claims: Iterable[Claim]) -> tuple[Ownership, list[Moved]]:
-    row, told = NOBODYS, list[Moved]()
+    row, emitted = NOBODYS, list[Moved]()
     for claim in claims:
         row, moved = claimed(unpack(pack(row)), claim)
-        told += moved
-    return row, told
+        emitted += moved
+    return row, emitted
 
 
-def end_of(team: str, claims: Sequence[Claim], told: Sequence[Moved]) -> tuple[str, Version]:
+def end_of(team: str, claims: Sequence[Claim], emitted: Sequence[Moved]) -> tuple[str, Version]:
     """A team's subscription, folded over its facts in version order, and since when it is as it is.
 
     A move of what has moved away already is none.
     """
     facts = [(claim.version, "active") for claim in claims if claim.team_id == team]
-    facts += [((moved.claim.occurred_at, MOVED_RANK, *moved.claim.version[2:]), "moved") for moved in told if moved.loser == team]
+    facts += [((moved.claim.occurred_at, MOVED_RANK, *moved.claim.version[2:]), "moved") for moved in emitted if moved.loser == team]
     mode, since = "none", (0, 0, 0, "")
     for version, then in sorted(facts):
         if then != mode:
@@ -52,27 +52,27 @@ def test_any_order_of_claims_ends_alike_for_each_team(claims: list[Claim], data:
     again = data.draw(st.lists(st.sampled_from(claims), max_size=4))
     disordered = data.draw(st.permutations([*claims, *again]))
 
-    expected, told_in_order = worked_in(in_order)
-    found, told = worked_in(disordered)
+    expected, emitted_in_order = worked_in(in_order)
+    found, emitted = worked_in(disordered)
 
     assert found == expected
     for team in {claim.team_id for claim in claims}:
-        assert end_of(team, claims, told) == end_of(team, claims, told_in_order)
-        assert (end_of(team, claims, told)[0] == "active") == (team == in_order[-1].team_id)
-    assert set(told_in_order) <= set(told)
+        assert end_of(team, claims, emitted) == end_of(team, claims, emitted_in_order)
+        assert (end_of(team, claims, emitted)[0] == "active") == (team == in_order[-1].team_id)
+    assert set(emitted_in_order) <= set(emitted)
 
 
 @given(many)
 def test_each_team_that_lost_the_subscription_was_told_so_after_all_its_own_facts(claims: list[Claim]) -> None:
-    row, told = worked_in(claims)
+    row, emitted = worked_in(claims)
 
     newest = max(claims, key=lambda claim: (claim.version, claim.team_id))
     assert row.claims[-1] == newest
     assert len(row.claims) <= MAX_CLAIMS
     for team in {claim.team_id for claim in claims} - {newest.team_id}:
         last = max(claim.occurred_at for claim in claims if claim.team_id == team)
-        assert any(moved.loser == team and moved.claim.occurred_at >= last for moved in told)
-    assert all(moved.loser != moved.claim.team_id for moved in told)
+        assert any(moved.loser == team and moved.claim.occurred_at >= last for moved in emitted)
+    assert all(moved.loser != moved.claim.team_id for moved in emitted)
 
 
 @given(many, st.data())

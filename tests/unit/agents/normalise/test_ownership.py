@@ -15,12 +15,12 @@ def claim(team: str, at: int, rank: int = 3) -> Claim:
 
 
 def after(*claims: Claim, row: Ownership = NOBODYS) -> tuple[Ownership, list[tuple[str, int]]]:
-    """Work in claims; return the row, and who was told at which time that it lost the subscription."""
-    told: list[Moved] = []
+    """Work in claims; return the row, and who lost the subscription at which time."""
+    emitted: list[Moved] = []
     for each in claims:
         row, moved = claimed(row, each)
-        told += moved
-    return row, [(moved.loser, moved.claim.occurred_at) for moved in told]
+        emitted += moved
+    return row, [(moved.loser, moved.claim.occurred_at) for moved in emitted]
 
 
 def teams(row: Ownership) -> str:
@@ -28,31 +28,31 @@ def teams(row: Ownership) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "emitted"),
     [
         pytest.param("A1 A2 A3", [], id="one team"),
         pytest.param("A1 B2", [("A", 2)], id="in order"),
         pytest.param("B2 A1", [("A", 2)], id="the other way round"),
-        pytest.param("A1 B2 B3", [("A", 2)], id="told once"),
+        pytest.param("A1 B2 B3", [("A", 2)], id="emitted once"),
         pytest.param("A1 B2 A1 B2", [("A", 2)], id="redeliveries"),
-        pytest.param("A1 B3 B2", [("A", 3), ("A", 2)], id="an earlier claim of the winner is told as well"),
+        pytest.param("A1 B3 B2", [("A", 3), ("A", 2)], id="an earlier claim of the winner is emitted as well"),
         pytest.param("A1 B2 A3", [("A", 2), ("B", 3)], id="back again"),
         pytest.param("A3 A1 B2", [("A", 2), ("B", 3)], id="back again, the middle last"),
         pytest.param("A1 B2 C3", [("A", 2), ("B", 3)], id="on to a third team"),
         pytest.param("C3 A1 B2", [("A", 3), ("A", 2), ("B", 3)], id="the third team first"),
     ],
 )
-def test_claims_in_any_order_tell_each_team_that_loses(given: str, told: list[tuple[str, int]]) -> None:
+def test_claims_in_any_order_emit_a_move_for_each_team_that_loses(given: str, emitted: list[tuple[str, int]]) -> None:
     row, found = after(*(claim(text[0], int(text[1:])) for text in given.split()))
 
-    assert sorted(found) == sorted(told)
+    assert sorted(found) == sorted(emitted)
     assert row.team_at(LATEST) == max(given.split(), key=lambda text: int(text[1:]))[0]
 
 
 def test_claims_of_one_second_give_it_to_the_team_of_the_last() -> None:
-    row, told = after(claim("A", 0), claim("A", 5, rank=7), claim("B", 5, rank=3))
+    row, emitted = after(claim("A", 0), claim("A", 5, rank=7), claim("B", 5, rank=3))
 
-    assert told == [("B", 5)], "A is not told: what it is told of second 5 would come after its own fact"
+    assert emitted == [("B", 5)], "A loses nothing: a move of second 5 would come after its own fact"
     assert row.team_at(LATEST) == "A"
 
 
@@ -67,8 +67,8 @@ def test_learned_is_asked_for_only_while_there_is_no_claim() -> None:
     row = learned(learned(NOBODYS, "A"), "B")
     assert row.team_at(LATEST) == "B"
 
-    row, told = after(claim("A", 1), row=row)
-    assert (row.team_at(LATEST), told) == ("A", []), "B never had a fact, so it loses nothing"
+    row, emitted = after(claim("A", 1), row=row)
+    assert (row.team_at(LATEST), emitted) == ("A", []), "B never had a fact, so it loses nothing"
     assert learned(row, "B") is row
 
 
@@ -87,11 +87,11 @@ def test_claims_are_forgotten_between_others_of_their_team_first() -> None:
 
 
 def test_claims_of_many_teams_are_remembered_the_newest_of_them() -> None:
-    row, told = after(*(claim(chr(65 + number), number) for number in range(20)))
+    row, emitted = after(*(claim(chr(65 + number), number) for number in range(20)))
 
     assert [each.occurred_at for each in row.claims] == list(range(20 - MAX_CLAIMS, 20))
-    assert told == [(chr(65 + number), number + 1) for number in range(19)]
-    assert after(claim("A", 0), row=row)[1] == [("A", 20 - MAX_CLAIMS)], "older than all that is remembered: told to be sure"
+    assert emitted == [(chr(65 + number), number + 1) for number in range(19)]
+    assert after(claim("A", 0), row=row)[1] == [("A", 20 - MAX_CLAIMS)], "older than all that is remembered: emitted to be sure"
 
 
 def test_claim_between_others_of_its_team_in_a_full_row_changes_nothing() -> None:

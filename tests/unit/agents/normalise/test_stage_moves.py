@@ -1,4 +1,4 @@
-"""A subscription that moves from team to team: what each of them is told, in any order of arrival."""
+"""A subscription that moves from team to team: what is emitted for each, in any order of arrival."""
 
 from typing import Any
 
