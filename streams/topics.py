@@ -62,7 +62,7 @@ TEAM_EVENTS = Topic(
     "team.events",
     "team id",
     "Envelope[SubscriptionFact | service kinds]",
-    ("gateway", "normalise", "services"),
+    ("gateway", "normalise", "classify", "services"),
     ("classify",),
     retention="retention_team_events_days",
 )
@@ -77,10 +77,10 @@ AUDIT_EVENTS = Topic(
 TIER_CURRENT = Topic("tier.current", "team id", "Envelope[TierCurrent]", ("classify",), ("other teams",), cleanup="compact")
 DEAD_LETTERS = Topic("dead.letters", "as it was", "as it was", ("every stage",), ("operators",), retention="retention_dead_letters_days")
 NORMALISE_CHANGELOG = Topic(
-    "tierstream.normalise-links-changelog", "subscription id", "team id", ("normalise",), ("normalise",), cleanup="compact"
+    "tierstream.normalise-links-changelog", "subscription id", "packed ownership", ("normalise",), ("normalise",), cleanup="compact"
 )
 CLASSIFY_CHANGELOG = Topic(
-    "tierstream.classify-teams-changelog", "team id", "packed registers", ("classify",), ("classify",), cleanup="compact"
+    "tierstream.classify-teams-changelog", "team id", "packed row", ("classify",), ("classify",), cleanup="compact"
 )
 
 TOPICS: tuple[Topic, ...] = (
