@@ -24,6 +24,9 @@ DAY = 86_400
 GRACE_DAYS = (3, 6, 7)
 """Days after a failed payment on which something happens by itself, with the settings that a stack has by default."""
 
+OLDEST_SECONDS = (max(GRACE_DAYS) + 1) * DAY
+"""A webhook may be so old: mail of that age must go out."""
+
 GRACE_SECONDS = 60
 """A scenario in which grace periods are to go on while the stream runs takes about so long, by its own clock."""
 

@@ -23,7 +23,7 @@ from streams.operate.verify.report import Report as VerifyReport
 from streams.settings import Settings
 from tests.faults.faults import STAGES, Fault, Faults
 from tests.faults.traffic import Traffic, traffic
-from tests.load import DAY, GRACE_DAYS
+from tests.load import OLDEST_SECONDS
 from tests.topic_io import alter_topic
 from tests.verdict import Findings, compare, until_settled
 
@@ -92,7 +92,7 @@ async def run(plan: Plan, console: Console) -> Report:
         "loops_rate_per_second": LOOPS_PER_SECOND,
         "loops_timeout_seconds": 2.0,
         "session_timeout_seconds": 6.0,
-        "forward_max_age_seconds": (max(GRACE_DAYS) + 1) * DAY,
+        "forward_max_age_seconds": OLDEST_SECONDS,
     }
     began = time.monotonic()
     async with start_stack(StackOptions(plan.workers, overrides=overrides)) as stack:

@@ -21,7 +21,7 @@ from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
 from tests.faults.forked import Forked
 from tests.faults.traffic import SECRET
-from tests.load import PLANS
+from tests.load import OLDEST_SECONDS, PLANS
 from tests.topic_io import produce, read_all
 from tests.verdict import Findings, compare, decided
 from tests.waiting import until
@@ -79,6 +79,7 @@ async def flow(stage_settings: Settings, **changes: object) -> AsyncIterator[Set
             "loops_base_url": url,
             "loops_api_key": SecretStr("key"),
             "loops_rate_per_second": 1_000.0,
+            "forward_max_age_seconds": OLDEST_SECONDS,
             "razorpay_webhook_secrets": SecretStr(SECRET),
             "ingest_tokens": SecretStr("demo-ingest"),
             "gateway_host": "127.0.0.1",

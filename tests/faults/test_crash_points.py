@@ -28,6 +28,7 @@ from tests.waiting import until
 GUARANTEES = Path(__file__).parents[2] / "docs" / "guarantees.md"
 PER_SECOND = 60.0
 MORE_THAN_ENOUGH = 20_000
+COMING_SECONDS = 15
 POISON_SECONDS = 1.0
 REFUSED_EVERY = 20
 """Of so many posts one leads to a mail that Loops refuses."""
@@ -55,7 +56,7 @@ class Ongoing(Traffic):
 def mixed(gateway: str, seed: int) -> Ongoing:
     """Scenarios of teams, service events, duplicates, and now and then a team whose address Loops refuses."""
     posts: list[Post] = []
-    for number, post in enumerate(traffic(gateway, seed, MORE_THAN_ENOUGH, PER_SECOND).posts):
+    for number, post in enumerate(traffic(gateway, seed, MORE_THAN_ENOUGH, PER_SECOND, COMING_SECONDS).posts):
         posts.append(post)
         if number % REFUSED_EVERY == 0:
             team = str(uuid.UUID(int=(seed << 64) + number + 1, version=4))

@@ -78,14 +78,14 @@ class Traffic:
             await asyncio.sleep(RETRY_SECONDS)
 
 
-def traffic(gateway: str, seed: int, events: int, per_second: float) -> Traffic:
-    """A mixed stream of ``events`` posts: complete scenarios of teams, service events, duplicates, and reordering."""
+def traffic(gateway: str, seed: int, events: int, per_second: float, coming_seconds: int | None = None) -> Traffic:
+    """A mixed stream of ``events`` posts: complete scenarios of teams, service events, duplicates, and reordering. What is to come comes
+    within ``coming_seconds``, by default while most of the stream is still to be sent; or long after."""
     chance = random.Random(seed)
     teams = max(20, events // 80)
     webhooks = int(events * 0.85)
     now = int(time.time())
-    # What is to come comes while most of the stream is still to be sent, or long after.
-    coming = range(now, now + max(1, int(events / per_second * COMING_WITHIN)))
+    coming = range(now, now + (coming_seconds or max(1, int(events / per_second * COMING_WITHIN))))
     found = team_scenarios(seed, teams, webhooks, start=now - 7_200, coming=coming)
     posts = [_webhook(webhook.body, webhook.headers(SECRET)) for team_scenario in found for webhook in team_scenario.webhooks]
     chance.shuffle(posts)  # scenarios run beside each other …

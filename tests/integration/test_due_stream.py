@@ -10,7 +10,7 @@ from agents.registry import stage_factory
 from streams.cli.verify import verify_running
 from streams.settings import Settings
 from tests.faults.flow import flow
-from tests.load import DAY, GRACE_DAYS, team_scenarios
+from tests.load import team_scenarios
 from tests.verdict import compare, until_settled
 from tests.workers import land, running
 
@@ -21,9 +21,9 @@ WEBHOOKS = 600
 
 @contextlib.asynccontextmanager
 async def working(stage_settings: Settings) -> AsyncIterator[Settings]:
-    """The four stages at work, with a fake Loops, whose mail may be as old as the oldest scenario."""
+    """The four stages at work, with a fake Loops."""
     async with (
-        flow(stage_settings, forward_max_age_seconds=(max(GRACE_DAYS) + 1) * DAY) as settings,
+        flow(stage_settings) as settings,
         running(settings, *(stage_factory(settings, name) for name in STAGES)),
     ):
         yield settings
