@@ -79,7 +79,9 @@ class Settings(BaseSettings):
         default=86_400, ge=0, description="A fact older than this when it is first seen is not mailed (`expired`)."
     )
 
-    initial_tier: str = Field(default="free", description="Tier of a team about which nothing is known. Another one later needs `--accept-initial-tier`.")
+    initial_tier: str = Field(
+        default="free", description="Tier of a team about which nothing is known. Another one later needs `--accept-initial-tier`."
+    )
 
     gateway_host: str = Field(default="0.0.0.0", description="Address that the gateway listens on.")
     gateway_port: int = Field(default=8080, ge=0, le=65_535, description="Its port; 0 lets the system choose.")

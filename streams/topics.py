@@ -79,9 +79,7 @@ DEAD_LETTERS = Topic("dead.letters", "as it was", "as it was", ("every stage",),
 NORMALISE_CHANGELOG = Topic(
     "tierstream.normalise-links-changelog", "subscription id", "packed ownership", ("normalise",), ("normalise",), cleanup="compact"
 )
-CLASSIFY_CHANGELOG = Topic(
-    "tierstream.classify-teams-changelog", "team id", "packed row", ("classify",), ("classify",), cleanup="compact"
-)
+CLASSIFY_CHANGELOG = Topic("tierstream.classify-teams-changelog", "team id", "packed row", ("classify",), ("classify",), cleanup="compact")
 
 TOPICS: tuple[Topic, ...] = (
     RAZORPAY_WEBHOOKS,

@@ -24,7 +24,9 @@ def says(settings: Settings, team: str, expected: list[str]) -> bool:
     return tiers(settings, team) == expected
 
 
-async def test_another_initial_tier_is_refused_until_it_is_accepted_and_then_sends_no_mail(kafka_settings: Settings, tmp_path: Path) -> None:
+async def test_another_initial_tier_is_refused_until_it_is_accepted_and_then_sends_no_mail(
+    kafka_settings: Settings, tmp_path: Path
+) -> None:
     log = tmp_path / "worker.log"
     events = [(TEAM, claim(0)), (PAYING, billing("charged", team=PAYING))]
     produce(kafka_settings, "team.events", [(team.encode(), orjson.dumps(event)) for team, event in events])

@@ -300,7 +300,9 @@ def test_decide_a_failed_payment_too_far_ahead_is_parked() -> None:
 # Nothing follows
 
 
-@pytest.mark.parametrize("event", ["order.paid", "payment.captured", "invoice.expired", "subscription.renamed", "nonsense", *sorted(DERIVED)])
+@pytest.mark.parametrize(
+    "event", ["order.paid", "payment.captured", "invoice.expired", "subscription.renamed", "nonsense", *sorted(DERIVED)]
+)
 def test_decide_an_event_that_is_none_of_ours_is_ignored(event: str) -> None:
     assert verdict(body(event)) == Ignored(Reason.IGNORED)
 
