@@ -38,7 +38,8 @@ async def client(up: Running) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def team_scenario() -> TeamScenario:
-    return TeamScenario(str(uuid.uuid4()), random.Random(3), int(time.time()) - 3_600, steps=(5,))
+    team = str(uuid.uuid4())  # and subscriptions of its own: one that another test used would be that team's
+    return TeamScenario(team, random.Random(team), int(time.time()) - 3_600, steps=(5,))
 
 
 async def deliver(client: httpx.AsyncClient, webhook: Webhook) -> None:
