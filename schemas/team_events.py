@@ -228,13 +228,17 @@ class SubscriptionLink(BaseModel):
     team_id: str
 
 
+_CHARGED, _ACTIVATED = SubscriptionEvent.CHARGED, SubscriptionEvent.ACTIVATED
+_UPDATED, _RESUMED = SubscriptionEvent.UPDATED, SubscriptionEvent.RESUMED
+
+
 def starts(event: SubscriptionEvent, paid_count: int, status: str | None, has_scheduled_changes: bool) -> bool:
     """Whether the event puts a plan in force, and so needs to know the plan's tier: a charge, an activation that was paid
     for, an update of an active subscription that is not merely scheduled, a return from a pause."""
-    if event is SubscriptionEvent.CHARGED:
+    if event is _CHARGED:
         return True
-    if event is SubscriptionEvent.ACTIVATED:
+    if event is _ACTIVATED:
         return paid_count > 0
-    if event is SubscriptionEvent.RESUMED:
+    if event is _RESUMED:
         return status == "active"
-    return event is SubscriptionEvent.UPDATED and status == "active" and not has_scheduled_changes
+    return event is _UPDATED and status == "active" and not has_scheduled_changes

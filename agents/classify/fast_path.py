@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from agents.classify.billing import by_sign
 from agents.classify.facts import TIER_OF_LABEL, Billing, TeamEvent, read_billing_envelope
-from agents.classify.history import MAX_FACTS, START, Mode, Phase, Subscription, Version, bounded, followed, state_of
+from agents.classify.history import MAX_FACTS, START, Mode, Phase, Version
 from agents.classify.outputs import Owner, billing_audit_event
 from agents.classify.registers import TIERS, Row, Standing
 from schemas.reasons import Reason
@@ -53,22 +52,23 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
     if len(row.live) != 1 or row.override is not None or row.imported is not None:
         return None
     ((subscription_id, known),) = row.live.items()
-    history, state = known.history, known.state
+    state = known.state
     since = state.since
     if state.mode is not Mode.ACTIVE or since is None or state.trouble is not None:
         return None
-    newest, plan_id, tier, paid = history[-1].versions[-1], state.plan_id, TIERS[state.tier], row.paid
+    newest, plan_id, tier, paid = known.history[-1].versions[-1], state.plan_id, TIERS[state.tier], row.paid
 
     audit_events: list[bytes] = []
     tier_change: tuple[TeamEvent, Standing] | None = None
     outcomes: dict[Reason, int] = {}
+    phases: list[Phase] = []
     versions: list[Version] = []
-    done = growth_bytes = 0
+    done = text_bytes = 0
     for at in range(start, len(records)):
         record = records[at]
         value = record.value
-        if value is None or len(value) > SMALL_BYTES or growth_bytes > SMALL_BYTES:
-            break  # the row may have become large, which the slice checks
+        if value is None or len(value) > SMALL_BYTES:
+            break
         envelope = read_billing_envelope(value)
         if envelope is None or envelope.subject != team_id:
             break
@@ -79,21 +79,24 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         charged = event is _CHARGED
         if not charged and not starts(event, paid_count, fact.status, fact.has_scheduled_changes):
             break
-        version = (seconds, EVENT_RANK[event], paid_count, fact.event_id)
+        event_id = fact.event_id
+        version = (seconds, EVENT_RANK[event], paid_count, event_id)
         if version <= newest:
             break
 
         plan = fact.plan_id or ""
         if plan != plan_id or after is not tier:
+            if text_bytes > SMALL_BYTES:
+                break  # the row may have become large, which the slice checks
             if versions:
-                history = followed(history, Phase(START, tuple(versions), plan_id, tier))
+                phases.append(Phase(START, tuple(versions), plan_id, tier))
                 versions = []
-            growth_bytes += _PHASE_BYTES + len(plan.encode()) if done < MAX_FACTS else 0
+            text_bytes += _bytes_of(plan)
             if plan != plan_id:
                 plan_id, since = plan, version
         versions.append(version)
         newest = version
-        growth_bytes += _VERSION_BYTES + len(fact.event_id.encode()) if done < MAX_FACTS else 0
+        text_bytes += len(event_id) if event_id.isascii() else 4 * len(event_id)
         paid = paid or charged or paid_count > 0
         if after is not tier:
             reason, kind = by_sign(tier, after)[:2]
@@ -108,17 +111,27 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         done += 1
     if not done:
         return None
-    longer = followed(history, Phase(START, tuple(versions), plan_id, tier))
-    history = bounded(longer)
-    state = replace(state, plan_id=plan_id, tier=tier, since=since, newest=newest) if history is longer else state_of(history)
+    phases.append(Phase(START, tuple(versions), plan_id, tier))
+    subscription = known.started(phases, since)
     if renewals := done - len(audit_events):
         outcomes[_RENEWAL] = renewals
+    if done > MAX_FACTS:  # the history is full: it holds the newest alone
+        phases = list(subscription.history)
+        done_bytes = MAX_FACTS * _VERSION_BYTES
+        text_bytes = sum(_bytes_of(phase.plan_id) + sum(_bytes_of(version[3]) for version in phase.versions) for phase in phases)
+    else:
+        done_bytes = done * _VERSION_BYTES
     return UsualFacts(
         done,
-        Row({subscription_id: Subscription(history, state)}, row.ended, paid, None, row.claim, None, row.unstarted),
+        Row({subscription_id: subscription}, row.ended, paid, None, row.claim, None, row.unstarted),
         Standing(tier, since[0], subscription_id),
         outcomes,
         audit_events,
         tier_change,
-        growth_bytes,
+        done_bytes + len(phases) * _PHASE_BYTES + text_bytes,
     )
+
+
+def _bytes_of(text: str) -> int:
+    """Return how many bytes ``text`` takes at most."""
+    return len(text) if text.isascii() else 4 * len(text)

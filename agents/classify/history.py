@@ -6,6 +6,7 @@ says "it is so late now".
 """
 
 from bisect import insort
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import reduce
 from typing import Final
@@ -135,10 +136,11 @@ NEVER_SEEN: Final = State()
 
 
 class Subscription(msgspec.Struct, frozen=True, gc=False):
-    """A subscription: its history, and the state that follows from it."""
+    """A subscription: its history, how many facts that holds, and the state that follows from it."""
 
     history: History = ()
     state: State = NEVER_SEEN
+    facts: int = 0
 
     def holds(self, version: Version) -> bool:
         """Whether the history holds the fact with this version."""
@@ -152,14 +154,29 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
         (version,) = fact.versions
         history = self.history
         if not history or version > history[-1].versions[-1]:
-            longer = followed(history, fact)
-            kept = bounded(longer)
-            return Subscription(kept, advanced(self.state, fact) if kept is longer else state_of(kept))
+            return self.followed_by(fact, advanced(self.state, fact))
         if self.holds(version):
             return self
         facts = _facts(history)
         insort(facts, (version, fact), key=lambda pair: pair[0])
         return subscription_of(bounded(_grouped(facts)))
+
+    def started(self, phases: Sequence[Phase], since: Version) -> "Subscription":
+        """Return the subscription, which is active and without trouble, with newer starts; ``since`` is when the last run of them began."""
+        history, facts = (*followed(self.history, phases[0]), *phases[1:]), self.facts + sum([len(phase.versions) for phase in phases])
+        if facts > MAX_FACTS:
+            return subscription_of(bounded(history))
+        state, last = self.state, phases[-1]
+        new = State(
+            _ACTIVE, True, last.plan_id, last.tier, since, None, True, None, 0,
+            state.coming_end, state.passed, last.versions[-1], state.ending_version, state.email,
+        )  # fmt: skip
+        return Subscription(history, new, facts)
+
+    def followed_by(self, later: Phase, state: State) -> "Subscription":
+        """Return the subscription with a phase of newer facts, which lead to ``state``."""
+        history, facts = followed(self.history, later), self.facts + len(later.versions)
+        return Subscription(history, state, facts) if facts <= MAX_FACTS else subscription_of(bounded(history))
 
 
 UNKNOWN: Final = Subscription()
@@ -167,7 +184,7 @@ UNKNOWN: Final = Subscription()
 
 def subscription_of(history: History) -> Subscription:
     """Return the subscription that has this history."""
-    return Subscription(history, state_of(history))
+    return Subscription(history, state_of(history), sum([len(phase.versions) for phase in history]))
 
 
 def followed(history: History, later: Phase) -> History:

@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from agents.classify.history import ENDING, HALT, START, UNKNOWN, History, Phase, Subscription, Version, subscription_of
-from agents.classify.registers import Claim, Import, Override, Row, coming_times
+from agents.classify.registers import Claim, Import, Override, Row
+from schemas.team_events import MAX_SECONDS
 
 _FORMAT: Final = b"\x03"
 _SECOND_FORMAT: Final = b"\x02"
@@ -85,7 +86,12 @@ def due_at(packed: bytes) -> int:
 
 
 def _earliest_time(row: Row) -> int:
-    return min((time for times in coming_times(row).values() for time in times), default=0)
+    earliest = 0
+    for subscription in row.live.values():
+        state = subscription.state
+        if state.coming_end or state.until or state.trouble is not None:  # of most there is none, and nothing to work out
+            earliest = min((earliest or MAX_SECONDS, *state.coming_times()))
+    return earliest if earliest != MAX_SECONDS else 0
 
 
 def _carried_over(row: _FormerRow) -> Row:

@@ -66,7 +66,9 @@ class ClassifyStage(TableStage):
         after, merged = decision.after, decision.row
         same_owner = merged.claim is known.claim and merged.imported is known.imported
         owner = team.owner if same_owner else owner_of(merged)
-        outputs = tuple(Output(self._audit_events, record.key, emitted, HEADERS) for emitted in audit_events(event, decision, owner))
+        outputs: Sequence[Output] = ()
+        if decision.kind is not None or decision.grace is not None:
+            outputs = [Output(self._audit_events, record.key, emitted, HEADERS) for emitted in audit_events(event, decision, owner)]
         if merged is known:
             return Effect(decision.reason, outputs)
         current = None
