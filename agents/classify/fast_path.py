@@ -13,7 +13,7 @@ import msgspec
 
 from agents.classify.billing import by_sign
 from agents.classify.facts import TIER_OF_LABEL, Billing, TeamEvent, read_billing_envelope
-from agents.classify.history import MAX_FACTS, START, Mode, Phase, Version
+from agents.classify.history import MAX_FACTS, START, Mode, active, joined
 from agents.classify.outputs import Owner, billing_audit_event
 from agents.classify.registers import TIERS, Row, Standing
 from schemas.reasons import Reason
@@ -25,11 +25,11 @@ from streams.kafka.records import Record
 _CHARGED: Final = SubscriptionEvent.CHARGED
 _RENEWAL: Final = Reason.RENEWAL
 
-_VERSION_BYTES: Final = 32
-"""What a version takes in a row at most, without the id in it."""
+_USUAL_CHARACTERS: Final = 100
+"""So many characters have the id of a usual event and its plan's together."""
 
-_PHASE_BYTES: Final = 24
-"""What a phase takes beside its versions and its plan's id."""
+_FULL_BYTES: Final = MAX_FACTS * (4 * _USUAL_CHARACTERS + 32)
+"""What the usual facts of a full history take at most: it grows no more, whatever comes."""
 
 
 class UsualFacts(msgspec.Struct, frozen=True, gc=False):
@@ -56,14 +56,14 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
     since = state.since
     if state.mode is not Mode.ACTIVE or since is None or state.trouble is not None:
         return None
-    newest, plan_id, tier, paid = known.history[-1].versions[-1], state.plan_id, TIERS[state.tier], row.paid
+    plan_id, tier, paid = state.plan_id, TIERS[state.tier], row.paid
+    newest = known.newest
+    assert newest is not None  # it has begun
 
     audit_events: list[bytes] = []
     tier_change: tuple[TeamEvent, Standing] | None = None
     outcomes: dict[Reason, int] = {}
-    phases: list[Phase] = []
-    versions: list[Version] = []
-    done = text_bytes = 0
+    new_starts: list[tuple[int | str, ...]] = []
     for at in range(start, len(records)):
         record = records[at]
         value = record.value
@@ -79,24 +79,19 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         charged = event is _CHARGED
         if not charged and not starts(event, paid_count, fact.status, fact.has_scheduled_changes):
             break
-        event_id = fact.event_id
-        version = (seconds, EVENT_RANK[event], paid_count, event_id)
-        if version <= newest:
+        event_id, plan = fact.event_id, fact.plan_id or ""
+        rank = EVENT_RANK[event]
+        version = (seconds, rank, paid_count, event_id)
+        if version <= newest or len(event_id) + len(plan) > _USUAL_CHARACTERS:
             break
 
-        plan = fact.plan_id or ""
-        if plan != plan_id or after is not tier:
-            if text_bytes > SMALL_BYTES:
-                break  # the row may have become large, which the slice checks
-            if versions:
-                phases.append(Phase(START, tuple(versions), plan_id, tier))
-                versions = []
-            text_bytes += _bytes_of(plan)
+        if plan == plan_id and after is tier:
+            new_starts.append((START, seconds, rank, paid_count, event_id))
+        else:
+            new_starts.append((START, seconds, rank, paid_count, event_id, plan, after))
             if plan != plan_id:
                 plan_id, since = plan, version
-        versions.append(version)
         newest = version
-        text_bytes += len(event_id) if event_id.isascii() else 4 * len(event_id)
         paid = paid or charged or paid_count > 0
         if after is not tier:
             reason, kind = by_sign(tier, after)[:2]
@@ -108,19 +103,13 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
             audit_events.append(billing_audit_event(emitted, fact, kind, reason, tier, after, owner))
             tier = after
             tier_change = emitted, Standing(after, since[0], subscription_id)
-        done += 1
+    done = len(new_starts)
     if not done:
         return None
-    phases.append(Phase(START, tuple(versions), plan_id, tier))
-    subscription = known.started(phases, since)
+    added = joined(new_starts)
+    subscription = known.followed(added, done, newest, active(state, plan_id, tier, since, None, newest))
     if renewals := done - len(audit_events):
         outcomes[_RENEWAL] = renewals
-    if done > MAX_FACTS:  # the history is full: it holds the newest alone
-        phases = list(subscription.history)
-        done_bytes = MAX_FACTS * _VERSION_BYTES
-        text_bytes = sum(_bytes_of(phase.plan_id) + sum(_bytes_of(version[3]) for version in phase.versions) for phase in phases)
-    else:
-        done_bytes = done * _VERSION_BYTES
     return UsualFacts(
         done,
         Row({subscription_id: subscription}, row.ended, paid, None, row.claim, None, row.unstarted),
@@ -128,10 +117,5 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         outcomes,
         audit_events,
         tier_change,
-        done_bytes + len(phases) * _PHASE_BYTES + text_bytes,
+        min(len(added), _FULL_BYTES),
     )
-
-
-def _bytes_of(text: str) -> int:
-    """Return how many bytes ``text`` takes at most."""
-    return len(text) if text.isascii() else 4 * len(text)

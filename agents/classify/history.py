@@ -1,4 +1,4 @@
-"""The history of one subscription: its facts in the order of their versions, and its state as a fold over them.
+"""The history of one subscription: its facts in the order of their versions, packed, and its state as a fold over them.
 
 Facts arrive in any order. They are kept sorted, and what follows from them is always worked out from the first to the last, so that **any
 order of arrival, with any duplicates, gives the same history and the same state**. Time passes by facts only: a fact of the kind ``DUE``
@@ -9,7 +9,8 @@ from bisect import insort
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import reduce
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -27,43 +28,32 @@ MOVED: Final = 3
 PENDING: Final = 4
 ENDING: Final = 5
 DUE: Final = 6
+
 # An activation in a history was paid for: any other is kept out of it.
 _PAYMENTS: Final = (EVENT_RANK[SubscriptionEvent.ACTIVATED], EVENT_RANK[SubscriptionEvent.CHARGED])
 
-MAX_FACTS = 256
-"""Facts that the history of one subscription holds: 21 years of monthly charges. Beyond it the oldest are forgotten that its state does not
-need; a fact that arrives later than 256 others may then find the start of another run."""
+MAX_FACTS: Final = 256
+"""Facts that the history of one subscription holds: 21 years of monthly charges."""
+
+KEPT_FACTS: Final = 224
+"""Once there is one more, so many stay: the oldest are forgotten that the state does not need. A fact that arrives later than 200 others
+may then find the start of another run."""
 
 
-class Phase(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
-    """Facts, next to each other in the history, that say the same. ``versions`` ascend.
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """One fact about a subscription.
 
     ``plan_id`` and ``tier`` are those of a START; ``at`` is when a PAUSE takes effect (0: at once), the grace of a PENDING ends, or an
-    ENDING comes, in Unix seconds; ``reminders`` are a PENDING's; ``email`` is the payer's, for the mail that a due record leads to. A
-    fact alone is a phase of one version.
+    ENDING comes, in Unix seconds; ``reminders`` are a PENDING's; ``email`` is the payer's, for the mail that a due record leads to.
     """
 
     kind: int
-    versions: tuple[Version, ...]
+    version: Version
     plan_id: str = ""
     tier: int = 0
     at: int = 0
     reminders: tuple[int, ...] = ()
     email: str = ""
-
-    def says_the_same(self, other: "Phase") -> bool:
-        """Whether the facts of both are alike but for their versions."""
-        return (
-            self.kind == other.kind
-            and self.plan_id == other.plan_id
-            and self.tier == other.tier
-            and self.at == other.at
-            and self.reminders == other.reminders
-            and self.email == other.email
-        )
-
-
-History = tuple[Phase, ...]
 
 
 class Mode(IntEnum):
@@ -136,159 +126,164 @@ NEVER_SEEN: Final = State()
 
 
 class Subscription(msgspec.Struct, frozen=True, gc=False):
-    """A subscription: its history, how many facts that holds, and the state that follows from it."""
+    """A subscription: its ``count`` facts, packed one after the other, the version of the newest, and the state that follows from them.
 
-    history: History = ()
+    Packed facts are few objects: the garbage collector has nothing to look at, and a row is written without looking at them.
+    """
+
+    history: bytes = b""
+    count: int = 0
+    newest: Version | None = None
     state: State = NEVER_SEEN
-    facts: int = 0
+
+    def facts(self) -> list[Fact]:
+        """Return the facts, oldest first."""
+        return unpacked(self.history, self.count)
 
     def holds(self, version: Version) -> bool:
         """Whether the history holds the fact with this version."""
-        history = self.history
-        if not history or version > history[-1].versions[-1]:
+        if self.newest is None or version > self.newest:
             return False
-        return any(phase.versions[0] <= version <= phase.versions[-1] and version in phase.versions for phase in history)
+        return any(fact.version == version for fact in self.facts())
 
-    def merged(self, fact: Phase) -> "Subscription":
-        """Return the subscription with ``fact``, a phase of one version; the same object when it holds that version already."""
-        (version,) = fact.versions
-        history = self.history
-        if not history or version > history[-1].versions[-1]:
-            return self.followed_by(fact, advanced(self.state, fact))
-        if self.holds(version):
+    def merged(self, fact: Fact) -> "Subscription":
+        """Return the subscription with ``fact``; the same object when it holds that version already."""
+        if self.newest is None or fact.version > self.newest:
+            state = self.state
+            return self.followed(packed([fact], state.plan_id, state.tier), 1, fact.version, advanced(state, fact))
+        if self.holds(fact.version):
             return self
-        facts = _facts(history)
-        insort(facts, (version, fact), key=lambda pair: pair[0])
-        return subscription_of(bounded(_grouped(facts)))
+        facts = self.facts()
+        insort(facts, fact, key=attrgetter("version"))
+        return subscription_of(facts)
 
-    def started(self, phases: Sequence[Phase], since: Version) -> "Subscription":
-        """Return the subscription, which is active and without trouble, with newer starts; ``since`` is when the last run of them began."""
-        history, facts = (*followed(self.history, phases[0]), *phases[1:]), self.facts + sum([len(phase.versions) for phase in phases])
-        if facts > MAX_FACTS:
-            return subscription_of(bounded(history))
-        state, last = self.state, phases[-1]
-        new = State(
-            _ACTIVE, True, last.plan_id, last.tier, since, None, True, None, 0,
-            state.coming_end, state.passed, last.versions[-1], state.ending_version, state.email,
-        )  # fmt: skip
-        return Subscription(history, new, facts)
-
-    def followed_by(self, later: Phase, state: State) -> "Subscription":
-        """Return the subscription with a phase of newer facts, which lead to ``state``."""
-        history, facts = followed(self.history, later), self.facts + len(later.versions)
-        return Subscription(history, state, facts) if facts <= MAX_FACTS else subscription_of(bounded(history))
+    def followed(self, later: bytes, count: int, newest: Version, state: State) -> "Subscription":
+        """Return the subscription with ``count`` newer facts, packed, which lead to ``state``."""
+        history, count = self.history + later, self.count + count
+        if count <= MAX_FACTS:
+            return Subscription(history, count, newest, state)
+        return subscription_of(unpacked(history, count))
 
 
 UNKNOWN: Final = Subscription()
 
 
-def subscription_of(history: History) -> Subscription:
-    """Return the subscription that has this history."""
-    return Subscription(history, state_of(history), sum([len(phase.versions) for phase in history]))
+def subscription_of(facts: Sequence[Fact]) -> Subscription:
+    """Return the subscription that has these facts, which ascend by version; of too many, those that its state needs least are left out."""
+    state = state_of(facts)
+    facts = bounded(facts, state)
+    return Subscription(packed(facts, "", 0), len(facts), facts[-1].version if facts else None, state)
 
 
-def followed(history: History, later: Phase) -> History:
-    """Return the history with a phase of later facts behind it."""
-    if history and history[-1].says_the_same(later):
-        return (*history[:-1], replace(later, versions=history[-1].versions + later.versions))
-    return (*history, later)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
 
 
-def _grouped(facts: list[tuple[Version, Phase]]) -> History:
-    groups: list[tuple[Phase, list[Version]]] = []
-    for version, phase in facts:
-        if groups and groups[-1][0].says_the_same(phase):
-            groups[-1][1].append(version)
+def packed(facts: Sequence[Fact], plan_id: str, tier: int) -> bytes:
+    """Return facts packed one after the other: kind and version as MessagePack, and what else they say. A START names its plan and tier
+    only where they are other ones than the last START's, which were ``plan_id`` and ``tier``."""
+    items: list[tuple[Any, ...]] = []
+    for fact in facts:
+        kind, version = fact.kind, fact.version
+        if kind == START:
+            if fact.plan_id == plan_id and fact.tier == tier:
+                items.append((START, *version))
+            else:
+                plan_id, tier = fact.plan_id, fact.tier
+                items.append((START, *version, plan_id, tier))
+        elif fact.at or fact.email:
+            items.append((kind, *version, fact.at, fact.email, *fact.reminders))
         else:
-            groups.append((phase, [version]))
-    return tuple(replace(phase, versions=tuple(versions)) for phase, versions in groups)
+            items.append((kind, *version))
+    return joined(items)
 
 
-def bounded(history: History) -> History:
-    """Return the history without its oldest facts beyond ``MAX_FACTS``, of those that its state does not need."""
-    excess = sum([len(phase.versions) for phase in history]) - MAX_FACTS
-    if excess <= 0:
-        return history
-    state = state_of(history)
-    while excess > 0:
-        history, forgotten = _without_oldest(history, excess, state)
-        excess -= forgotten
-    return history
+def joined(items: Sequence[tuple[Any, ...]]) -> bytes:
+    """Return MessagePack arrays one after the other, without one around them."""
+    count = len(items)
+    return _encode(items)[1 if count < 16 else 3 if count < 65_536 else 5 :]
 
 
-def _without_oldest(history: History, most: int, state: State) -> tuple[History, int]:
-    """Return the history without up to ``most`` facts that stand together, the oldest that leave the state as it is, and how many."""
-    for at, phase in enumerate(history):
-        versions = phase.versions
-        for first in range(min(2, len(versions))):
-            last = min(first + most, max(len(versions) - 1, first + 1))
-            shorter = _grouped(
-                [*_facts(history[:at]), *((v, phase) for v in versions[:first] + versions[last:]), *_facts(history[at + 1 :])]
+def unpacked(history: bytes, count: int) -> list[Fact]:
+    """Return the facts that ``packed`` made these bytes of."""
+    plan_id, tier = "", 0
+    facts: list[Fact] = []
+    for kind, seconds, rank, paid_count, event_id, *rest in _decode(b"\xdd" + count.to_bytes(4) + history):
+        version = (seconds, rank, paid_count, event_id)
+        if kind == START:
+            if rest:
+                plan_id, tier = rest
+            facts.append(Fact(START, version, plan_id, tier))
+        elif rest:
+            facts.append(Fact(kind, version, at=rest[0], email=rest[1], reminders=tuple(rest[2:])))
+        else:
+            facts.append(Fact(kind, version))
+    return facts
+
+
+def bounded(facts: Sequence[Fact], state: State) -> Sequence[Fact]:
+    """Return ``facts``, or ``KEPT_FACTS`` of more than ``MAX_FACTS``: without the oldest that may go and leave the ``state`` as it is."""
+    if len(facts) <= MAX_FACTS:
+        return facts
+    while (excess := len(facts) - KEPT_FACTS) > 0:
+        for size in (excess, 1):
+            shorter = next(
+                (found for at in range(len(facts) - size) if state_of(found := [*facts[:at], *facts[at + size :]]) == state), None
             )
-            if state_of(shorter) == state:
-                return shorter, last - first
-    return _grouped(_facts(history)[1:]), 1
+            if shorter is not None:
+                break
+        facts = facts[1:] if shorter is None else shorter
+    return facts
 
 
-def _facts(history: History) -> list[tuple[Version, Phase]]:
-    return [(version, phase) for phase in history for version in phase.versions]
-
-
-def state_of(history: History) -> State:
+def state_of(facts: Sequence[Fact]) -> State:
     """Work out the state: from the oldest fact to the newest."""
-    return reduce(advanced, history, NEVER_SEEN)
+    return reduce(advanced, facts, NEVER_SEEN)
 
 
-def advanced(state: State, phase: Phase) -> State:
-    """Return the state after a phase of newer facts."""
-    kind, last = phase.kind, phase.versions[-1]
+def advanced(state: State, fact: Fact) -> State:
+    """Return the state after a newer fact."""
+    kind, version = fact.kind, fact.version
     if kind == START:
-        return _started(state, phase)
+        return _started(state, fact)
     if kind == DUE:
-        for version in phase.versions:
-            state = _passed(state, version)
-        return state
+        return _passed(state, version)
     if kind == ENDING:
-        return state if state.mode is _ENDED else replace(state, coming_end=phase.at, ending_version=last, email=phase.email or state.email)
+        if state.mode is _ENDED:
+            return state
+        return replace(state, coming_end=fact.at, ending_version=version, email=fact.email or state.email)
     if kind == PENDING:
         if state.mode is not _ACTIVE or state.trouble is not None:
             return state
-        trouble = Trouble(phase.versions[0], phase.at, phase.reminders)
-        return replace(state, trouble=trouble, email=phase.email or state.email)
+        return replace(state, trouble=Trouble(version, fact.at, fact.reminders), email=fact.email or state.email)
     if kind == HALT and not state.began:
-        state = replace(state, began=any(version[2] > 0 for version in phase.versions))
+        state = replace(state, began=version[2] > 0)
     if state.mode is _ENDED or (kind == PAUSE and not state.in_force) or (kind == MOVED and state.mode is _MOVED):
-        return replace(state, newest=last)
+        return replace(state, newest=version)  # of several moves, which may come in any order, the first took it away
     if kind == HALT:
-        return _out(state, _HALTED, last, last)
-    if kind == MOVED:  # several, of one move, may come in any order: it was away from the first on
-        return _out(state, _MOVED, phase.versions[0], last)
-    if phase.at:
-        return replace(state, mode=_PAUSED, until=phase.at, trouble=None, newest=last, email=phase.email or state.email)
-    return _out(state, _PAUSED, phase.versions[0], last)
+        return _out(state, _HALTED, version, version)
+    if kind == MOVED:
+        return _out(state, _MOVED, version, version)
+    if fact.at:
+        return replace(state, mode=_PAUSED, until=fact.at, trouble=None, newest=version, email=fact.email or state.email)
+    return _out(state, _PAUSED, version, version)
 
 
-def _started(state: State, phase: Phase) -> State:
-    last, trouble = phase.versions[-1], state.trouble
+def _started(state: State, fact: Fact) -> State:
+    version, trouble = fact.version, state.trouble
     if state.mode is _ENDED:
-        return replace(state, began=True, newest=last)
-    same_run = state.mode is _ACTIVE and state.plan_id == phase.plan_id
-    if trouble is not None and any(version[1] in _PAYMENTS for version in phase.versions):
+        return replace(state, plan_id=fact.plan_id, tier=fact.tier, began=True, newest=version)
+    if trouble is not None and version[1] in _PAYMENTS:
         trouble = None
+    same_run = state.mode is _ACTIVE and state.plan_id == fact.plan_id
+    return active(state, fact.plan_id, fact.tier, state.since if same_run else version, trouble, version)
+
+
+def active(state: State, plan_id: str, tier: int, since: Version | None, trouble: Trouble | None, newest: Version) -> State:
+    """Return the state once a START has put the subscription in force, on this plan since ``since``."""
     return State(
-        mode=_ACTIVE,
-        in_force=True,
-        plan_id=phase.plan_id,
-        tier=phase.tier,
-        since=state.since if same_run else phase.versions[0],
-        began=True,
-        trouble=trouble,
-        coming_end=state.coming_end,
-        passed=state.passed,
-        newest=last,
-        ending_version=state.ending_version,
-        email=state.email,
-    )
+        _ACTIVE, True, plan_id, tier, since, None, True, trouble, 0, state.coming_end, state.passed, newest, state.ending_version, state.email
+    )  # fmt: skip
 
 
 def _passed(state: State, version: Version) -> State:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from agents.classify.history import ENDING, HALT, START, UNKNOWN, History, Phase, Subscription, Version, subscription_of
+from agents.classify.history import ENDING, HALT, START, UNKNOWN, Fact, Subscription, Version, subscription_of, unpacked
 from agents.classify.registers import Claim, Import, Override, Row
 from schemas.team_events import MAX_SECONDS
 
@@ -24,9 +24,9 @@ _HEAD_BYTES: Final = 1 + _TIME_BYTES
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
-    """A row as it is packed: of a subscription its history alone."""
+    """A row as it is packed: of a subscription the number of its facts, and its history."""
 
-    live: dict[str, History] = {}
+    live: dict[str, tuple[int, bytes]] = {}
     ended: dict[str, Version] = {}
     paid: bool = False
     override: Override | None = None
@@ -61,7 +61,7 @@ _decode_former = msgspec.msgpack.Decoder(_FormerRow).decode
 
 def pack(row: Row) -> bytes:
     """Return the row as it is kept."""
-    live = {subscription_id: subscription.history for subscription_id, subscription in row.live.items()}
+    live = {subscription_id: (subscription.count, subscription.history) for subscription_id, subscription in row.live.items()}
     packed = _Packed(live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted)
     return b"".join((_FORMAT, _earliest_time(row).to_bytes(_TIME_BYTES), _encode(packed)))
 
@@ -71,7 +71,7 @@ def unpack(packed: bytes) -> Row:
     row_format = packed[:1]
     if row_format == _FORMAT:
         known = _decode(memoryview(packed)[_HEAD_BYTES:])
-        live = {subscription_id: subscription_of(history) for subscription_id, history in known.live.items()}
+        live = {subscription_id: subscription_of(unpacked(history, count)) for subscription_id, (count, history) in known.live.items()}
         return Row(live, known.ended, known.paid, known.override, known.claim, known.imported, known.unstarted)
     if row_format in (_FIRST_FORMAT, _SECOND_FORMAT):
         return _carried_over(_decode_former(memoryview(packed)[1:]))
@@ -103,13 +103,13 @@ def _carried(known: _FormerSubscription) -> Subscription:
     """Return a subscription that says the same: the run of the present plan begins where the former format had it, so that nobody's tier
     changes because a new version reads the row. A coming end was kept without its fact, and stands before all others."""
     newest_start = known.status_version if known.status == 1 else known.plan_version
-    facts: list[Phase] = []
+    facts: list[Fact] = []
     if newest_start is not None:
         first = min(known.first_seen.get(known.plan_id, newest_start), newest_start)
-        facts += [Phase(START, (version,), known.plan_id, known.plan_tier) for version in {first, newest_start}]
+        facts += [Fact(START, version, known.plan_id, known.plan_tier) for version in {first, newest_start}]
     if known.status == 2 and known.status_version is not None:
         seconds, rank, paid_count, event_id = known.status_version
-        facts.append(Phase(HALT, ((seconds, rank, max(paid_count, 1), event_id),)))  # the former format counted every halt as an end
+        facts.append(Fact(HALT, (seconds, rank, max(paid_count, 1), event_id)))  # the former format counted every halt as an end
     if known.ends_at:
-        facts.append(Phase(ENDING, ((0, 0, 0, ""),), at=known.ends_at))
+        facts.append(Fact(ENDING, (0, 0, 0, ""), at=known.ends_at))
     return reduce(Subscription.merged, facts, UNKNOWN)

@@ -20,7 +20,7 @@ from agents.classify.history import (
     PENDING,
     START,
     UNKNOWN,
-    Phase,
+    Fact,
     State,
     Subscription,
     Version,
@@ -151,42 +151,42 @@ def any_in_force(row: Row) -> bool:
 
 def merge_start(row: Row, subscription_id: str, version: Version, plan_id: str, tier: Tier, paid: bool) -> Row:
     """Merge "active on this plan": a charge, a paid activation, a change of plan, a return from a pause."""
-    row = _merge_fact(row, subscription_id, Phase(START, (version,), plan_id, tier), paid)
+    row = _merge_fact(row, subscription_id, Fact(START, version, plan_id, tier), paid)
     return _with_begun(row, subscription_id)
 
 
 def merge_halt(row: Row, subscription_id: str, version: Version, paid: bool) -> Row:
     """Merge "halted": out of force until it is charged or activated again."""
-    row = _merge_fact(row, subscription_id, Phase(HALT, (version,)), paid)
+    row = _merge_fact(row, subscription_id, Fact(HALT, version), paid)
     return _with_begun(row, subscription_id) if paid else row
 
 
 def merge_pause(row: Row, subscription_id: str, version: Version, until: int, email: str) -> Row:
     """Merge "paused": out of force from ``until`` on (Unix seconds), or at once with 0."""
-    return _merge_fact(row, subscription_id, Phase(PAUSE, (version,), at=until, email=email))
+    return _merge_fact(row, subscription_id, Fact(PAUSE, version, at=until, email=email))
 
 
 def merge_moved(row: Row, subscription_id: str, version: Version) -> Row:
     """Merge "moved to another team": out of force here until a newer fact puts it in force again."""
-    return _merge_fact(row, subscription_id, Phase(MOVED, (version,)))
+    return _merge_fact(row, subscription_id, Fact(MOVED, version))
 
 
 def merge_pending(row: Row, subscription_id: str, version: Version, ends_at: int, reminders: tuple[int, ...], email: str) -> Row:
     """Merge "a payment failed", with the end of the grace that it may begin and the times to remind (Unix seconds)."""
-    return _merge_fact(row, subscription_id, Phase(PENDING, (version,), at=ends_at, reminders=reminders, email=email))
+    return _merge_fact(row, subscription_id, Fact(PENDING, version, at=ends_at, reminders=reminders, email=email))
 
 
 def merge_ending(row: Row, subscription_id: str, version: Version, ends_at: int, email: str) -> Row:
     """Merge "completed, and paid up to ``ends_at``": the tier stays until then."""
-    return _merge_fact(row, subscription_id, Phase(ENDING, (version,), at=ends_at, email=email))
+    return _merge_fact(row, subscription_id, Fact(ENDING, version, at=ends_at, email=email))
 
 
 def merge_due(row: Row, subscription_id: str, version: Version) -> Row:
     """Merge "the time of this version has passed"."""
-    return _merge_fact(row, subscription_id, Phase(DUE, (version,)))
+    return _merge_fact(row, subscription_id, Fact(DUE, version))
 
 
-def _merge_fact(row: Row, subscription_id: str, fact: Phase, paid: bool = False) -> Row:
+def _merge_fact(row: Row, subscription_id: str, fact: Fact, paid: bool = False) -> Row:
     """Keep a fact of a subscription, unless that has ended."""
     paid = row.paid or paid
     if row.end_of(subscription_id) is None:
@@ -240,7 +240,7 @@ def coming_times(row: Row) -> dict[str, tuple[int, ...]]:
 
 def first_fact_at(row: Row) -> int:
     """Return when the oldest fact happened that is known of the team's subscriptions, in Unix seconds; 0 without one."""
-    firsts = [subscription.history[0].versions[0] for subscription in row.live.values()]
+    firsts = [subscription.facts()[0].version for subscription in row.live.values()]
     return min((version[0] for version in (*firsts, *row.ended.values(), *row.unstarted.values())), default=0)
 
 

@@ -9,6 +9,7 @@ from agents.classify.history import (
     DUE,
     ENDING,
     HALT,
+    KEPT_FACTS,
     MAX_FACTS,
     MOVED,
     NEVER_SEEN,
@@ -16,26 +17,33 @@ from agents.classify.history import (
     PENDING,
     START,
     UNKNOWN,
-    History,
+    Fact,
     Mode,
-    Phase,
+    State,
     Subscription,
     advanced,
+    joined,
+    packed,
     state_of,
+    unpacked,
 )
 from tests.register_factories import at
 
 
-def start(second: int, plan: str = "plan_pro", tier: int = 4) -> Phase:
-    return Phase(START, (at(second),), plan, tier)
+def start(second: int, plan: str = "plan_pro", tier: int = 4) -> Fact:
+    return Fact(START, at(second), plan, tier)
 
 
-def fact(kind: int, second: int, until: int = 0, reminders: tuple[int, ...] = ()) -> Phase:
-    return Phase(kind, (at(second, 9),), at=until, reminders=reminders)
+def fact(kind: int, second: int, until: int = 0, reminders: tuple[int, ...] = (), email: str = "") -> Fact:
+    return Fact(kind, at(second, 9), at=until, reminders=reminders, email=email)
 
 
-def history(*facts: Phase) -> History:
-    return reduce(Subscription.merged, facts, UNKNOWN).history
+def history(*facts: Fact) -> Subscription:
+    return reduce(Subscription.merged, facts, UNKNOWN)
+
+
+def state_after(*facts: Fact) -> State:
+    return history(*facts).state
 
 
 FACTS = [
@@ -62,66 +70,82 @@ def test_merged_any_order_with_duplicates_gives_the_same_history(seed: int) -> N
     assert history(*order) == history(*FACTS)
 
 
-def test_merged_facts_that_say_the_same_are_one_phase() -> None:
-    assert history(start(1), start(3), start(2)) == (Phase(START, (at(1), at(2), at(3)), "plan_pro", 4),)
-
-
-def test_merged_what_is_known_gives_the_very_same_history() -> None:
-    known = reduce(Subscription.merged, FACTS, UNKNOWN)
+def test_merged_what_is_known_gives_the_very_same_subscription() -> None:
+    known = history(*FACTS)
 
     assert all(known.merged(each) is known for each in FACTS)
-    assert all(known.holds(each.versions[0]) for each in FACTS)
+    assert all(known.holds(each.version) for each in FACTS)
     assert not known.holds(at(2))
+    assert not known.holds(at(99))
+
+
+def test_facts_packed_and_unpacked_are_the_same_facts() -> None:
+    facts = [*FACTS, fact(PAUSE, 30, 40, email="payer@example.com"), fact(PENDING, 41, 50, (42, 43), "payer@example.com"), start(60, "", 0)]
+
+    assert unpacked(packed(facts, "", 0), len(facts)) == facts
+    assert history(*facts).facts() == facts
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 300, 65_535, 65_536])
+def test_joined_arrays_have_none_around_them(count: int) -> None:
+    assert joined([(1, "a")] * count) == b"\x92\x01\xa1a" * count
+
+
+def test_facts_in_order_are_packed_as_all_at_once() -> None:
+    facts = [start(second, f"plan_{second // 3 % 2}") for second in range(12)]
+
+    assert history(*facts).history == packed(facts, "", 0)
+    assert history(*facts).history == history(*reversed(facts)).history
 
 
 @pytest.mark.parametrize("length", range(len(FACTS) + 1))
 def test_merged_state_in_order_is_that_of_the_whole_history(length: int) -> None:
     known = reduce(Subscription.merged, FACTS[:length], UNKNOWN)
 
-    assert known.state == state_of(known.history)
+    assert known.state == state_of(known.facts())
 
 
-@pytest.mark.parametrize("facts", [MAX_FACTS + 1, 2 * MAX_FACTS])
-def test_merged_beyond_the_maximum_the_start_of_the_run_stays(facts: int) -> None:
-    found = history(*(start(second) for second in range(facts)))
+@pytest.mark.parametrize("count", [MAX_FACTS + 1, 2 * MAX_FACTS])
+def test_merged_beyond_the_maximum_the_start_of_the_run_stays(count: int) -> None:
+    found = history(*(start(second) for second in range(count)))
 
-    assert sum(len(phase.versions) for phase in found) == MAX_FACTS
-    assert state_of(found).since == at(0)
-    assert state_of(found).newest == at(facts - 1)
+    assert KEPT_FACTS <= found.count <= MAX_FACTS
+    assert found.count == len(found.facts())
+    assert (found.state.since, found.state.newest) == (at(0), at(count - 1))
 
 
 def test_merged_beyond_the_maximum_the_oldest_runs_are_forgotten() -> None:
-    found = history(*(start(second, f"plan_{second % 2}") for second in range(MAX_FACTS + 10)))
+    found = history(*(start(second, f"plan_{second % 2}") for second in range(MAX_FACTS + 1)))
 
-    assert sum(len(phase.versions) for phase in found) == MAX_FACTS
-    assert found[0].versions == (at(10),)
+    assert found.count == KEPT_FACTS
+    assert found.facts()[0].version == at(MAX_FACTS + 1 - KEPT_FACTS)
 
 
 @pytest.mark.parametrize("given", [[fact(PENDING, 1, 9)], [fact(ENDING, 1, 10**9)], [fact(DUE, 1)], [start(1, tier=3)]])
-def test_merged_beyond_the_maximum_the_state_stays_as_it_was(given: list[Phase]) -> None:
+def test_merged_beyond_the_maximum_the_state_stays_as_it_was(given: list[Fact]) -> None:
     facts = [start(0), *given, *(start(second) for second in range(2, 2 * MAX_FACTS))]
 
-    known = reduce(Subscription.merged, facts, UNKNOWN)
+    known = history(*facts)
 
-    assert sum(len(phase.versions) for phase in known.history) == MAX_FACTS
-    assert known.state == reduce(advanced, facts, NEVER_SEEN)
+    assert KEPT_FACTS <= known.count <= MAX_FACTS
+    assert known.state == reduce(advanced, facts, NEVER_SEEN) == state_of(known.facts())
 
 
 def test_state_of_nothing_is_never_seen() -> None:
-    assert state_of(()) == NEVER_SEEN
+    assert state_of([]) == NEVER_SEEN
 
 
 def test_state_since_is_the_start_of_the_uninterrupted_run() -> None:
-    assert state_of(history(start(1), start(3))).since == at(1)
-    assert state_of(history(start(1), start(3, "plan_team"), start(5))).since == at(5)
-    assert state_of(history(start(1), fact(HALT, 3), start(5))).since == at(5)
-    assert state_of(history(start(1), fact(PAUSE, 3, 9), start(5))).since == at(5)
-    assert state_of(history(start(1), fact(MOVED, 3), start(5))).since == at(5)
-    assert state_of(history(start(1), fact(PENDING, 3, 9), start(5))).since == at(1)
+    assert state_after(start(1), start(3)).since == at(1)
+    assert state_after(start(1), start(3, "plan_team"), start(5)).since == at(5)
+    assert state_after(start(1), fact(HALT, 3), start(5)).since == at(5)
+    assert state_after(start(1), fact(PAUSE, 3, 9), start(5)).since == at(5)
+    assert state_after(start(1), fact(MOVED, 3), start(5)).since == at(5)
+    assert state_after(start(1), fact(PENDING, 3, 9), start(5)).since == at(1)
 
 
 def test_state_a_late_fact_splits_a_run() -> None:
-    assert state_of(history(start(1), start(3), start(5), fact(HALT, 2))).since == at(3)
+    assert state_after(start(1), start(3), start(5), fact(HALT, 2)).since == at(3)
 
 
 @pytest.mark.parametrize(
@@ -141,15 +165,15 @@ def test_state_a_late_fact_splits_a_run() -> None:
         ([fact(ENDING, 3, 9), fact(DUE, 9), start(12)], Mode.ENDED, False),
     ],
 )
-def test_state_of_an_active_subscription_after(facts: list[Phase], mode: Mode, in_force: bool) -> None:
-    state = state_of(history(start(1), *facts))
+def test_state_of_an_active_subscription_after(facts: list[Fact], mode: Mode, in_force: bool) -> None:
+    state = state_after(start(1), *facts)
 
     assert (state.mode, state.in_force) == (mode, in_force)
     assert (state.since is None) == (not in_force)
 
 
 def test_state_moved_twice_is_away_since_the_first() -> None:
-    assert state_of(history(start(1), fact(MOVED, 5), fact(MOVED, 3))).out_since == at(3, 9)
+    assert state_after(start(1), fact(MOVED, 5), fact(MOVED, 3)).out_since == at(3, 9)
 
 
 @pytest.mark.parametrize(
@@ -166,5 +190,5 @@ def test_state_moved_twice_is_away_since_the_first() -> None:
         ([fact(ENDING, 3, 9), fact(DUE, 9)], ()),
     ],
 )
-def test_state_coming_times(facts: list[Phase], times: tuple[int, ...]) -> None:
-    assert state_of(history(start(1), *facts)).coming_times() == times
+def test_state_coming_times(facts: list[Fact], times: tuple[int, ...]) -> None:
+    assert state_after(start(1), *facts).coming_times() == times
