@@ -3,6 +3,7 @@
 Each line of the table in ``docs/classification.md`` is one ``return`` here, in the same order.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from agents.classify.facts import Billing, BillingFact
@@ -41,7 +42,8 @@ class Outcome(NamedTuple):
     grace: Grace | None = None
 
 
-_CHARGED: Final = SubscriptionEvent.CHARGED
+# An enum's member is looked up through a Python function: once, not for each fact.
+_CHARGED, _HALTED, _DUE = SubscriptionEvent.CHARGED, SubscriptionEvent.HALTED, SubscriptionEvent.DUE
 _UPGRADED: Final = Outcome(Reason.UPGRADED, Kind.UPGRADED)
 _DOWNGRADED: Final = Outcome(Reason.DOWNGRADED, Kind.DOWNGRADED)
 _CANCELED: Final = Outcome(Reason.CANCELED, Kind.CANCELED)
@@ -66,31 +68,51 @@ def by_sign(before: Tier, after: Tier) -> Outcome:
 
 def merge(row: Row, version: Version, body: Billing) -> Row:
     """Merge a fact into the row; one without effect gives back the row itself."""
-    event, fact = body.event, body.fact
-    subscription_id, paid, email = fact.subscription_id, fact.paid_count > 0, fact.email or ""
+    fact = body.fact
     if _starts(body):
         assert body.tier is not None  # ``_starts`` saw to it
-        return merge_start(row, subscription_id, version, fact.plan_id or "", body.tier, paid or event is _CHARGED)
-    match event:
-        case SubscriptionEvent.PENDING | SubscriptionEvent.PAYMENT_FAILED:
-            ends_at = fact.grace_ends_at or 0
-            if ends_at <= fact.occurred_at:
-                return row
-            return merge_pending(row, subscription_id, version, ends_at, fact.grace_reminders_at, email)
-        case SubscriptionEvent.PAUSED:
-            until = fact.current_end or 0
-            return merge_pause(row, subscription_id, version, until if until > fact.occurred_at else 0, email)
-        case SubscriptionEvent.HALTED:
-            return merge_halt(row, subscription_id, version, paid)
-        case SubscriptionEvent.MOVED:
-            return merge_moved(row, subscription_id, version)
-        case SubscriptionEvent.DUE:
-            return merge_due(row, subscription_id, version)
-        case SubscriptionEvent.COMPLETED if _ends_later(fact):
-            return merge_ending(row, subscription_id, version, fact.current_end or 0, email)
-        case SubscriptionEvent.COMPLETED | SubscriptionEvent.CANCELLED:
-            return merge_end(row, subscription_id, version, paid)
-    return row  # it says nothing about what is in force
+        paid = fact.paid_count > 0 or body.event is _CHARGED
+        return merge_start(row, fact.subscription_id, version, fact.plan_id or "", body.tier, paid)
+    merge_fact = _MERGES.get(body.event)
+    return row if merge_fact is None else merge_fact(row, version, fact)
+
+
+def _pending(row: Row, version: Version, fact: BillingFact) -> Row:
+    if not _has_grace(fact):
+        return row
+    return merge_pending(row, fact.subscription_id, version, fact.grace_ends_at or 0, fact.grace_reminders_at, fact.email or "")
+
+
+def _paused(row: Row, version: Version, fact: BillingFact) -> Row:
+    until = fact.current_end or 0
+    return merge_pause(row, fact.subscription_id, version, until if until > fact.occurred_at else 0, fact.email or "")
+
+
+def _halted(row: Row, version: Version, fact: BillingFact) -> Row:
+    return merge_halt(row, fact.subscription_id, version, fact.paid_count > 0)
+
+
+def _completed(row: Row, version: Version, fact: BillingFact) -> Row:
+    if _ends_later(fact):
+        return merge_ending(row, fact.subscription_id, version, fact.current_end or 0, fact.email or "")
+    return _ended(row, version, fact)
+
+
+def _ended(row: Row, version: Version, fact: BillingFact) -> Row:
+    return merge_end(row, fact.subscription_id, version, fact.paid_count > 0)
+
+
+_MERGES: Final[dict[SubscriptionEvent, Callable[[Row, Version, BillingFact], Row]]] = {
+    SubscriptionEvent.PENDING: _pending,
+    SubscriptionEvent.PAYMENT_FAILED: _pending,
+    SubscriptionEvent.PAUSED: _paused,
+    SubscriptionEvent.HALTED: _halted,
+    SubscriptionEvent.COMPLETED: _completed,
+    SubscriptionEvent.CANCELLED: _ended,
+    SubscriptionEvent.MOVED: lambda row, version, fact: merge_moved(row, fact.subscription_id, version),
+    SubscriptionEvent.DUE: lambda row, version, fact: merge_due(row, fact.subscription_id, version),
+}
+"""What says something about what is in force, beside the events that start a plan."""
 
 
 def outcome(row: Row, merged: Row, version: Version, body: Billing, before: Standing, after: Standing) -> Outcome:
@@ -106,6 +128,10 @@ def outcome(row: Row, merged: Row, version: Version, body: Billing, before: Stan
 def _starts(body: Billing) -> bool:
     fact = body.fact
     return body.tier is not None and starts(body.event, fact.paid_count, fact.status, fact.has_scheduled_changes)
+
+
+def _has_grace(fact: BillingFact) -> bool:
+    return fact.grace_ends_at is not None and fact.grace_ends_at > fact.occurred_at
 
 
 def _ends_later(fact: BillingFact) -> bool:
@@ -127,26 +153,7 @@ class _Change:
         self.tier_changed = before.tier != after.tier
 
     def outcome(self) -> Outcome:
-        if self.is_start:
-            return self._of_start()
-        match self.event:
-            case SubscriptionEvent.UPDATED:
-                return Outcome(Reason.SCHEDULED if self.fact.has_scheduled_changes else Reason.NOT_ACTIVE)
-            case SubscriptionEvent.AUTHENTICATED | SubscriptionEvent.ACTIVATED:
-                return Outcome(Reason.NOT_STARTED)
-            case SubscriptionEvent.RESUMED:
-                return Outcome(Reason.PAYMENT_TROUBLE)
-            case SubscriptionEvent.PENDING | SubscriptionEvent.PAYMENT_FAILED:
-                return self._of_pending()
-            case SubscriptionEvent.PAUSED:
-                return self._of_pause()
-            case SubscriptionEvent.MOVED:
-                return self._of_move()
-            case SubscriptionEvent.DUE:
-                return self._of_due()
-            case SubscriptionEvent.COMPLETED if _ends_later(self.fact):
-                return self._of_ending()
-        return self._of_end()
+        return self._of_start() if self.is_start else _OUTCOMES[self.event](self)
 
     def grace(self) -> Grace | None:
         """Return what becomes of the grace period of this subscription."""
@@ -159,7 +166,7 @@ class _Change:
             if self.is_now.mode in (Mode.HALTED, Mode.LAPSED):
                 return Grace(Kind.GRACE_TERMINATED, was.ends_at)
             return None
-        if self.event is SubscriptionEvent.DUE and self.was.coming_reminders(self.fact.occurred_at):
+        if self.event is _DUE and self.was.coming_reminders(self.fact.occurred_at):
             return Grace(Kind.GRACE_REMINDER, now.ends_at)
         return None
 
@@ -180,6 +187,12 @@ class _Change:
             return Outcome(Reason.STALE)
         return Outcome(Reason.RENEWAL if self.after.subscription_id == self.fact.subscription_id else Reason.SUPERSEDED)
 
+    def _of_update(self) -> Outcome:
+        return Outcome(Reason.SCHEDULED if self.fact.has_scheduled_changes else Reason.NOT_ACTIVE)
+
+    def _of_completion(self) -> Outcome:
+        return self._of_ending() if _ends_later(self.fact) else self._of_end()
+
     def _of_end(self) -> Outcome:
         """Return what a cancellation, a completion or a halt is called."""
         if self._is_adopted():
@@ -189,7 +202,7 @@ class _Change:
                 return Outcome(Reason.DUPLICATE)
             if self.end is not None and self.version < self.end:
                 return Outcome(Reason.STALE)
-            if self.end is None and self.event is SubscriptionEvent.HALTED and self._is_old():
+            if self.end is None and self.event is _HALTED and self._is_old():
                 return Outcome(Reason.STALE)
             if self._never_began():
                 return Outcome(Reason.NOT_STARTED)
@@ -228,7 +241,7 @@ class _Change:
         return Outcome(Reason.ENDS_LATER if self.is_now.ending_version == self.version else Reason.STALE)
 
     def _of_pending(self) -> Outcome:
-        if self.end is not None or not self.fact.grace_ends_at or self.fact.grace_ends_at <= self.fact.occurred_at:
+        if self.end is not None or not _has_grace(self.fact):
             return Outcome(Reason.PAYMENT_TROUBLE)
         if self.known:
             return Outcome(Reason.DUPLICATE)
@@ -283,3 +296,20 @@ class _Change:
     def _never_began(self) -> bool:
         subscription_id = self.fact.subscription_id
         return subscription_id not in self.merged.ended and not self.is_now.began
+
+
+_OUTCOMES: Final[dict[SubscriptionEvent, Callable[[_Change], Outcome]]] = {
+    SubscriptionEvent.AUTHENTICATED: lambda _: Outcome(Reason.NOT_STARTED),
+    SubscriptionEvent.ACTIVATED: lambda _: Outcome(Reason.NOT_STARTED),
+    SubscriptionEvent.UPDATED: _Change._of_update,
+    SubscriptionEvent.RESUMED: lambda _: Outcome(Reason.PAYMENT_TROUBLE),
+    SubscriptionEvent.PENDING: _Change._of_pending,
+    SubscriptionEvent.PAYMENT_FAILED: _Change._of_pending,
+    SubscriptionEvent.PAUSED: _Change._of_pause,
+    SubscriptionEvent.HALTED: _Change._of_end,
+    SubscriptionEvent.COMPLETED: _Change._of_completion,
+    SubscriptionEvent.CANCELLED: _Change._of_end,
+    SubscriptionEvent.MOVED: _Change._of_move,
+    SubscriptionEvent.DUE: _Change._of_due,
+}
+"""What finds the outcome of each event that starts no plan."""

@@ -21,6 +21,7 @@ _FIRST_FORMAT: Final = b"\x01"
 
 _TIME_BYTES: Final = 5
 _HEAD_BYTES: Final = 1 + _TIME_BYTES
+_UNTIMED: Final = _FORMAT + bytes(_TIME_BYTES)
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
@@ -62,8 +63,9 @@ _decode_former = msgspec.msgpack.Decoder(_FormerRow).decode
 def pack(row: Row) -> bytes:
     """Return the row as it is kept."""
     live = {subscription_id: (subscription.count, subscription.history) for subscription_id, subscription in row.live.items()}
-    packed = _Packed(live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted)
-    return b"".join((_FORMAT, _earliest_time(row).to_bytes(_TIME_BYTES), _encode(packed)))
+    packed = _encode((live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted))
+    time = _earliest_time(row)
+    return (_UNTIMED if not time else _FORMAT + time.to_bytes(_TIME_BYTES)) + packed
 
 
 def unpack(packed: bytes) -> Row:
@@ -80,7 +82,9 @@ def unpack(packed: bytes) -> Row:
 
 def due_at(packed: bytes) -> int:
     """Return the earliest coming time of a packed row, in Unix seconds; 0 when nothing is to come."""
-    if packed[:1] == _FORMAT:
+    if packed.startswith(_UNTIMED):
+        return 0
+    if packed.startswith(_FORMAT):
         return int.from_bytes(packed[1:_HEAD_BYTES])
     return _earliest_time(unpack(packed))
 
