@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.cli.verify import verify_running
 from streams.embedded.stack import StackOptions, start_stack
+from streams.operate.verify import Options
 from streams.operate.verify.report import Report as VerifyReport
 from streams.settings import Settings
 from tests.faults.faults import STAGES, Fault, Faults
@@ -46,6 +47,8 @@ class Plan:
     loops_outage_seconds: tuple[float, ...]
     workers: dict[str, int]
     settle_seconds: float = 300.0
+    orders: int = 50
+    """In so many random orders are each team's facts decided again at the end."""
 
 
 LONG = Plan(0, 215_000, 150.0, 60, 10, 5, 6, 6, 90.0, (5.0, 10.0, 20.0, 30.0, 60.0, 120.0), {"normalise": 2, "classify": 2})
@@ -107,7 +110,7 @@ async def run(plan: Plan, console: Console) -> Report:
             progress.update(bar, completed=stream.accepted, description="settling")
             await until_settled(stack.settings, stack.postgres, plan.settle_seconds)
         findings = await compare(stack.settings, stack.postgres, stack.loops)
-        verified = await asyncio.to_thread(verify_running, stack.settings)
+        verified = await asyncio.to_thread(verify_running, stack.settings, Options(plan.orders))
         return Report(plan, findings, verified, dict(faults.count), time.monotonic() - began, stream)
 
 

@@ -8,7 +8,7 @@ from tests.faults.chaos import SHORT, Plan, run
 
 
 async def test_whatever_dies_rows_and_mails_are_those_of_a_sequential_run() -> None:
-    plan = Plan(**{**SHORT.__dict__, "seed": random.SystemRandom().randrange(1_000_000)})
+    plan = Plan(**{**SHORT.__dict__, "seed": random.SystemRandom().randrange(1_000_000), "orders": 5})
     console = Console()
     console.print(f"seed {plan.seed}")
 

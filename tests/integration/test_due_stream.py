@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from agents.registry import stage_factory
 from streams.cli.verify import verify_running
+from streams.operate.verify import Options
 from streams.settings import Settings
 from tests.faults.flow import flow
 from tests.load import team_scenarios
@@ -48,7 +49,7 @@ async def test_due_records_of_an_undisturbed_stream_come_once_and_in_time(stage_
         await until_settled(settings, postgres, 120)
 
         findings = await compare(settings, postgres, settings.loops_base_url, undisturbed=True)
-        report = await asyncio.to_thread(verify_running, settings)
+        report = await asyncio.to_thread(verify_running, settings, Options(orders=5))
 
     assert findings.exact, f"seed {now}\n{findings}"
     assert findings.due_records > 10
