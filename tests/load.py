@@ -20,6 +20,9 @@ PLANS = {
     "plan_team": "team",
 }
 UNKNOWN_PLAN = "plan_of_nobody"
+NIL_TEAM = "00000000-0000-0000-0000-000000000000"
+"""A note of customers that nobody gave a team: it is no team, or they would share one."""
+
 DAY = 86_400
 GRACE_DAYS = (3, 6, 7)
 """Days after a failed payment on which something happens by itself, with the settings that a stack has by default."""
@@ -187,7 +190,7 @@ def team_scenarios(seed: int, teams: int, webhooks: int, start: int, coming: ran
     return found
 
 
-_TURNS = ("renewal", "change", "updated", "pending", "halt", "unknown_plan", "move", "scheduled", "return", "abandoned")
+_TURNS = ("renewal", "change", "updated", "pending", "halt", "unknown_plan", "move", "scheduled", "return", "abandoned", "nil_team")
 _TURNS_IN_TIME = ("pause", "pause", "dunning", "dunning", "move_away")
 """Turns after which something happens by itself, or which concern two teams."""
 
@@ -225,6 +228,10 @@ def _live(team_scenario: TeamScenario) -> Iterator[None]:
                     team_scenario.charge(subscription)
                 case "unknown_plan":
                     other = team_scenario.subscribe(UNKNOWN_PLAN)
+                    team_scenario.charge(other)
+                case "nil_team":
+                    other = team_scenario.subscribe(chance.choice(plans))
+                    other.team = NIL_TEAM
                     team_scenario.charge(other)
                 case "move":
                     old, subscription = subscription, team_scenario.subscribe(chance.choice(plans))

@@ -22,7 +22,7 @@ from schemas.serialize import rfc3339
 from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.due_verdict import DueRecords, nothing_is_due_soon
-from tests.load import UNKNOWN_PLAN
+from tests.load import NIL_TEAM, UNKNOWN_PLAN
 from tests.oracle import Outcome, SequentialOracle, final_standings
 from tests.topic_io import as_json, read_all, read_json
 from tests.waiting import until
@@ -95,18 +95,21 @@ def header(message: Message, wanted: str) -> str:
     return str(next(value.decode() for name, value in headers if name == wanted))
 
 
-def unplaced(webhooks: Sequence[Message]) -> dict[str, str]:
-    """Audit id → team of each charge on a plan that nobody knows, which normalise itself emits."""
-    found: dict[str, str] = {}
+def unplaced(webhooks: Sequence[Message]) -> dict[str, str | None]:
+    """Audit id → team of each charge on a plan that nobody knows, or for nobody (None), which normalise itself emits."""
+    found: dict[str, str | None] = {}
     for message in webhooks:
         body = as_json(message)
         if body is None:
             continue
         entity = body["payload"]["subscription"]["entity"]
-        if body["event"] == "subscription.charged" and entity["plan_id"] == UNKNOWN_PLAN:
+        if body["event"] != "subscription.charged":
+            continue
+        notes = entity["notes"] or body["payload"]["payment"]["entity"]["notes"]
+        team = None if notes["team_id"] == NIL_TEAM else notes["team_id"]
+        if entity["plan_id"] == UNKNOWN_PLAN or team is None:
             event_id = header(message, "razorpay-event-id")
-            notes = entity["notes"] or body["payload"]["payment"]["entity"]["notes"]
-            found[derived_id("normalise", "razorpay", event_id, notes["team_id"], Kind.CHARGE_UNDELIVERABLE)] = notes["team_id"]
+            found[derived_id("normalise", "razorpay", event_id, team, Kind.CHARGE_UNDELIVERABLE)] = team
     return found
 
 
@@ -156,7 +159,7 @@ async def compare(
     return findings
 
 
-def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], others: dict[str, str], rows: Sequence[Any]) -> None:
+def _compare_rows(findings: Findings, verdicts: Sequence[tuple[Json, Outcome]], others: dict[str, str | None], rows: Sequence[Any]) -> None:
     expected: dict[str, tuple[str | None, ...]] = {
         row.id: (row.team, row.kind, row.from_tier, row.to_tier, row.reason, None if row.ends_at is None else rfc3339(row.ends_at))
         for _, outcome in verdicts
