@@ -265,7 +265,7 @@ def _verdict_on_pause(change: Change) -> Verdict:
         return _fall(change, "paused")
     newest = change.newest is None or change.version > change.newest
     course = change.course_after
-    if change.course_before.in_force and course.mode == "paused" and course.in_force and newest:
+    if course.mode == "paused" and course.in_force and newest:
         return "pauses_later", None
     if change.older_than_newest:
         return "stale", None
@@ -283,6 +283,8 @@ def _verdict_on_move(change: Change) -> Verdict:
 def _verdict_on_ending(change: Change) -> Verdict:
     if change.left_force or change.rise:
         return _fall(change, "end")
+    if change.course_after.mode == "ended":
+        return "already_ended", None
     later = any(fact.role == "ending" and fact.version > change.version for fact in change.was.history.values())
     return ("stale" if later else "ends_later"), None
 

@@ -238,6 +238,8 @@ class _Change:
             return early
         if self._left_force() or self.tier_changed:
             return self._fall(Reason.CANCELED)
+        if self.is_now.mode is Mode.ENDED:
+            return Outcome(Reason.ALREADY_ENDED)
         return Outcome(Reason.ENDS_LATER if self.is_now.ending_version == self.version else Reason.STALE)
 
     def _of_pending(self) -> Outcome:

@@ -148,6 +148,13 @@ COMING_ENDS = [
         Reason.ENDED,
         "hobby > hobby",
     ),
+    Case(
+        "completed again after its end came",
+        [charged(0), completed(5, ends_at=30), due(30)],
+        completed(40, 90),
+        Reason.ALREADY_ENDED,
+        "hobby > hobby",
+    ),
     Case("late charge after its end came", [charged(0), completed(5, ends_at=30), due(30)], charged(3), Reason.STALE, "hobby > hobby"),
 ]
 
