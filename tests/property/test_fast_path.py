@@ -181,7 +181,6 @@ def test_fast_path_leads_where_the_long_one_does(records: list[Record]) -> None:
     assert way.row is None or expected.row is None or STAGE.pack(way.row) == STAGE.pack(expected.row)
 
 
-@often
 @given(usual_scenarios())
 def test_fast_path_leads_to_a_row_no_larger_than_what_may_have_made_it_larger(records: list[Record]) -> None:
     """A slice measures rows only once they may have become large, and counts on this."""
