@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 
 from streams.embedded.stack import Stack
+from streams.errors import StageFailed
 from streams.settings import load_settings
 from streams.stores.migrate import migrate
 from tests.topic_io import produce
@@ -123,7 +124,11 @@ class Faults:
         """Let one more worker of a stage join the group for a while, and leave in order."""
         stage = self._chance.choice(TABLE_STAGES)
         program = self._stack.extra_worker(stage, f"{stage}-extra")
-        await program.start()
+        async with asyncio.timeout(START_SECONDS):
+            while program.pid is None:
+                # A worker that finds no broker ends; as anybody who runs workers would, start it again.
+                with contextlib.suppress(StageFailed):
+                    await program.start()
         await asyncio.sleep(self._chance.uniform(2, 6))
         await program.stop()
         self.count["workers_added"] += 1
