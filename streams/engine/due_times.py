@@ -16,12 +16,14 @@ Rows = Mapping[bytes, bytes]
 class DueTimes:
     """Coming times in Unix seconds, by key. ``due_at`` reads the earliest of a packed row, 0 for none; without it nothing is ever due."""
 
-    __slots__ = ("_due_at", "_heap", "_stale")
+    __slots__ = ("_due_at", "_heap", "_stale", "_taken")
 
     def __init__(self, due_at: Callable[[bytes], int] | None = None) -> None:
         self._due_at = due_at
         self._heap: list[tuple[int, bytes]] = []
         self._stale = 0
+        self._taken: set[bytes] = set()
+        """Keys whose entry was taken and whose row has not changed since."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -29,6 +31,7 @@ class DueTimes:
     def forget(self) -> None:
         """Hold nothing: the rows are about to be restored."""
         self._heap, self._stale = [], 0
+        self._taken.clear()
 
     def fill(self, rows: Rows) -> None:
         """Hold the coming time of each of ``rows``, and nothing else."""
@@ -38,6 +41,7 @@ class DueTimes:
         heap = [(time, key) for key, packed in rows.items() if (time := due_at(packed))]
         heapify(heap)
         self._heap, self._stale = heap, 0
+        self._taken.clear()
 
     def note(self, rows: Rows, key: bytes, former: bytes | None) -> None:
         """Take in that the row of ``key`` was ``former`` (None: there was none) and is now as it stands in ``rows``."""
@@ -45,6 +49,9 @@ class DueTimes:
         if due_at is None:
             return
         time, before = due_at(rows[key]), 0 if former is None else due_at(former)
+        if self._taken and key in self._taken:  # it may wait for the same time again, and has no entry of it any more
+            self._taken.discard(key)
+            before = 0
         if time == before:
             return
         if time:
@@ -69,6 +76,7 @@ class DueTimes:
         while self.has_passed(rows, now):
             entry = heappop(self._heap)
             if entry != last:  # a row that went to another time and back has two
+                self._taken.add(entry[1])
                 yield entry[1]
             last = entry
 

@@ -179,15 +179,18 @@ class Slices:
                 produce(self._left(key, known))
 
     def _fill_in_order(self, records: Iterable[Record], until: float, produce: Produce, outcomes: dict[Reason, int]) -> int:
-        """Decide on ``records``, or on those until the time is up, and return how many."""
+        """Decide on ``records``, or on those until the time is up, and return how many. Each row that changed is written once."""
         cached, done = self._cached, 0
+        changed: dict[bytes, _CachedRow] = {}
         for done, record in enumerate(records, start=1):
             key = record.key
             known = cached.get(key) or self._load(key)
             if self._decide_one(record, known, produce, outcomes) and key is not None:
-                produce(self._left(key, known))
+                changed[key] = known
             if not done % MIN_RECORDS and time.monotonic() > until:
                 break
+        for key, known in changed.items():
+            produce(self._left(key, known))
         return done
 
     def _decide(self, records: Sequence[Record], known: _CachedRow, produce: Produce, outcomes: dict[Reason, int]) -> bool:

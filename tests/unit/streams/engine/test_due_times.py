@@ -44,6 +44,16 @@ def test_times_that_have_passed_are_taken_earliest_first_and_once() -> None:
     assert table.taken(NOW + 1) == ["later"]
 
 
+def test_time_that_was_taken_and_is_waited_for_again_is_taken_again() -> None:
+    table = Table(a=7, b=8)
+    assert table.taken() == ["a", "b"]
+
+    table.write("a", 7)
+
+    assert table.taken() == ["a"]
+    assert table.taken() == []
+
+
 def test_times_without_a_row_that_waits_hold_nothing() -> None:
     table = Table(a=0, b=0)
     table.write("a", 0)
