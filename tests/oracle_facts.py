@@ -102,6 +102,8 @@ def read(event: Event, received_at: int) -> Fact | str:
         team = str(UUID(event["subject"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         return "unknown_team"
+    if not UUID(team).int:
+        return "unknown_team"  # nobody's: two customers with this note would share a team
     kind, data = event["type"], event["data"]
     if kind not in RANKS and kind not in SERVICE_ROLES:
         return "unknown_kind"

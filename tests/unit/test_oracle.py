@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from agents.classify.facts import Unreadable
 from schemas.envelope import derived_id
-from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, due, imported, override
+from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, due, imported, override, read
 from tests.oracle import Outcome, SequentialOracle
 from tests.oracle_facts import due_record
 from tests.oracle_history import Standing
@@ -261,3 +262,14 @@ def test_due_record_is_that_of_the_design() -> None:
     assert record["id"] == derived_id("classify", "tierstream/classify", f"sub_A@{T0}", TEAM, "subscription.due")
     assert (record["type"], record["source"], record["subject"]) == ("subscription.due", "tierstream/classify", TEAM)
     assert (record["time"], record["data"]["occurred_at"], record["data"]["time_source"]) == ("2025-06-15T15:06:40Z", T0, "due")
+
+
+def test_the_nil_uuid_is_no_team_for_the_oracle_and_for_classify() -> None:
+    event = billing("charged", 0, team="00000000-0000-0000-0000-000000000000")
+
+    outcome = SequentialOracle().feed(event, RECEIVED_AT)
+
+    assert (outcome.reason, outcome.rows, outcome.tier) == ("unknown_team", (), None)
+    with pytest.raises(Unreadable) as refused:
+        read(event)
+    assert refused.value.reason == "unknown_team"
