@@ -1,6 +1,5 @@
 """Coming times and other settings on a real broker: crashes, rebalances, a worker that is late."""
 
-import asyncio
 import threading
 from collections import Counter
 from typing import Any
@@ -18,7 +17,7 @@ from tests.accounting import CHANGELOGS, outcomes
 from tests.integration.test_rebalance import shares
 from tests.topic_io import produce, read_all
 from tests.transaction_doubles import CURRENT, INPUT, Alarms
-from tests.workers import committed, running, table
+from tests.workers import Run, committed, running, table
 
 AT = 1_000
 KEYS = [b"team %d" % number for number in range(40)]
@@ -30,9 +29,16 @@ class Clock:
 
     def __init__(self, now: float = 0) -> None:
         self.now = now
+        self.asked = 0
 
     def __call__(self) -> float:
+        self.asked += 1
         return self.now
+
+    async def asked_again(self, run: Run) -> None:
+        """Return once the worker has looked at the time more than once more."""
+        before = self.asked
+        await run.until(lambda: self.asked > before + 4, "another look at the clock")
 
 
 def alarms(settings: Settings, stamp: bytes = b"", *, refuses: bool = False) -> Alarms:
@@ -64,11 +70,11 @@ async def test_due_records_are_produced_once_when_the_clock_has_moved_and_are_de
     wake(settings)
     async with running(settings, table(settings, alarms(settings), clock=clock)) as run:
         await run.decided(settings, "classify", len(KEYS))
-        await asyncio.sleep(1.5)  # more than once the worker has looked
+        await clock.asked_again(run)
         assert not due(settings)
         clock.now = AT
         await run.decided(settings, "classify", 2 * len(KEYS))
-        await asyncio.sleep(1.5)
+        await clock.asked_again(run)
 
     assert due(settings) == dict.fromkeys(KEYS, 1)
     assert outcomes(settings, "classify") == {"renewal": len(KEYS), "canceled": len(KEYS)}
