@@ -69,6 +69,10 @@ EVENT_RANK: dict[SubscriptionEvent, int] = {
 SERVICE_RANK = 10
 """Rank of an admin's decision among the facts of one second: people act on what they saw. Kept in rows as well."""
 
+Version = tuple[int, int, int, str]
+"""When a fact happened: (Unix seconds, rank within the second, paid count or microseconds, id of the event). Total, so
+that two different events are never equal and the same event always is."""
+
 
 def _tier_label(value: object) -> str:
     tier = parse_tier(value)

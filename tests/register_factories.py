@@ -1,6 +1,5 @@
 """Rows built register by register. Versions are (second, rank, count, id)."""
 
-from agents.classify.history import Version
 from agents.classify.registers import (
     EMPTY,
     Claim,
@@ -15,6 +14,7 @@ from agents.classify.registers import (
     merge_override,
     merge_start,
 )
+from schemas.team_events import Version
 from schemas.tiers import Tier
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from agents.classify.facts import Billing, BillingFact
-from agents.classify.history import UNKNOWN, Mode, Version
+from agents.classify.history import Mode
 from agents.classify.registers import (
     Row,
     Standing,
@@ -23,7 +23,7 @@ from agents.classify.registers import (
 )
 from schemas.kinds import Kind
 from schemas.reasons import Reason
-from schemas.team_events import SubscriptionEvent, starts
+from schemas.team_events import SubscriptionEvent, Version, starts
 from schemas.tiers import Tier
 
 
@@ -148,7 +148,8 @@ class _Change:
         self.merged = merged
         self.was, self.is_now = row.state(subscription_id), merged.state(subscription_id)
         self.end = row.end_of(subscription_id)
-        self.known = self.end is None and row.live.get(subscription_id, UNKNOWN).holds(version)
+        known = row.live.get(subscription_id)
+        self.known = known is not None and merged.live.get(subscription_id) is known  # merging it left the history as it was
         self.before, self.after = before, after
         self.tier_changed = before.tier != after.tier
 

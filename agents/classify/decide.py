@@ -9,7 +9,6 @@ import msgspec
 from agents.classify import billing
 from agents.classify.billing import Grace
 from agents.classify.facts import Billing, Service, TeamEvent
-from agents.classify.history import Version
 from agents.classify.registers import (
     Claim,
     Import,
@@ -23,7 +22,7 @@ from agents.classify.registers import (
 )
 from schemas.kinds import Kind
 from schemas.reasons import Reason
-from schemas.team_events import AdminTierChanged, ImportedTier, OnboardingClaimed
+from schemas.team_events import AdminTierChanged, ImportedTier, OnboardingClaimed, Version
 from schemas.tiers import Tier, parse_tier
 
 STAGE = "classify"

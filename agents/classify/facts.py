@@ -11,7 +11,6 @@ import msgspec
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from agents.classify.history import Version
 from schemas.envelope import Envelope, canonical_team_id
 from schemas.kinds import SERVICE_KINDS, Kind
 from schemas.reasons import Reason
@@ -27,6 +26,7 @@ from schemas.team_events import (
     ImportedTier,
     SubscriptionEvent,
     SubscriptionFact,
+    Version,
     starts,
 )
 from schemas.tiers import Tier, parse_tier

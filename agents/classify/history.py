@@ -15,11 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from schemas.team_events import EVENT_RANK, SubscriptionEvent
-
-Version = tuple[int, int, int, str]
-"""When a fact happened: (Unix seconds, rank within the second, paid count or microseconds, id of the event). Total, so
-that two different events are never equal and the same event always is."""
+from schemas.team_events import EVENT_RANK, SubscriptionEvent, Version
 
 START: Final = 0
 HALT: Final = 1
@@ -140,20 +136,14 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
         """Return the facts, oldest first."""
         return unpacked(self.history, self.count)
 
-    def holds(self, version: Version) -> bool:
-        """Whether the history holds the fact with this version."""
-        if self.newest is None or version > self.newest:
-            return False
-        return any(fact.version == version for fact in self.facts())
-
     def merged(self, fact: Fact) -> "Subscription":
         """Return the subscription with ``fact``; the same object when it holds that version already."""
         if self.newest is None or fact.version > self.newest:
             state = self.state
             return self.followed(packed([fact], state.plan_id, state.tier), 1, fact.version, advanced(state, fact))
-        if self.holds(fact.version):
-            return self
         facts = self.facts()
+        if any(known.version == fact.version for known in facts):
+            return self
         insort(facts, fact, key=attrgetter("version"))
         return subscription_of(facts)
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
-from agents.classify.history import ENDING, HALT, START, UNKNOWN, Fact, Subscription, Version, subscription_of, unpacked
+from agents.classify.history import ENDING, HALT, START, UNKNOWN, Fact, Subscription, subscription_of, unpacked
 from agents.classify.registers import Claim, Import, Override, Row
-from schemas.team_events import MAX_SECONDS
+from schemas.team_events import Version
 
 _FORMAT: Final = b"\x03"
 _SECOND_FORMAT: Final = b"\x02"
@@ -24,7 +24,7 @@ _HEAD_BYTES: Final = 1 + _TIME_BYTES
 _UNTIMED: Final = _FORMAT + bytes(_TIME_BYTES)
 
 
-class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
+class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A row as it is packed: of a subscription the number of its facts, and its history."""
 
     live: dict[str, tuple[int, bytes]] = {}
@@ -90,12 +90,10 @@ def due_at(packed: bytes) -> int:
 
 
 def _earliest_time(row: Row) -> int:
-    earliest = 0
-    for subscription in row.live.values():
-        state = subscription.state
-        if state.coming_end or state.until or state.trouble is not None:  # of most there is none, and nothing to work out
-            earliest = min((earliest or MAX_SECONDS, *state.coming_times()))
-    return earliest if earliest != MAX_SECONDS else 0
+    states = [subscription.state for subscription in row.live.values()]
+    # Of most there is none, and nothing to work out.
+    timed = [state for state in states if state.coming_end or state.until or state.trouble is not None]
+    return min((time for state in timed for time in state.coming_times()), default=0) if timed else 0
 
 
 def _carried_over(row: _FormerRow) -> Row:

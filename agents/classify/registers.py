@@ -23,8 +23,8 @@ from agents.classify.history import (
     Fact,
     State,
     Subscription,
-    Version,
 )
+from schemas.team_events import Version
 from schemas.tiers import Tier
 
 MAX_ENDED: Final = 256

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.razorpay import TimeSource
-from schemas.team_events import SubscriptionEvent, starts
+from schemas.team_events import SubscriptionEvent, Version, starts
 
 MAX_CLAIMS = 6
 """Claims that a row remembers. Facts come in disorder within a day or so, of which a subscription has a few."""
@@ -22,9 +22,6 @@ _FORMAT = b"\x01"
 
 _ENDS = frozenset({SubscriptionEvent.HALTED, SubscriptionEvent.PAUSED, SubscriptionEvent.COMPLETED, SubscriptionEvent.CANCELLED})
 _BEFORE_ALL = -1  # seconds of a claim whose version is not known
-
-Version = tuple[int, int, int, str]
-"""Unix seconds, rank within the second, paid count, event id."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):

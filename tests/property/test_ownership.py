@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.normalise.ownership import MAX_CLAIMS, NOBODYS, Claim, Moved, Ownership, Version, claimed, pack, unpack
+from agents.normalise.ownership import MAX_CLAIMS, NOBODYS, Claim, Moved, Ownership, claimed, pack, unpack
+from schemas.team_events import Version
 
 MOVED_RANK = 9
 TEAMS = st.sampled_from("ABCD")
