@@ -117,7 +117,7 @@ class Subscription:
     def _entity(self, event: str, at: int, is_scheduled: bool) -> Json:
         start, end = self.charged_at, self.paid_until
         over = event in ("cancelled", "completed")
-        return {
+        entity: Json = {
             "id": self.id,
             "entity": "subscription",
             "plan_id": self.plan_id,
@@ -144,6 +144,10 @@ class Subscription:
             "source": "api",
             "remaining_count": self.total_count - self.paid_count,
         }
+        if event in ("paused", "resumed"):  # the provider's samples of the other events leave these out
+            entity["pause_initiated_by"] = "self" if event == "paused" else None
+            entity["cancel_initiated_by"] = None
+        return entity
 
 
 def order_paid(at: int) -> bytes:
