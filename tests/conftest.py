@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -32,7 +32,6 @@ PARTITIONS = 4
 SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "promises"))
 """In this order, for the first judges everything that is there, the second wants it whole, and the third takes a table away."""
 Alone = Callable[[], AbstractAsyncContextManager[None]]
-_LOCK = pytest.StashKey[IO[str]]()
 
 hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
@@ -49,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of one running ``up`` in their order, and the files with a test that measures times last, when hardly anything else runs."""
+    """Put the tests of one running ``up`` in their order, and the files with a test that measures times last, beside each other."""
     files = {item.path for item in items if _is_alone(item)}
     sharing = iter(sorted(filter(_place, items), key=_place))
     items[:] = [next(sharing) if _place(item) else item for item in items]
@@ -82,40 +81,59 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test marked ``alone`` while no other worker of pytest-xdist runs one. This file is the lock, so none has to be removed."""
+    """Run a test marked ``alone`` while the other workers of pytest-xdist run at most such tests."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    with Path(__file__).open() as lock:
-        _enter(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        item.stash[_LOCK] = lock
+    with Path(__file__).open() as busy, Path(__file__).with_name("__init__.py").open() as door:  # so no lock's file has to be removed
+        item.stash[_LOCKS] = locks = _Locks(busy, door)
+        if item.get_closest_marker("alone"):
+            locks.measure()
+        else:
+            locks.work()
         return (yield)
 
 
 @pytest.fixture
 def alone(request: pytest.FixtureRequest) -> Alone:
-    """For a test that measures times in a part of it: no other test runs beside what it does in ``async with alone():``."""
+    """For a test that measures times in a part of it: beside what it does in ``async with alone():`` run at most others that measure."""
 
     @asynccontextmanager
     async def measuring() -> AsyncIterator[None]:
-        lock: IO[str] | None = request.node.stash.get(_LOCK, None)
-        if lock is None:
+        locks: _Locks | None = request.node.stash.get(_LOCKS, None)
+        if locks is None:
             yield
             return
-        fcntl.flock(lock, fcntl.LOCK_UN)  # or two that want to be alone would wait for each other
-        await asyncio.to_thread(_enter, lock, fcntl.LOCK_EX)
+        await asyncio.to_thread(locks.measure)
         try:
             yield
         finally:
-            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_SH)
+            await asyncio.to_thread(locks.work)
 
     return measuring
 
 
-def _enter(lock: IO[str], how: int) -> None:
-    """Lock behind a door that who waits to be alone keeps shut: without it others would begin test after test meanwhile."""
-    with Path(__file__).with_name("__init__.py").open() as door:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(lock, how)
+class _Locks(NamedTuple):
+    """Tests that work hold ``busy`` together, having passed ``door``; tests that measure keep the door shut, and wait until nobody works.
+
+    Those that measure wait for seconds to pass most of the time, so they run beside each other.
+    """
+
+    busy: IO[str]
+    door: IO[str]
+
+    def work(self) -> None:
+        fcntl.flock(self.door, fcntl.LOCK_EX)
+        fcntl.flock(self.busy, fcntl.LOCK_SH)
+        fcntl.flock(self.door, fcntl.LOCK_UN)
+
+    def measure(self) -> None:
+        fcntl.flock(self.busy, fcntl.LOCK_UN)
+        fcntl.flock(self.door, fcntl.LOCK_SH)
+        fcntl.flock(self.busy, fcntl.LOCK_EX)  # once it is had, nobody works
+        fcntl.flock(self.busy, fcntl.LOCK_UN)
+
+
+_LOCKS = pytest.StashKey[_Locks]()
 
 
 def _is_alone(item: pytest.Item) -> bool:
