@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import pytest
-from confluent_kafka import TopicPartition
 
 from schemas.reasons import Reason
 from streams.engine import exactly_once
@@ -17,7 +16,7 @@ from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.partitions import Batch, Processing
 from streams.engine.table_stage import Effect, SettingsChange, TableStage
 from streams.engine.takeover import Takeover
-from streams.engine.transactions import Membership, Output
+from streams.engine.transactions import Membership, Offsets, Output
 from streams.errors import GenerationEnded, TierstreamError
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -102,8 +101,15 @@ class MemoryWriter:
         self._log = log
         self._open: list[Output] = []
         self._offsets: dict[tuple[str, int], int] = {}
+        self.is_open = False
 
-    def open(self, timeout_seconds: float) -> None: ...
+    @property
+    def needs_open(self) -> bool:
+        return not self.is_open
+
+    async def open(self, timeout_seconds: float) -> None:
+        await asyncio.sleep(0)  # others go on meanwhile, as with a broker
+        self.is_open = True
 
     def begin(self) -> None:
         self._open, self._offsets = [], {}
@@ -111,21 +117,25 @@ class MemoryWriter:
     def produce(self, outputs: Iterable[Output]) -> None:
         self._open += outputs
 
-    def send_offsets(self, offsets: Sequence[TopicPartition], membership: Membership, timeout_seconds: float) -> None:
+    async def flush(self, timeout_seconds: float) -> None: ...
+
+    async def send_offsets(self, offsets: Offsets, membership: Membership, timeout_seconds: float) -> None:
         if self._log.failures:
             raise self._log.failures.pop(0)
         if membership.generation != self._log.generation:
             raise GenerationEnded("The group has gone on.")
-        self._offsets = {(partition.topic, partition.partition): partition.offset for partition in offsets}
+        self._offsets = dict(offsets)
 
-    def abort(self, timeout_seconds: float) -> None:
+    async def abort(self, timeout_seconds: float) -> None:
         self._open = []
 
-    def commit(self, timeout_seconds: float) -> None:
+    async def commit(self, timeout_seconds: float) -> None:
         for output in self._open:
             self._log.append(output)
         self._log.offsets |= self._offsets
         self._log.transactions.append(self._open)
+
+    async def close(self) -> None: ...
 
 
 class MemoryTakeover:
@@ -253,4 +263,4 @@ async def working(
             yield Bench(log, transactions, processing, takeover, clock)
     finally:
         await processing.close()
-        transactions.close()
+        await transactions.close()

@@ -10,7 +10,7 @@ import logging
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, cast
@@ -85,6 +85,9 @@ class HandlerWorker:
         """Nothing to let go of."""
 
 
+async def _nothing_to_close() -> None: ...
+
+
 class Stage:
     """A Faust app with its processing. Build it inside the event loop that runs it."""
 
@@ -112,7 +115,7 @@ class Stage:
         self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
         self.reached: dict[tuple[str, int], int] = {}
         """By (topic, partition): the offset after the last batch that is durable."""
-        self.close: Callable[[], None] = lambda: None
+        self.close: Callable[[], Awaitable[None]] = _nothing_to_close
         """Lets go of what the stage holds beside its app."""
         self.read_again: Callable[[], None] = lambda: None
         """Reads what may change while the stage runs; called on SIGHUP."""
@@ -211,9 +214,9 @@ def table_stage(
     )
     fetch_bytes = min(4 * FETCH_BYTES, max(FETCH_BYTES // 2, TABLE_FETCH_BYTES // settings.partitions))
 
-    def close() -> None:
+    async def close() -> None:
         takeover.close()
-        transactions.close()
+        await transactions.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
     built = Stage(settings, stage.name, sources, partial(TransactionalWorker, transactions), fetch_bytes, commits_offsets=False)

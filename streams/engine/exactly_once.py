@@ -1,17 +1,18 @@
 """Exactly once: one transaction of the worker's producer for what waits on all its partitions (design: ``docs/adr/0009-one-producer.md``).
 
-1. Once in a process: ``init_transactions`` with the worker's own id. That aborts what a former process of this id left open.
+1. Once in a process: ``InitProducerId`` with the worker's own id. That aborts what a former process of this id left open.
 2. On assignment: wait until the group's offsets are stable, restore rows and positions, compare the two (``takeover.py``).
 3. Skip input below the position.
 4. For each transaction: begin → produce the records for what has passed of each partition's coming times → decide on its records →
-   produce outputs, changed rows and a position row for each → add the input offsets, in the name of the generation that read them → commit.
-5. An unanswered call is asked again. A producer that Kafka has forgotten, or that does not return from a call, is replaced: 1, 2 for
-   the tables that were touched, and the same batches again. Offsets that are refused, for the group has gone on: abort, forget the tables that were touched,
+   produce outputs, changed rows and a position row for each → wait until the brokers have them → add the input offsets, in the name of the
+   generation that read them → commit.
+5. An unanswered call is asked again. A producer that Kafka has forgotten begins anew: 1, 2 for the tables that were touched, and the same
+   batches again. Offsets that are refused, for the group has gone on: abort, forget the tables that were touched,
    and go on from 2 in the next generation. Anything else leaves the memory ahead of the log: the worker exits and starts again.
 
 | crash after | the log holds | after the restart |
 | --- | --- | --- |
-| 1, 2, begin, produce, offsets added | nothing committed (the open transaction is aborted by 1, or by its time-out) | the input is decided on again, with the same ids |
+| 1, 2, begin, produced, offsets added | nothing committed (the open transaction is aborted by 1, or by its time-out) | the input is decided on again, with the same ids |
 | commit | outputs, rows, position, and the group's offset | nothing is read twice |
 
 What happens at a time is a record as well: the owner of a row produces it once the time has passed, and decides on it as it comes back
@@ -19,16 +20,14 @@ What happens at a time is a record as well: the owner of a row produces it once 
 """
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 import structlog
-from confluent_kafka import TopicPartition
 
 from schemas.reasons import Reason
 from streams.engine.assigned_tables import AssignedTables, PartitionTable
@@ -41,7 +40,6 @@ from streams.engine.transactions import Membership, Output, TransactionalWriter
 from streams.errors import GenerationEnded, ProducerLost
 from streams.kafka.records import Record
 from streams.metrics import POSITION, count_outcomes
-from streams.runtime.call_thread import CallThread
 from streams.settings import Settings
 
 PACE = 4.0
@@ -59,10 +57,6 @@ DUE_RECORDS = 1_000
 
 CHANGE_RECORDS = 500
 """So many outputs of a change of settings are produced at a time, before heartbeats and other stages go on for a moment."""
-
-STUCK_SECONDS = CALL_SECONDS + 2.0
-"""A call that has not returned by then, two seconds after its own time-out, never will: its producer is left behind, with its threads,
-until the process ends."""
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +125,6 @@ class Transactions:
         self._takeover = takeover
         self._rouse = rouse
         self._clock = clock
-        self._thread = CallThread("transactions")
         self._writer: TransactionalWriter | None = None
         self._opening = asyncio.Lock()
         self._waiting: list[_Work] = []
@@ -157,7 +150,9 @@ class Transactions:
         """
         async with self._opening:
             if self._writer is None:
-                self._writer = await self._open()
+                self._writer = TransactionalWriter(self._settings, self._transactional_id)
+            if not self._writer.is_open:
+                await self._until_answered(self._writer.open, CALL_SECONDS)
         membership = self._membership()
         await self._restore(table)
         return -1 if membership is None else membership.generation
@@ -183,17 +178,14 @@ class Transactions:
             self._task = asyncio.create_task(self._run())
         await work.done
 
-    def close(self) -> None:
-        """Let go of the producer, and its threads with it; an open transaction, if any, is aborted by the worker's next start."""
-        self._thread.close()
-        self._writer = None
-
-    async def _open(self) -> TransactionalWriter:
-        while True:
-            writer = await self._thread.call(TransactionalWriter, self._settings, self._transactional_id)
-            with contextlib.suppress(ProducerLost):
-                await self._until_answered(writer.open, CALL_SECONDS)
-                return writer
+    async def close(self) -> None:
+        """Let go of the producer; an open transaction, if any, is aborted by the worker's next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
 
     async def _run(self) -> None:
         while self._waiting:
@@ -239,10 +231,13 @@ class Transactions:
     async def _commit(self, current: list[_Work], membership: Membership) -> list[_Filled]:
         writer = self._writer
         assert writer is not None
+        if writer.needs_open:
+            await self._open(writer)
         writer.begin()
         filled = await self._fill(writer, current)
-        offsets = [TopicPartition(each.work.topic, each.work.table.rows.number, each.position.next_offset) for each in filled]
+        offsets = {(each.work.topic, each.work.table.rows.number): each.position.next_offset for each in filled}
         try:
+            await self._until_answered(writer.flush, CALL_SECONDS)
             await self._until_answered(writer.send_offsets, offsets, membership, CALL_SECONDS)
         except GenerationEnded:
             self._ended = membership
@@ -309,31 +304,25 @@ class Transactions:
             self._rouse(number)
 
     async def _begin_anew(self, current: list[_Work], error: ProducerLost) -> None:
-        """Replace a producer that can not go on, and have the touched tables hold what is committed.
+        """Open the producer anew where it can not go on, and have the touched tables hold what is committed.
 
-        The new one has the same id: from its ``open`` on, nothing of the former can be committed any more.
+        From then on nothing of the former transaction can be committed any more.
         """
         log.info("a new producer replaces one that can not go on", stage=self._stage.name, reason=str(error))
-        self._writer = await self._open()
+        assert self._writer is not None
+        await self._open(self._writer)
         for work in current:
             work.table.forget()
         await asyncio.gather(*(self._restore(work.table) for work in current))
         for work in current:
             work.skip_committed()
 
-    async def _until_answered(self, call: Callable[..., T], *arguments: object) -> T:
-        return await self._takeover.kafka.until_available(lambda: self._returning(call, *arguments))
+    async def _open(self, writer: TransactionalWriter) -> None:
+        async with self._opening:
+            await self._until_answered(writer.open, CALL_SECONDS)
 
-    async def _returning(self, call: Callable[..., T], *arguments: object) -> T:
-        """Return what ``call`` returns. Raises ProducerLost when it does not: librdkafka's ``send_offsets_to_transaction`` ignores its
-        time-out while the group's coordinator is away, and 2.16 does not come back from it at all (librdkafka #5456, #5511)."""
-        try:
-            async with asyncio.timeout(STUCK_SECONDS):
-                return await self._thread.call(call, *arguments)
-        except TimeoutError as error:
-            self._thread.close()
-            self._thread = CallThread("transactions")
-            raise ProducerLost(f"Kafka's client did not return from {call.__name__} within {STUCK_SECONDS:.0f} s.") from error
+    async def _until_answered(self, call: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        await self._takeover.kafka.until_available(lambda: call(*arguments))
 
 
 class TransactionalWorker:

@@ -5,7 +5,7 @@ Agents, assignment, rebalances and offset commits stay Faust's; what changes:
 - ``getmany`` yields one message for each partition's fetch; its value is the list of aiokafka records, its offset the last
   record's. ``done`` lets the offset after that record be committed: when all of the batch is durable, or not at all.
 - Records are read with ``read_committed``: an aborted transaction's records are never seen.
-- Faust's own producer is replaced by none at all: stages produce through librdkafka, and what they produce is acknowledged
+- Faust's own producer is replaced by none at all: stages produce through our own, and what they produce is acknowledged
   before they ack, so there is nothing that Faust's commit could flush (and its flush gives up after 0.1 s).
 """
 

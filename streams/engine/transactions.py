@@ -8,45 +8,64 @@ A transaction holds records and the input offsets that follow from them (KIP-447
 
 So a commit is refused to a worker that has lost its partitions, unless its offsets were taken before. Whoever takes a
 partition over waits for such a transaction to be decided (``streams/engine/takeover.py``).
+
+It is written on aiokafka's connections, and not on one of the two producers at hand: a transaction touches many partitions with few
+records each, of which librdkafka makes a request for each partition, and aiokafka's own names no generation (ADR 0009).
 """
 
-import logging
-import struct
-from collections.abc import Iterable, Sequence
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import starmap
+from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+)
+from aiokafka.structs import TopicPartition
 
+from streams.engine.record_batches import Batch, Partition, RecordBatches
+from streams.engine.transaction_requests import TxnOffsetCommitRequest, by_topic
 from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, StageFailed
-from streams.kafka.client import producer_config
+from streams.kafka.client import aiokafka_config
+from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
-from streams.topics import MAX_RECORD_BYTES
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """The broker aborts a transaction whose holder is silent for this long, so that readers are not held up behind it."""
 
-LINGER_MS = 20
-"""Nobody waits for it, for a commit flushes. It makes fewer and larger requests of what a long slice produces meanwhile: against 5 ms, two
-workers that share two cores need a tenth less CPU, and one of them 3 %."""
+REQUEST_TIMEOUT_MS = 9_000
+"""A connection on which a request is not answered for so long is closed: another is opened for the next try."""
 
-RETRY_MS, RETRY_MAX_MS = 5, 200
-"""A transaction that follows another at once is refused until the broker has ended the former, which takes it some milliseconds; with
-librdkafka's default of 100 ms, ``send_offsets`` waits for that."""
+RETRY_SECONDS = 0.005
+"""A transaction that follows another at once is refused until the broker has ended the former, which takes it some milliseconds."""
 
-_GENERATION_ENDED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS})
-_EXPIRED = frozenset({KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID})
-# _FATAL is what every call says after the first fatal error, and of a transactional producer that one is a fence.
-_FENCED = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError._FATAL,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.FENCED_INSTANCE_ID,
-    }
-)
+RECONNECT_SECONDS = 0.1
+
+ALL_IN_SYNC = -1
+
+MAX_KNOWN_KEYS = 65_536
+"""So many keys' partitions are remembered: murmur2 in Python takes longer than all else that adding a record costs."""
+
+_ACKED = frozenset({0, 46})  # DUPLICATE_SEQUENCE_NUMBER: the broker has that batch from an earlier try
+_GENERATION_ENDED = frozenset({22, 25, 27})  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS
+_FENCED = frozenset({47, 82, 90})  # INVALID_PRODUCER_EPOCH, FENCED_INSTANCE_ID, PRODUCER_FENCED
+# OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_TXN_STATE, INVALID_PRODUCER_ID_MAPPING, TRANSACTION_COORDINATOR_FENCED, UNKNOWN_PRODUCER_ID
+_LOST = frozenset({45, 48, 49, 52, 59})
+_CONCURRENT_TRANSACTIONS = 51
+_STALE_LEADER = frozenset({74, 75})  # FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH: retriable, and not known to aiokafka
 
 Headers = Sequence[tuple[str, bytes | None]]
+Offsets = Mapping[Partition, int]
+"""(topic, partition) → next offset."""
 
 NO_HEADERS: list[tuple[str, bytes | None]] = []
 ANY_PARTITION = -1
@@ -71,104 +90,247 @@ class Membership(msgspec.Struct, frozen=True):
     member_id: str
     instance_id: str | None = None
 
-    def metadata(self) -> bytes:
-        """Return it as librdkafka's serialized group metadata: aiokafka's coordinator knows the fields, librdkafka takes no others."""
-        instance = b"\x01" if self.instance_id is None else b"\0" + self.instance_id.encode() + b"\0"
-        fields = self.group.encode() + b"\0" + self.member_id.encode() + b"\0"
-        return b"CGMDv2:" + struct.pack("=i", self.generation) + fields + instance
-
 
 class TransactionalWriter:
-    """Produces in transactions as the one holder of ``transactional_id``. Blocking: call it in a thread, one call at a time."""
+    """Produces in transactions as the one holder of ``transactional_id``. Use it from one event loop, one call at a time.
+
+    A call that raises KafkaUnavailable may be made again; what it has done by then is not done twice. After any other error the
+    transaction can only be aborted, or given up with ``open``.
+    """
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
         self.transactional_id = transactional_id
-        self._producer = Producer(
-            {
-                **producer_config(settings),
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                "linger.ms": LINGER_MS,
-                "retry.backoff.ms": RETRY_MS,
-                "retry.backoff.max.ms": RETRY_MAX_MS,
-                "message.max.bytes": MAX_RECORD_BYTES,
-                "queue.buffering.max.messages": 1_000_000,
-            },
-            logger=logging.getLogger("librdkafka"),
-        )
+        self._partitions = settings.partitions
+        self._client = AIOKafkaClient(**aiokafka_config(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
+        self._is_connected = False
+        self._coordinators: dict[tuple[int, str], int] = {}
+        self._partition_of: dict[bytes, int] = {}
+        self._unanswered = 0
+        self._sending: asyncio.Task[None] | None = None
+        self._reset(-1, -1)
+        self.is_open = False
 
-    def open(self, timeout_seconds: float) -> None:
-        """Fence a former process of this id and abort what it left open. Raises KafkaUnavailable (try again), StageFailed."""
-        try:
-            self._producer.init_transactions(timeout_seconds)
-        except KafkaException as error:
-            raise _translated(error, f"begin as {self.transactional_id}") from error
+    def _reset(self, producer_id: int, epoch: int) -> None:
+        self._producer = (self.transactional_id, producer_id, epoch)
+        self._batches = RecordBatches(producer_id, epoch)
+        self._taken: dict[Partition, Batch] = {}
+        self._added: set[Partition] = set()
+        self._unanswered = 0
+
+    @property
+    def needs_open(self) -> bool:
+        """Whether ``open`` has to come before the next transaction: a request of the last one was never answered, and a broker that takes it
+        late must not count it as part of the next."""
+        return not self.is_open or self._unanswered > 0
+
+    async def open(self, timeout_seconds: float) -> None:
+        """Fence a former process of this id and abort what it left open, or what this one did. Raises KafkaUnavailable (try again), StageFailed."""
+        async with self._answering("begin", timeout_seconds):
+            await self._stop_sending()
+            self.is_open = False
+            request = InitProducerIdRequest(self.transactional_id, TRANSACTION_TIMEOUT_MS)
+            answer = await self._ask_transactions("begin", request)
+            self._reset(answer.producer_id, answer.producer_epoch)
+            self.is_open = True
 
     def begin(self) -> None:
         """Open a transaction."""
-        try:
-            self._producer.begin_transaction()
-        except KafkaException as error:
-            raise _translated(error, f"begin a transaction of {self.transactional_id}") from error
+        self._added.clear()
 
     def produce(self, outputs: Iterable[Output]) -> None:
-        """Add records to the open transaction; they count only once ``commit`` returns."""
-        produce = self._producer.produce
+        """Add records to the open transaction; they count only once ``commit`` returns. Full batches are sent meanwhile."""
+        append = self._batches.append
         for output in outputs:
-            headers = output.headers if type(output.headers) is list else list(output.headers)
-            while True:
-                try:
-                    # By position, which is measurably quicker: topic, value, key, partition, two callbacks, timestamp (now), headers.
-                    produce(output.topic, output.value, output.key, output.partition, None, None, 0, headers)
-                    break
-                except BufferError:
-                    self._producer.poll(0.05)  # librdkafka's queue is full: let it drain
-                except KafkaException as error:
-                    raise _translated(error, f"produce to {output.topic}") from error
+            number = output.partition if output.partition != ANY_PARTITION else self._number_of(output.key)
+            headers = output.headers
+            append((output.topic, number), output.key, output.value, headers if type(headers) is list else list(headers))
+        if self._batches.has_full and (self._sending is None or (self._sending.done() and self._sending.exception() is None)):
+            self._sending = asyncio.create_task(self._send(only_full=True))
 
-    def send_offsets(self, offsets: Sequence[TopicPartition], membership: Membership, timeout_seconds: float) -> None:
+    async def flush(self, timeout_seconds: float) -> None:
+        """Return once the brokers have every record of the transaction. Raises KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed."""
+        async with self._answering("produce", timeout_seconds):
+            if self._sending is not None:
+                sending, self._sending = self._sending, None
+                await sending
+            await self._send(only_full=False)
+
+    async def send_offsets(self, offsets: Offsets, membership: Membership, timeout_seconds: float) -> None:
         """Add the next offsets of the input to the open transaction, for the generation in which it was read.
 
         Raises GenerationEnded when the group has gone on to another, KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed.
         """
-        try:
-            self._producer.send_offsets_to_transaction(list(offsets), membership.metadata(), timeout_seconds)
-        except KafkaException as error:
-            raise _translated(error, f"add its offsets to a transaction of {self.transactional_id}") from error
+        action, group = "add its offsets", membership.group
+        async with self._answering(action, timeout_seconds):
+            await self._ask_transactions(action, AddOffsetsToTxnRequest(*self._producer, group))
+            member = (group, membership.generation, membership.member_id, membership.instance_id)
+            request = TxnOffsetCommitRequest(self._producer, member, offsets)
+            await self._ask(action, (CoordinationType.GROUP, group), request, _worst_of_topics)
 
-    def commit(self, timeout_seconds: float) -> None:
+    async def commit(self, timeout_seconds: float) -> None:
         """Commit. Afterwards all of the transaction is in the log; when this raises, none of it may be counted on.
 
         Raises KafkaUnavailable when the broker did not answer (the same commit may be tried again), ProducerLost, Fenced, StageFailed.
         """
-        try:
-            self._producer.commit_transaction(timeout_seconds)
-        except KafkaException as error:
-            raise _translated(error, f"commit a transaction of {self.transactional_id}") from error
+        async with self._answering("commit", timeout_seconds):
+            await self._ask_transactions("commit", EndTxnRequest(*self._producer, True))
 
-    def abort(self, timeout_seconds: float) -> None:
+    async def abort(self, timeout_seconds: float) -> None:
         """Abort the open transaction. Raises KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed."""
+        async with self._answering("abort", timeout_seconds):
+            await self._stop_sending()
+            if self._taken:
+                raise ProducerLost(f"Some records of an aborted transaction were not acknowledged ({self.transactional_id}).")
+            await self._ask_transactions("abort", EndTxnRequest(*self._producer, False))
+
+    async def close(self) -> None:
+        """Let go of the connections; an open transaction, if any, is aborted by the next ``open`` of this id, or by the broker in time."""
+        await self._stop_sending()
+        await self._client.close()
+
+    async def _stop_sending(self) -> None:
+        """End what is sent in the background, and forget what was not sent."""
+        self._batches.drop()
+        if self._sending is not None:
+            sending, self._sending = self._sending, None
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    def _number_of(self, key: bytes | None) -> int:
+        if key is None:
+            return random.randrange(self._partitions)
+        number = self._partition_of.get(key)
+        if number is None:
+            if len(self._partition_of) >= MAX_KNOWN_KEYS:
+                self._partition_of.clear()
+            number = self._partition_of[key] = partition_of(key, self._partitions)
+        return number
+
+    async def _send(self, *, only_full: bool) -> None:
+        """Send batches, one of each partition at a time, until there is none."""
+        while self._taken or (taken := self._batches.take(only_full=only_full)):
+            if not self._taken:
+                self._taken = taken
+            if new := self._taken.keys() - self._added:
+                await self._ask_transactions("produce", AddPartitionsToTxnRequest(*self._producer, by_topic(sorted(new))), _worst_of_topics)
+                self._added |= new
+            by_leader: dict[int, list[Partition]] = {}
+            for topic, number in self._taken:
+                leader = self._client.cluster.leader_for_partition(TopicPartition(topic, number))
+                by_leader.setdefault(-1 if leader is None else leader, []).append((topic, number))
+            lacking = by_leader.pop(-1, None)
+            for failure in await asyncio.gather(*starmap(self._produce, by_leader.items()), return_exceptions=True):
+                if failure is not None:
+                    raise failure
+            if lacking:
+                await self._look_again()
+
+    async def _produce(self, leader: int, partitions: list[Partition]) -> None:
+        payloads: dict[str, list[tuple[int, bytes]]] = {}
+        for topic, number in partitions:
+            payloads.setdefault(topic, []).append((number, self._taken[topic, number].payload))
+        request = ProduceRequest(self.transactional_id, ALL_IN_SYNC, REQUEST_TIMEOUT_MS, list(payloads.items()))
+        answer = await self._answer_of(leader, request)
+        if answer is None:
+            return
+        moved = False
+        for topic, results in answer.topics:
+            for number, code, *_ in results:
+                if code in _ACKED:
+                    del self._taken[topic, number]
+                else:
+                    moved |= self._is_moved(f"produce to {topic}", code)
+        if moved:
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Learn anew which broker leads which partition, after a moment."""
+        await asyncio.sleep(RECONNECT_SECONDS)
+        await self._client.force_metadata_update()
+
+    async def _ask_transactions(self, action: str, request: Any, code_of: "CodeOf | None" = None) -> Any:
+        return await self._ask(action, (CoordinationType.TRANSACTION, self.transactional_id), request, code_of or _code)
+
+    async def _ask(self, action: str, coordinator: tuple[int, str], request: Any, code_of: "CodeOf") -> Any:
+        """Return the answer of a coordinator, asked until it gives one."""
+        while True:
+            node = await self._coordinator(coordinator)
+            answer = None if node is None else await self._answer_of(node, request)
+            if answer is None:
+                self._coordinators.pop(coordinator, None)
+                continue
+            code = code_of(answer)
+            if code == 0:
+                return answer
+            if code == _CONCURRENT_TRANSACTIONS:
+                await asyncio.sleep(RETRY_SECONDS)
+            elif self._is_moved(action, code):
+                self._coordinators.pop(coordinator, None)
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _coordinator(self, coordinator: tuple[int, str]) -> int | None:
+        """Return the node of a coordinator, or None, after a moment, when nobody knows it now."""
+        if coordinator not in self._coordinators:
+            try:
+                if not self._is_connected:
+                    await self._client.bootstrap()
+                    self._is_connected = True
+                self._coordinators[coordinator] = await self._client.coordinator_lookup(*coordinator)
+            except (KafkaError, OSError):
+                await asyncio.sleep(RECONNECT_SECONDS)
+                return None
+        return self._coordinators[coordinator]
+
+    async def _answer_of(self, node: int, request: Any) -> Any | None:
+        """Return the answer of a node; None, after a moment, when there was none."""
+        self._unanswered += 1
         try:
-            self._producer.abort_transaction(timeout_seconds)
-        except KafkaException as error:
-            raise _translated(error, f"abort a transaction of {self.transactional_id}") from error
+            answer = await self._client.send(node, request)
+        except (KafkaError, OSError):
+            await self._look_again()
+            return None
+        self._unanswered -= 1
+        return answer
+
+    @asynccontextmanager
+    async def _answering(self, action: str, timeout_seconds: float) -> AsyncIterator[None]:
+        """Raise KafkaUnavailable when the block takes longer."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                yield
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"Kafka does not answer (could not {self._named(action)}).") from error
+
+    def _is_moved(self, action: str, code: int) -> bool:
+        """Return True where a broker has to be asked again, for its answer was ``code``. Raises what the code means otherwise."""
+        error = for_code(code)
+        if code in _STALE_LEADER or error.retriable:
+            return True
+        said = f"could not {self._named(action)}: error {code}, {error.__name__}"
+        if code in _LOST:
+            raise ProducerLost(f"Kafka has forgotten this producer ({said}).")
+        if code in _FENCED:
+            raise Fenced(
+                f"Another process has this worker's instance id, or Kafka has ended its transaction ({said}); it stops and starts again."
+            )
+        if code in _GENERATION_ENDED:
+            raise GenerationEnded(f"The group has gone on to another generation ({said}).")
+        raise StageFailed(f"Kafka: {said}; this worker stops and starts again from what is committed.")
+
+    def _named(self, action: str) -> str:
+        return f"{action} in a transaction of {self.transactional_id}"
 
 
-def _translated(error: KafkaException, action: str) -> Exception:
-    cause = error.args[0]
-    if not isinstance(cause, KafkaError):
-        return StageFailed(f"Kafka: could not {action}: {error}.")
-    if cause.code() in _EXPIRED:
-        return ProducerLost(f"Kafka has forgotten this producer (could not {action}).")
-    if cause.fatal() or cause.code() in _FENCED:
-        return Fenced(
-            f"Another process has this worker's instance id, or Kafka has ended its transaction (could not {action}); it stops and starts again."
-        )
-    if cause.code() in _GENERATION_ENDED:
-        return GenerationEnded(f"The group has gone on to another generation (could not {action}).")
-    if cause.txn_requires_abort():
-        # Whatever its code says, a time-out too: this transaction can only be aborted, and its commit would be refused for ever.
-        return StageFailed(f"Kafka has given a transaction up (could not {action}: {cause.str()}); this worker starts again from the log.")
-    if cause.retriable() or cause.code() == KafkaError._TIMED_OUT:
-        return KafkaUnavailable(f"Kafka does not answer (could not {action}).")
-    return StageFailed(f"Kafka: could not {action} ({cause.str()}); this worker stops and starts again from what is committed.")
+CodeOf = Callable[[Any], int]
+"""Returns an answer's error code."""
+
+
+def _code(answer: Any) -> int:
+    return int(answer.error_code)
+
+
+def _worst_of_topics(answer: Any) -> int:
+    """Return the code of a partition that was refused; one that is no retry counts most."""
+    topics = answer.topics if hasattr(answer, "topics") else answer.errors
+    codes = {int(partition[1]) for topic in topics for partition in topic[1]} - {0}
+    return min(codes, key=lambda code: (bool(for_code(code).retriable), code), default=0)

@@ -68,7 +68,7 @@ async def _running(stage: Stage) -> AsyncIterator[None]:
         with contextlib.suppress(TimeoutError):
             # Everything acked is durable already: what a stop that hangs would still commit is a hint.
             await asyncio.wait_for(stage.app.stop(), STOP_SECONDS)
-        stage.close()
+        await stage.close()
 
 
 async def _watch(stage: Stage, health: Health) -> None:

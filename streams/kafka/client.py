@@ -1,4 +1,7 @@
-"""How our librdkafka clients reach the brokers and place keys."""
+"""How our clients reach the brokers and place keys."""
+
+import ssl
+from typing import Any
 
 from streams.settings import Settings
 
@@ -32,3 +35,25 @@ def producer_config(settings: Settings) -> dict[str, str | int | float | bool]:
         "partitioner": PARTITIONER,
         "compression.type": "lz4",
     }
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what verifies the brokers' certificates, or None without TLS."""
+    if not settings.kafka_security_protocol.endswith("SSL"):
+        return None
+    return ssl.create_default_context(cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None)
+
+
+def aiokafka_config(settings: Settings) -> dict[str, Any]:
+    """Return the same as the arguments of an aiokafka client."""
+    config: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": ssl_context(settings),
+    }
+    if settings.kafka_sasl_mechanism:
+        password = settings.kafka_sasl_password
+        config["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl_plain_username"] = settings.kafka_sasl_username or ""
+        config["sasl_plain_password"] = password.get_secret_value() if password else ""
+    return config

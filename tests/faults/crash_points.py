@@ -52,12 +52,6 @@ class Point:
     delay: float = 0.0
 
 
-def _in_the_log(call: Call, _: Any) -> bool:
-    """Whether all of the open transaction stands in the log: what waits in our memory would end with us."""
-    writer: TransactionalWriter = call[0]
-    return writer._producer.flush(10) == 0
-
-
 def _is_in_flight(call: Call, _: Any) -> bool:
     return bool(call[1].classification is Classification.IN_FLIGHT)
 
@@ -65,7 +59,7 @@ def _is_in_flight(call: Call, _: Any) -> bool:
 _OFFSET_COMMITTED = Point("offset committed", BatchConsumerThread, BatchConsumerThread.commit)
 # The first two leave an open transaction behind, which the next one's start has to abort.
 _TABLE_STAGE = (
-    Point("produced", TransactionalWriter, TransactionalWriter.send_offsets, "before", _in_the_log, count=3),
+    Point("produced", TransactionalWriter, TransactionalWriter.flush, count=3),
     Point("offsets added", TransactionalWriter, TransactionalWriter.send_offsets, count=2),
     Point("opened", TransactionalWriter, TransactionalWriter.open),
     Point("offsets stable", Broker, Broker.stable_offsets, when=lambda _, offsets: offsets is not None),

@@ -5,12 +5,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from confluent_kafka.admin import AdminClient
+
 from streams.engine import transactions
 from streams.engine.app import HandlerWorker
 from streams.engine.changelog import POSITION_PREFIX
 from streams.engine.faust_transport import BatchConsumerThread
 from streams.engine.partitions import Batch
-from streams.engine.takeover import Broker, Offsets
+from streams.engine.takeover import Broker
 from streams.engine.transactions import Membership, Output, TransactionalWriter
 from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
@@ -32,7 +34,7 @@ def position_last() -> None:
 
 
 def _commit_apart(*, position_goes_first: bool) -> None:
-    begin, produce = TransactionalWriter.begin, TransactionalWriter.produce
+    begin, produce, flush = TransactionalWriter.begin, TransactionalWriter.produce, TransactionalWriter.flush
     send_offsets, commit = TransactionalWriter.send_offsets, TransactionalWriter.commit
     outputs: list[Output] = []
     offsets: list[tuple[Any, ...]] = []
@@ -40,15 +42,16 @@ def _commit_apart(*, position_goes_first: bool) -> None:
     def hold(_: TransactionalWriter, some: Iterable[Output]) -> None:
         outputs.extend(some)
 
-    def hold_offsets(_: TransactionalWriter, *call: Any) -> None:
+    async def hold_offsets(_: TransactionalWriter, *call: Any) -> None:
         offsets.append(call)
 
-    def commit_twice(writer: TransactionalWriter, timeout_seconds: float) -> None:
+    async def commit_twice(writer: TransactionalWriter, timeout_seconds: float) -> None:
         for of_position in (position_goes_first, not position_goes_first):
             produce(writer, [output for output in outputs if (output.key or b"").startswith(POSITION_PREFIX) is of_position])
+            await flush(writer, timeout_seconds)
             if of_position:
-                send_offsets(writer, *offsets.pop())
-            commit(writer, timeout_seconds)
+                await send_offsets(writer, *offsets.pop())
+            await commit(writer, timeout_seconds)
             if of_position is position_goes_first:
                 begin(writer)
         outputs.clear()
@@ -111,27 +114,30 @@ def answer_first() -> None:
 
 def without_send_offsets() -> None:
     """The transaction does not hold the input's offsets, so that no generation fences it."""
-    _replace(TransactionalWriter, TransactionalWriter.send_offsets, lambda *_: None)
+
+    async def nothing(*_: Any) -> None: ...
+
+    _replace(TransactionalWriter, TransactionalWriter.send_offsets, nothing)
 
 
 def old_generation() -> None:
     """The offsets are sent in the name of nobody, as before KIP-447: the coordinator then takes those of any generation."""
-    metadata = Membership.metadata
+    send_offsets = TransactionalWriter.send_offsets
 
-    def of_nobody(membership: Membership) -> bytes:
-        return metadata(Membership(membership.group, -1, ""))
+    async def of_nobody(writer: TransactionalWriter, offsets: Any, membership: Membership, timeout_seconds: float) -> None:
+        await send_offsets(writer, offsets, Membership(membership.group, -1, ""), timeout_seconds)
 
-    _replace(Membership, metadata, of_nobody)
+    _replace(TransactionalWriter, send_offsets, of_nobody)
 
 
 def without_stable_offsets_wait() -> None:
-    """A partition is taken over without waiting for the former owner's transaction."""
-    stable_offsets = Broker.stable_offsets
+    """A partition is taken over with the offsets that a plain fetch gives, whatever transaction holds newer ones."""
+    list_offsets = AdminClient.list_consumer_group_offsets
 
-    def as_they_are(broker: Broker, numbers: Sequence[int]) -> Offsets:
-        return stable_offsets(broker, numbers) or {}
+    def as_they_are(client: AdminClient, *request: Any, require_stable: bool, **options: Any) -> Any:
+        return list_offsets(client, *request, require_stable=False, **options)
 
-    _replace(Broker, stable_offsets, as_they_are)
+    _replace(AdminClient, list_offsets, as_they_are)
 
 
 def end_by_committed_offset() -> None:
@@ -144,9 +150,8 @@ def end_by_committed_offset() -> None:
     _replace(Broker, changelog_ends, nowhere)
 
 
-def late_records() -> None:
-    """No breakage: records wait in memory for the commit, and the broker waits long for that, as when a network stalls."""
-    transactions.LINGER_MS = 50_000
+def patient_broker() -> None:
+    """No breakage: the broker waits long for the holder of a transaction."""
     transactions.TRANSACTION_TIMEOUT_MS = 60_000
 
 
@@ -167,6 +172,6 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         old_generation,
         without_stable_offsets_wait,
         end_by_committed_offset,
-        late_records,
+        patient_broker,
     )
 }

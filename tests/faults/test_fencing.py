@@ -1,15 +1,17 @@
 """A worker that stalls beyond its session with a transaction under way, and wakes up beside the one that has its partition now."""
 
 import asyncio
+import re
 import signal
 import uuid
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
 from streams.cli.verify import verify_running
-from streams.errors import PositionError
 from streams.kafka.partitioner import partition_of
 from streams.operate.verify.report import Report
 from streams.settings import Settings
@@ -77,10 +79,16 @@ async def test_a_stalled_worker_that_had_sent_its_offsets_commits_and_the_next_o
     assert WAITING in outcome.second
 
 
-async def test_without_the_stable_offsets_wait_the_same_worker_leaves_a_position_that_stops_the_next(stage_settings: Settings) -> None:
-    async with flow(stage_settings, stall_seconds=CALM_SECONDS) as settings:
-        with pytest.raises(PositionError, match=r"The table's position \d+ for .*, is behind the \d+ that its group has read"):
-            await stalled_behind_its_offsets(settings, "without_stable_offsets_wait")
+async def test_without_the_stable_offsets_wait_the_next_owner_takes_a_table_that_is_ahead_of_its_offset(stage_settings: Settings) -> None:
+    async with flow(stage_settings, stall_seconds=CALM_SECONDS) as settings, stalled_with_its_offsets(settings) as first:
+        options = ("--stop", "offsets stable:1", "--mutate", "without_stable_offsets_wait")
+        async with Crashing(as_member(settings, "second"), "classify", *options) as second:
+            await second.until(lambda: stopping("offsets stable") in second.lines, "the group's offsets are read")
+            first.send_signal(signal.SIGCONT)
+            assert await first.status() == -signal.SIGKILL, str(first)
+            second.send_signal(signal.SIGCONT)
+            assert await second.status() == 1
+    assert re.search(r"The table's position \d+ for .*, is ahead of the \d+ that its group has read", str(second)), str(second)
 
 
 async def stalled_before_its_offsets(settings: Settings, *mutations: str) -> Outcome:
@@ -105,24 +113,26 @@ async def stalled_before_its_offsets(settings: Settings, *mutations: str) -> Out
     return await compacted_and_judged(settings, first, second)
 
 
-async def stalled_behind_its_offsets(settings: Settings, *mutations: str) -> Outcome:
-    """Let a worker of classify stall when Kafka has its offsets and not yet its records, another join, and the first wake up and commit."""
-    mutated = [argument for mutation in mutations for argument in ("--mutate", mutation)]
-    await land(settings, charges(TEAMS[:4], turns=range(10)))
-    options = ("--stop", "offsets added:1", "--kill", "committed:1", "--mutate", "late_records")
-    async with Crashing(as_member(settings, "first"), "classify", *options) as first:
-        await first.until(lambda: stopping("offsets added") in first.lines, "its offsets added")
-        await land(settings, charges(TEAMS, turns=range(10, 13)))
-        async with Crashing(as_member(settings, "second"), "classify", *mutated) as second:
-            if mutations:
-                await second.until(lambda: worked_in(settings), "the end of the topic")
-            else:
-                await second.until(lambda: WAITING in str(second), "it waits")
-            first.send_signal(signal.SIGCONT)
-            assert await first.status() == -signal.SIGKILL, str(first)
-            if not mutations:
-                await second.until(lambda: worked_in(settings), "the end of the topic")
+async def stalled_behind_its_offsets(settings: Settings) -> Outcome:
+    """Let a worker of classify stall when Kafka has its records and offsets, another join, and the first wake up and commit."""
+    async with stalled_with_its_offsets(settings) as first, Crashing(as_member(settings, "second"), "classify") as second:
+        await second.until(lambda: WAITING in str(second), "it waits")
+        first.send_signal(signal.SIGCONT)
+        assert await first.status() == -signal.SIGKILL, str(first)
+        await second.until(lambda: worked_in(settings), "the end of the topic")
     return await compacted_and_judged(settings, first, second)
+
+
+@asynccontextmanager
+async def stalled_with_its_offsets(settings: Settings) -> AsyncIterator[Crashing]:
+    """A worker of classify that has committed before, and stands still in a transaction with its offsets. It ends with its commit."""
+    await land(settings, charges(TEAMS[:4], turns=range(10)))
+    options = ("--stop", "offsets added:2", "--kill", "committed:2", "--mutate", "patient_broker")
+    async with Crashing(as_member(settings, "first"), "classify", *options) as first:
+        await first.until(lambda: worked_in(settings), "the first transaction")
+        await land(settings, charges(TEAMS, turns=range(10, 13)))
+        await first.until(lambda: stopping("offsets added") in first.lines, "its offsets added")
+        yield first
 
 
 async def compacted_and_judged(settings: Settings, first: Crashing, second: Crashing) -> Outcome:

@@ -1,6 +1,6 @@
 """Coming times and other settings on a real broker: crashes, rebalances, a worker that is late."""
 
-import threading
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -129,18 +129,18 @@ async def test_due_records_of_a_worker_that_is_late_are_refused_where_another_ha
 ) -> None:
     settings, clock = kafka_settings, Clock()
     first_settings = as_member(settings, "first")
-    reached, released = threading.Event(), threading.Event()
-    send_offsets = TransactionalWriter.send_offsets
+    reached, released = asyncio.Event(), asyncio.Event()
+    flush = TransactionalWriter.flush
 
-    def late(writer: TransactionalWriter, *call: Any) -> None:
+    async def late(writer: TransactionalWriter, *call: Any) -> None:
+        # Before the log knows of the transaction: who takes a partition over has to wait for one that it knows of.
         if clock.now and writer.transactional_id.endswith("first") and not reached.is_set():
             reached.set()
-            assert released.wait(30)
-        send_offsets(writer, *call)
+            async with asyncio.timeout(30):
+                await released.wait()
+        await flush(writer, *call)
 
-    monkeypatch.setattr(TransactionalWriter, "send_offsets", late)
-    # What it produces waits in its memory: who takes a partition over has to wait for a transaction only once the log knows of it.
-    monkeypatch.setattr(transactions, "LINGER_MS", 50_000)
+    monkeypatch.setattr(TransactionalWriter, "flush", late)
     monkeypatch.setattr(transactions, "TRANSACTION_TIMEOUT_MS", 60_000)
     wake(settings)
     with structlog.testing.capture_logs() as logs:

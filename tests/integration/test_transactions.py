@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import structlog
 
 from agents.classify.stage import ClassifyStage
 from streams.embedded.kafka import EmbeddedKafka
-from streams.engine.transactions import TRANSACTION_TIMEOUT_MS, Output, TransactionalWriter
-from streams.errors import Fenced, KafkaUnavailable, StageFailed
+from streams.engine import transactions
+from streams.engine.transactions import Output, TransactionalWriter
+from streams.errors import Fenced, KafkaUnavailable
 from streams.kafka import topic_admin
 from streams.settings import Settings, load_settings
 from tests.integration.test_exactly_once import assert_emitted_once, load
@@ -50,48 +50,113 @@ async def broker(tmp_path: Path) -> AsyncIterator[tuple[Settings, EmbeddedKafka]
         yield made
 
 
-async def test_a_transaction_that_kafka_gave_up_while_it_was_away_ends_the_wait_for_its_commit(
-    broker: tuple[Settings, EmbeddedKafka],
+async def test_a_transaction_that_kafka_gave_up_is_fenced_and_leaves_nothing(
+    broker: tuple[Settings, EmbeddedKafka], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason that librdkafka gives is a time-out, as for a broker that is away; waiting for that one would never end."""
-    settings, kafka = broker
-    writer = TransactionalWriter(settings, "test")
-    await asyncio.to_thread(writer.open, 30.0)
-    write(writer, b"first")
-    await asyncio.to_thread(writer.commit, 30.0)
-    write(writer, b"lost")
-    pid = kafka.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        with pytest.raises((StageFailed, Fenced)):
-            await asyncio.to_thread(commit_until_answered, writer)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    settings, _ = broker
+    monkeypatch.setattr(transactions, "TRANSACTION_TIMEOUT_MS", 1_000)
+    async with opened(settings) as writer:
+        await committed(writer, b"first")
+        writer.begin()
+        writer.produce([output(b"lost")])
+        await writer.flush(30.0)
+        with pytest.raises(Fenced, match="or Kafka has ended its transaction"):
+            await until_refused(writer)
 
-    again = TransactionalWriter(settings, "test")
-    await asyncio.to_thread(again.open, 30.0)
-    write(again, b"kept")
-    await asyncio.to_thread(again.commit, 30.0)
+        await writer.open(30.0)
+        await committed(writer, b"kept")
     assert [message.value() for message in read_all(settings, TIER)] == [b"first", b"kept"]
 
 
-def write(writer: TransactionalWriter, value: bytes) -> None:
-    writer.begin()
-    writer.produce([Output(TIER, b"team", value, partition=0)])
+async def until_refused(writer: TransactionalWriter) -> None:
+    """Go on with the open transaction until Kafka has given it up, which it looks for every ten seconds."""
+    async with asyncio.timeout(40):
+        while True:
+            writer.produce([output(b"lost as well")])
+            await writer.flush(30.0)
+            await asyncio.sleep(0.1)
 
 
-def commit_until_answered(writer: TransactionalWriter) -> None:
-    """Commit as a worker does: again and again for as long as Kafka counts as away."""
-    deadline = time.monotonic() + TRANSACTION_TIMEOUT_MS / 1000 + 10
-    while time.monotonic() < deadline:
+async def test_a_commit_that_kafka_did_not_answer_is_asked_again_and_counts_once(broker: tuple[Settings, EmbeddedKafka]) -> None:
+    settings, kafka = broker
+    pid = kafka.pid
+    assert pid is not None
+    async with opened(settings) as writer:
+        writer.begin()
+        writer.produce([output(b"first")])
+        os.kill(pid, signal.SIGSTOP)
         try:
-            writer.commit(2.0)
-        except KafkaUnavailable:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("The transaction has timed out, and its commit still waits for Kafka.")
+            with pytest.raises(KafkaUnavailable, match="could not produce in a transaction of test"):
+                await writer.flush(0.5)
+            with pytest.raises(KafkaUnavailable, match="could not commit in a transaction of test"):
+                await writer.commit(0.5)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await writer.flush(30.0)
+        await writer.commit(30.0)
+        assert writer.needs_open, "the request that was not answered may reach the broker yet"
+
+        await writer.open(30.0)
+        await committed(writer, b"second")
+        assert not writer.needs_open
+    assert [message.value() for message in read_all(settings, TIER)] == [b"first", b"second"]
+
+
+async def test_large_transaction_over_many_batches_arrives_whole_and_in_order(broker: tuple[Settings, EmbeddedKafka]) -> None:
+    settings, _ = broker
+    values = [number.to_bytes(4, "big") + os.urandom(100_000) for number in range(60)]  # which compression can not make smaller
+    async with opened(settings) as writer:
+        writer.begin()
+        for value in values:
+            writer.produce([output(value)])
+        await writer.flush(30.0)
+        await writer.commit(30.0)
+    assert [message.value() for message in read_all(settings, TIER)] == values
+
+
+async def test_what_is_aborted_is_not_read_and_the_next_transaction_is(broker: tuple[Settings, EmbeddedKafka]) -> None:
+    settings, _ = broker
+    async with opened(settings) as writer:
+        for value, keeps in ((b"aborted", False), (b"kept", True), (b"aborted too", False), (b"kept too", True)):
+            writer.begin()
+            writer.produce([output(value)])
+            await writer.flush(30.0)
+            await (writer.commit if keeps else writer.abort)(30.0)
+    assert [message.value() for message in read_all(settings, TIER)] == [b"kept", b"kept too"]
+
+
+async def test_second_writer_of_an_id_fences_the_first(broker: tuple[Settings, EmbeddedKafka]) -> None:
+    settings, _ = broker
+    async with opened(settings) as first:
+        first.begin()
+        first.produce([output(b"lost")])
+        await first.flush(30.0)
+        async with opened(settings) as second:
+            with pytest.raises(Fenced, match="Another process has this worker's instance id"):
+                await first.commit(30.0)
+            await committed(second, b"kept")
+    assert [message.value() for message in read_all(settings, TIER)] == [b"kept"]
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[TransactionalWriter]:
+    writer = TransactionalWriter(settings, "test")
+    try:
+        await writer.open(30.0)
+        yield writer
+    finally:
+        await writer.close()
+
+
+def output(value: bytes) -> Output:
+    return Output(TIER, b"team", value, partition=0)
+
+
+async def committed(writer: TransactionalWriter, value: bytes) -> None:
+    writer.begin()
+    writer.produce([output(value)])
+    await writer.flush(30.0)
+    await writer.commit(30.0)
 
 
 async def test_a_worker_that_was_idle_until_kafka_forgot_its_producer_goes_on_with_another(tmp_path: Path) -> None:
@@ -121,20 +186,16 @@ def forgotten(settings: Settings, transactional_id: str) -> bool:
     return of_worker is None
 
 
-async def test_a_broker_killed_while_offsets_are_added_costs_a_producer_and_no_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """librdkafka may wait for ever once the group's coordinator has gone and come back in that call, whatever the time-out."""
+async def test_a_broker_killed_while_offsets_are_added_costs_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     send_offsets, killed = TransactionalWriter.send_offsets, asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     async with broker_in(tmp_path, 2) as (settings, kafka):
 
-        def kill_first(writer: TransactionalWriter, *call: Any) -> None:
+        async def kill_first(writer: TransactionalWriter, *call: Any) -> None:
             if not killed.is_set():
                 kafka.kill()
-                loop.call_soon_threadsafe(killed.set)
-            send_offsets(writer, *call)
+                killed.set()
+            await send_offsets(writer, *call)
 
         records = load(events=90, teams=6, seed=6)
         async with running(settings, table(settings, ClassifyStage(settings))) as run:
