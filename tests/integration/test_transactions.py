@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,96 +51,97 @@ async def broker(tmp_path: Path) -> AsyncIterator[tuple[Settings, EmbeddedKafka]
 
 
 async def test_a_transaction_that_kafka_gave_up_is_fenced_and_leaves_nothing(
-    broker: tuple[Settings, EmbeddedKafka], monkeypatch: pytest.MonkeyPatch
+    kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, _ = broker
     monkeypatch.setattr(transactions, "TRANSACTION_TIMEOUT_MS", 1_000)
-    async with opened(settings) as writer:
-        await committed(writer, b"first")
+    async with opened(kafka_settings) as writer:
+        await committed(writer, kafka_settings, b"first")
         writer.begin()
-        writer.produce([output(b"lost")])
+        writer.produce([output(kafka_settings, b"lost")])
         await writer.flush(30.0)
         with pytest.raises(Fenced, match="or Kafka has ended its transaction"):
-            await until_refused(writer)
+            await until_refused(writer, kafka_settings)
 
         await writer.open(30.0)
-        await committed(writer, b"kept")
-    assert [message.value() for message in read_all(settings, TIER)] == [b"first", b"kept"]
+        await committed(writer, kafka_settings, b"kept")
+    assert [message.value() for message in read_all(kafka_settings, TIER)] == [b"first", b"kept"]
 
 
-async def until_refused(writer: TransactionalWriter) -> None:
+async def until_refused(writer: TransactionalWriter, settings: Settings) -> None:
     """Go on with the open transaction until Kafka has given it up, which it looks for every ten seconds."""
     async with asyncio.timeout(40):
         while True:
-            writer.produce([output(b"lost as well")])
+            writer.produce([output(settings, b"lost as well")])
             await writer.flush(30.0)
             await asyncio.sleep(0.1)
 
 
-async def test_a_commit_that_kafka_did_not_answer_is_asked_again_and_counts_once(broker: tuple[Settings, EmbeddedKafka]) -> None:
+async def test_what_kafka_did_not_answer_is_sent_again_and_counts_once(broker: tuple[Settings, EmbeddedKafka]) -> None:
     settings, kafka = broker
-    pid = kafka.pid
-    assert pid is not None
     async with opened(settings) as writer:
         writer.begin()
-        writer.produce([output(b"first")])
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(KafkaUnavailable, match="could not produce in a transaction of test"):
-                await writer.flush(0.5)
-            with pytest.raises(KafkaUnavailable, match="could not commit in a transaction of test"):
-                await writer.commit(0.5)
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        writer.produce([output(settings, b"first")])
+        with standing_still(kafka), pytest.raises(KafkaUnavailable, match="could not produce in a transaction of test"):
+            await writer.flush(0.5)
         await writer.flush(30.0)
+        with standing_still(kafka), pytest.raises(KafkaUnavailable, match="could not commit in a transaction of test"):
+            await writer.commit(0.5)
         await writer.commit(30.0)
-        assert writer.needs_open, "the request that was not answered may reach the broker yet"
+        assert writer.needs_open, "the requests that were not answered may reach the broker yet"
 
         await writer.open(30.0)
-        await committed(writer, b"second")
+        await committed(writer, settings, b"second")
         assert not writer.needs_open
     assert [message.value() for message in read_all(settings, TIER)] == [b"first", b"second"]
 
 
-async def test_large_transaction_over_many_batches_arrives_whole_and_in_order(broker: tuple[Settings, EmbeddedKafka]) -> None:
-    settings, _ = broker
+@contextlib.contextmanager
+def standing_still(kafka: EmbeddedKafka) -> Iterator[None]:
+    pid = kafka.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_large_transaction_over_many_batches_arrives_whole_and_in_order(kafka_settings: Settings) -> None:
     values = [number.to_bytes(4, "big") + os.urandom(100_000) for number in range(60)]  # which compression can not make smaller
-    async with opened(settings) as writer:
+    async with opened(kafka_settings) as writer:
         writer.begin()
         for value in values:
-            writer.produce([output(value)])
+            writer.produce([output(kafka_settings, value)])
         await writer.flush(30.0)
         await writer.commit(30.0)
-    assert [message.value() for message in read_all(settings, TIER)] == values
+    assert [message.value() for message in read_all(kafka_settings, TIER)] == values
 
 
-async def test_what_is_aborted_is_not_read_and_the_next_transaction_is(broker: tuple[Settings, EmbeddedKafka]) -> None:
-    settings, _ = broker
-    async with opened(settings) as writer:
+async def test_what_is_aborted_is_not_read_and_the_next_transaction_is(kafka_settings: Settings) -> None:
+    async with opened(kafka_settings) as writer:
         for value, keeps in ((b"aborted", False), (b"kept", True), (b"aborted too", False), (b"kept too", True)):
             writer.begin()
-            writer.produce([output(value)])
+            writer.produce([output(kafka_settings, value)])
             await writer.flush(30.0)
             await (writer.commit if keeps else writer.abort)(30.0)
-    assert [message.value() for message in read_all(settings, TIER)] == [b"kept", b"kept too"]
+    assert [message.value() for message in read_all(kafka_settings, TIER)] == [b"kept", b"kept too"]
 
 
-async def test_second_writer_of_an_id_fences_the_first(broker: tuple[Settings, EmbeddedKafka]) -> None:
-    settings, _ = broker
-    async with opened(settings) as first:
+async def test_second_writer_of_an_id_fences_the_first(kafka_settings: Settings) -> None:
+    async with opened(kafka_settings) as first:
         first.begin()
-        first.produce([output(b"lost")])
+        first.produce([output(kafka_settings, b"lost")])
         await first.flush(30.0)
-        async with opened(settings) as second:
+        async with opened(kafka_settings) as second:
             with pytest.raises(Fenced, match="Another process has this worker's instance id"):
                 await first.commit(30.0)
-            await committed(second, b"kept")
-    assert [message.value() for message in read_all(settings, TIER)] == [b"kept"]
+            await committed(second, kafka_settings, b"kept")
+    assert [message.value() for message in read_all(kafka_settings, TIER)] == [b"kept"]
 
 
 @contextlib.asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[TransactionalWriter]:
-    writer = TransactionalWriter(settings, "test")
+    writer = TransactionalWriter(settings, f"{settings.topic_prefix}test")
     try:
         await writer.open(30.0)
         yield writer
@@ -148,13 +149,13 @@ async def opened(settings: Settings) -> AsyncIterator[TransactionalWriter]:
         await writer.close()
 
 
-def output(value: bytes) -> Output:
-    return Output(TIER, b"team", value, partition=0)
+def output(settings: Settings, value: bytes) -> Output:
+    return Output(settings.topic_prefix + TIER, b"team", value, partition=0)
 
 
-async def committed(writer: TransactionalWriter, value: bytes) -> None:
+async def committed(writer: TransactionalWriter, settings: Settings, value: bytes) -> None:
     writer.begin()
-    writer.produce([output(value)])
+    writer.produce([output(settings, value)])
     await writer.flush(30.0)
     await writer.commit(30.0)
 
