@@ -88,7 +88,7 @@ class Deliveries:
         self._key_turn = asyncio.Lock()
         self._key_checks = 0
         self._key_error: LoopsKeyRejected | LoopsUnavailable | None = None
-        self._answers = 0
+        self._answers = 0  # events that Loops has accepted or refused
         self.held = HeldMails()
         self.settled = 0
         """Mails that have got their outcome so far."""
@@ -154,7 +154,7 @@ class Deliveries:
     async def _unsettled(self, answer: Denied | Unrecognised | Unavailable, attempts: _Attempts) -> Hold:
         others_answered = attempts.answers is not None and self._answers > attempts.answers
         attempts.answers = self._answers
-        attempts.failure = answer.why if isinstance(answer, Unavailable) else f"answer {answer.status}"
+        attempts.failure = _words(answer)
         is_held = attempts.held > 0
         verdict = judge(answer, others_answered=others_answered, is_held=is_held, key_accepted=False)
         if isinstance(verdict, CheckKey):
@@ -214,3 +214,14 @@ class Deliveries:
             self._clock(),
             error,
         )
+
+
+def _words(answer: Denied | Unrecognised | Unavailable) -> str:
+    """What the ledger says of an answer that settles nothing."""
+    match answer:
+        case Unavailable(why):
+            return why
+        case Unrecognised(status, detail):
+            return f"answer {status}: {detail}"
+        case Denied(status):
+            return f"answer {status}"

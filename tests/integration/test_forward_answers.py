@@ -84,8 +84,11 @@ async def world(stage_settings: Settings) -> AsyncIterator[World]:
         )
 
 
-async def test_a_mail_that_a_firewall_blocks_waits_while_other_teams_mails_go_and_its_own_teams_keep_their_order(world: World) -> None:
-    world.sink.break_it(block=BLOCKED)
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_a_mail_that_a_firewall_blocks_waits_while_other_teams_mails_go_and_its_own_teams_keep_their_order(
+    world: World, status: int
+) -> None:
+    world.sink.break_it(block=BLOCKED, block_status=status)
     async with world.forward() as run:
         blocked = world.mail(0, BLOCKED)
         await world.until_ledger({blocked: "in_flight"}, run)
