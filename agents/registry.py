@@ -14,7 +14,7 @@ from agents.forward.decide import Policy
 from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
-from streams.engine.app import Stage, handler_stage, table_stage
+from streams.engine.app import Stage, handler_stage, holding_stage, table_stage
 from streams.engine.worker import StageFactory
 from streams.errors import LoopsUnavailable
 from streams.kafka.dead_letters import KafkaDeadLetters
@@ -99,7 +99,7 @@ def _forward(settings: Settings) -> StageFactory:
                 await _check_key(loops)
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             forwarder = forward.Forwarder(PostgresLedger(pool), loops, limiter, dead_letters, policy, waiting)
-            stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
+            stage = holding_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
             stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
             yield stage
 

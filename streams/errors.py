@@ -8,7 +8,7 @@
     │   ├── PostgresUnavailable
     │   └── LoopsUnavailable
     ├── RecordTooLarge            Kafka, or a topic of it, takes no record of this size
-    ├── LoopsKeyRejected          Loops answered 401 or 403: stop, a bad key must not burn the queue
+    ├── LoopsKeyRejected          Loops itself says that the key is wrong: stop, a bad key must not burn the queue
     ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23)
     ├── MigrationError            a migration that was applied has been changed since
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
@@ -55,7 +55,7 @@ class PostgresUnavailable(Unavailable):
 
 
 class LoopsUnavailable(Unavailable):
-    """Loops does not answer, or answers 429 or 5xx."""
+    """Loops does not answer, or nothing that settles an event: 5xx, or a page of something that is not Loops."""
 
 
 class RecordTooLarge(TierstreamError):

@@ -19,6 +19,9 @@ REQUEST_SECONDS = Histogram(
 GATEWAY_PENDING = Gauge("tierstream_gateway_pending", "Records that a gateway with a spool has taken and Kafka has not acknowledged.")
 STALLED = Gauge("tierstream_stalled", "1 once a stage has been found to get nothing done.", ("stage",))
 WAITING = Gauge("tierstream_waiting", "1 while a stage waits for a service that is away.", ("stage", "service"))
+HELD = Gauge(
+    "tierstream_held", "Mails that wait by themselves, by their event and Loops' last answer, while others go on.", ("kind", "answer")
+)
 
 
 def count_outcomes(stage: str, outcomes: Mapping[Reason, int]) -> None:

@@ -12,6 +12,7 @@ import orjson
 from schemas.kinds import Kind
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
+from streams.errors import TierstreamError
 from streams.kafka.dead_letters import ConsumedRecord, Headers
 from streams.loops.client import Accepted, AlreadyAccepted, Answer, Reply
 from streams.runtime.waiting import Backoff, Waiting
@@ -183,6 +184,8 @@ class ScriptedLoops:
         self.accepted: list[str] = []
         self.under_way = 0
         self.most_under_way = 0
+        self.key_checks = 0
+        self.key_error: TierstreamError | None = None
 
     def script(self, consumed: Record, *answers: Answer) -> None:
         self._for_key[str(id_of(consumed))] = list(answers)
@@ -199,6 +202,12 @@ class ScriptedLoops:
         if isinstance(answer, Accepted):
             self.accepted.append(idempotency_key)
         return Reply(answer, rate_limit=10.0, rate_remaining=9.0)
+
+    async def check_key(self) -> None:
+        self.key_checks += 1
+        await asyncio.sleep(0)
+        if self.key_error is not None:
+            raise self.key_error
 
 
 @dataclass

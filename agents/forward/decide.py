@@ -1,4 +1,4 @@
-"""Decide what becomes of the mail of one audit event. Pure: the event, its ledger row and the time in, a value out."""
+"""Decide what becomes of the mail of one audit event, and whom an answer concerns that settles nothing. Pure: a value out."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,6 +7,7 @@ from agents.audit.record import AuditRecord
 from schemas.loops import LOOPS_MAP, LoopsPayload, NeverMailed, payload
 from schemas.razorpay import PLACEHOLDER_EMAIL
 from schemas.reasons import Reason
+from streams.loops.client import Denied, Unavailable, Unrecognised
 from streams.stores.ledger import Classification, LedgerRow
 
 KEY_LIFETIME = timedelta(hours=24)
@@ -73,6 +74,50 @@ def decide(record: AuditRecord, row: LedgerRow | None, now: datetime, policy: Po
         return Close(Classification.EXPIRED)
     contact = record.data.contact
     return Send(payload(record.kind, email, {"name": contact.name if contact else None, **record.data.metadata}))
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The answer concerns this mail alone: it waits by itself, and the others go on. ``answer`` is some words, of few different ones."""
+
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckKey:
+    """Whom the answer concerns depends on whether Loops accepts the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForLoops:
+    """The answer concerns every mail, as far as is known: all wait. ``error`` is one sentence."""
+
+    error: str
+
+
+def judge(
+    answer: Denied | Unrecognised | Unavailable, *, others_answered: bool, is_held: bool, key_accepted: bool
+) -> Hold | CheckKey | WaitForLoops:
+    """Return whom an answer concerns that neither accepts nor refuses the event. Pure.
+
+    ``others_answered``: since this mail's last failure, Loops has accepted or refused another event. ``is_held``: it waits by itself
+    already. ``key_accepted``: the key was checked after this answer, and Loops accepts it.
+    """
+    if isinstance(answer, Denied):
+        return Hold(f"answer {answer.status}") if key_accepted else CheckKey()
+    if isinstance(answer, Unrecognised):
+        words, sentence = (
+            f"answer {answer.status}",
+            f"Loops accepts the key and does not say what becomes of events (answer {answer.status}: {answer.detail}); "
+            "mails wait until it does, so look at the account and at what stands before Loops.",
+        )
+    else:
+        words, sentence = answer.why, f"Loops can not be reached: {answer.why}; mails wait until it answers."
+    if others_answered or (is_held and key_accepted):
+        return Hold(words)
+    if not key_accepted and (is_held or isinstance(answer, Unrecognised)):
+        return CheckKey()
+    return WaitForLoops(sentence)
 
 
 def key_is_forgotten(row: LedgerRow, now: datetime) -> bool:

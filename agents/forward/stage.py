@@ -9,63 +9,37 @@ Order of the steps for one mail, and what a crash after each leaves:
 5. the offset is committed              → done.
 
 A row that is still ``in_flight`` when Loops has forgotten the key becomes ``in_doubt``: nobody sends it again without an operator.
-Mails of one team go out in the order of their records. With ``FORWARD=off`` nothing is sent and each new mail is recorded as
+Mails of one team go out in the order of their records. A mail whose answer concerns it alone waits by itself (``delivery.py``), and
+its team's later mails behind it; the partition's next records go on beside them, within a bound, and the offset is not committed past
+it. With ``FORWARD=off`` nothing is sent and each new mail is recorded as
 ``suppressed``, so that switching it on later does not bring old mails.
 """
 
 import asyncio
 import uuid
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
-
-import structlog
 
 from agents.audit.record import AuditRecord, DeadLetter, read_audit_record
-from agents.forward.decide import Close, Policy, Send, Skip, decide, key_is_forgotten, recipient
-from schemas.loops import LoopsPayload
+from agents.forward.backlog import Backlog, Line
+from agents.forward.decide import Close, Policy, Send, Skip, decide
+from agents.forward.delivery import HELD_BACKOFF, OUTCOMES, Deliveries, Limiter
 from schemas.reasons import Reason
-from streams.errors import LoopsUnavailable
 from streams.kafka.dead_letters import ConsumedRecord, DeadLetters
-from streams.logging import mask_email
-from streams.loops.client import Accepted, AlreadyAccepted, EventSender, KeyRejected, RateLimited, Refused, Reply, Unavailable, key_rejected
+from streams.loops.client import EventSender
 from streams.runtime.waiting import Backoff, Waiting
-from streams.stores.ledger import Classification, Entry, Ledger, LedgerRow
+from streams.stores.ledger import Ledger, LedgerRow
 
 STAGE = "forward"
-
 
 RETRY_BACKOFF = Backoff(first_seconds=0.2, cap_seconds=10.0)
 """Between the tries of one mail while Loops answers others: ``Waiting``'s ``retry_backoff``."""
 
-CONCURRENT_CALLS = 32
-"""Calls, of different teams, under way or in line at once."""
-
-_log = structlog.get_logger(__name__)
-
-
-_REASONS: dict[Classification, Reason] = {
-    Classification.SENT: Reason.SENT,
-    Classification.ALREADY_SENT: Reason.ALREADY_SENT,
-    Classification.REFUSED: Reason.REFUSED,
-    Classification.NO_RECIPIENT: Reason.NO_RECIPIENT,
-    Classification.PLACEHOLDER_RECIPIENT: Reason.PLACEHOLDER_RECIPIENT,
-    Classification.EXPIRED: Reason.EXPIRED,
-    Classification.SUPPRESSED: Reason.SUPPRESSED,
-    Classification.IN_DOUBT: Reason.IN_DOUBT,
-}
-_SETTLES = frozenset(_REASONS.values()) - {Reason.IN_DOUBT}
+_SETTLES = frozenset(OUTCOMES.values()) - {Reason.IN_DOUBT}
 """Outcomes after which another record with the same id finds a final row."""
 
-
-class Limiter(Protocol):
-    """The part of ``RateLimiter`` that the forwarder needs."""
-
-    async def start(self) -> float: ...
-    def finish(self, started: float, *, answered: bool = True) -> None: ...
-    def observe(self, limit: float | None, remaining: float | None) -> None: ...
-    def reject(self, retry_after: float | None) -> None: ...
+_Mails = deque[tuple[ConsumedRecord, AuditRecord]]
 
 
 def _utc_now() -> datetime:
@@ -85,134 +59,112 @@ class Forwarder:
         waiting: Waiting,
         *,
         clock: Callable[[], datetime] = _utc_now,
+        held_backoff: Backoff = HELD_BACKOFF,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        new_backlog: Callable[[], Backlog] = Backlog,
     ) -> None:
-        """``waiting`` is how Loops is waited for; the ledger and the dead letters do their own waiting."""
+        """``waiting`` is how Loops is waited for when nobody gets an answer, ``held_backoff`` how one mail waits while others do, and
+        ``new_backlog`` makes a partition's. The ledger and the dead letters do their own waiting."""
         self._ledger = ledger
-        self._loops = loops
-        self._limiter = limiter
         self._dead_letters = dead_letters
         self._policy = policy
-        self._waiting = waiting
         self._clock = clock
-        self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
-        self.progress = 0
-        """Mails that have got their outcome so far."""
+        self._deliveries = Deliveries(ledger, loops, limiter, dead_letters, waiting, clock, held_backoff, sleep)
+        self._backlogs: defaultdict[int, Backlog] = defaultdict(new_backlog)
+        self._last: dict[uuid.UUID | None, asyncio.Task[Counter[Reason]]] = {}
+        """By team: the last of its lines that has not ended."""
 
-    async def handle(self, records: Sequence[ConsumedRecord]) -> Counter[Reason]:
+    @property
+    def progress(self) -> int:
+        """Mails that have got their outcome so far."""
+        return self._deliveries.settled
+
+    @property
+    def full(self) -> Collection[int]:
+        """The partitions of which as many mails wait as may."""
+        return [number for number, backlog in self._backlogs.items() if backlog.is_full]
+
+    def describe(self) -> str:
+        """Say which mails wait by themselves and why, without addresses; nothing when none does."""
+        full = ", ".join(map(str, sorted(self.full)))
+        return self._deliveries.held.describe() + (f"; as many as may wait, so nothing more is begun, in partitions {full}" if full else "")
+
+    async def handle(self, records: Sequence[ConsumedRecord], let_go: Callable[[], object] = lambda: None) -> Counter[Reason]:
         """Settle the mails of one partition's ``records``, which are in offset order, and return how many ended how.
 
         Returns only when each has its final row in the ledger, or its dead letter. Waits while PostgreSQL, Kafka or Loops is
-        away; teams do not wait for each other. Raises LoopsKeyRejected, and the rows of calls under way stay ``in_flight``.
+        away; teams do not wait for each other. Calls ``let_go`` once the partition's next records may be begun, which keep each team's
+        order. Raises LoopsKeyRejected, and the rows of calls under way stay ``in_flight``.
         """
         outcomes: Counter[Reason] = Counter()
-        mails: dict[uuid.UUID | None, list[tuple[ConsumedRecord, AuditRecord]]] = {}
+        mails: dict[uuid.UUID | None, _Mails] = {}
         teams: dict[uuid.UUID, uuid.UUID | None] = {}
         for record in records:
             match read_audit_record(record.value):
                 case AuditRecord() as audit_record:
                     # Records with one id belong together, whatever team they name.
                     team = teams.setdefault(audit_record.id, audit_record.team_id)
-                    mails.setdefault(team, []).append((record, audit_record))
+                    mails.setdefault(team, deque()).append((record, audit_record))
                 case DeadLetter(reason, error):
                     await self._dead_letters.write(record, reason, error)
                     outcomes[reason] += 1
+        if not mails:
+            return outcomes
         rows = await self._ledger.rows(list(teams))
+        backlog = self._backlogs[records[0].partition]
+        backlog.begin(let_go)
         try:
             async with asyncio.TaskGroup() as group:
-                running = [group.create_task(self._settle_in_order(team_mails, rows)) for team_mails in mails.values()]
+                running = [self._open(group, backlog, team, team_mails, rows) for team, team_mails in mails.items()]
+                del records, record, mails, teams, rows  # what waits for hours is not to keep the rest of its batch in memory
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         for task in running:
             outcomes += task.result()
         return outcomes
 
-    async def _settle_in_order(self, mails: list[tuple[ConsumedRecord, AuditRecord]], rows: dict[uuid.UUID, LedgerRow]) -> Counter[Reason]:
+    def _open(
+        self, group: asyncio.TaskGroup, backlog: Backlog, team: uuid.UUID | None, mails: _Mails, rows: dict[uuid.UUID, LedgerRow]
+    ) -> asyncio.Task[Counter[Reason]]:
+        """Begin the line of one team's mails of a batch, behind the one of its earlier mails."""
+        own = {audit_record.id: row for _, audit_record in mails if (row := rows.get(audit_record.id)) is not None}
+        line = backlog.open(len(mails))
+        task = group.create_task(self._settle_in_order(line, self._last.get(team), mails, own))
+        self._last[team] = task
+
+        def ended(_: object) -> None:
+            line.close()
+            if self._last.get(team) is task:
+                del self._last[team]
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _settle_in_order(
+        self, line: Line, before: asyncio.Task[Counter[Reason]] | None, mails: _Mails, rows: dict[uuid.UUID, LedgerRow]
+    ) -> Counter[Reason]:
+        if before is not None and not before.done():
+            line.waits()
+            await asyncio.shield(before)
+            rows = await self._ledger.rows([audit_record.id for _, audit_record in mails])
         outcomes: Counter[Reason] = Counter()
         settled: dict[uuid.UUID, Reason] = {}
-        for record, audit_record in mails:
+        while mails:
+            record, audit_record = mails.popleft()
             reason = settled.get(audit_record.id)
             if reason is None:
-                reason = settled[audit_record.id] = await self._settle(record, audit_record, rows.get(audit_record.id))
+                reason = settled[audit_record.id] = await self._settle(record, audit_record, rows.get(audit_record.id), line)
             elif reason in _SETTLES:
                 reason = Reason.ALREADY_FINAL
             outcomes[reason] += 1
+            line.settled()
         return outcomes
 
-    async def _settle(self, record: ConsumedRecord, audit_record: AuditRecord, row: LedgerRow | None) -> Reason:
+    async def _settle(self, record: ConsumedRecord, audit_record: AuditRecord, row: LedgerRow | None, line: Line) -> Reason:
         match decide(audit_record, row, self._clock(), self._policy):
             case Skip(reason):
                 return reason
             case Close(classification):
-                return await self._close(audit_record, classification)
+                return await self._deliveries.close(audit_record, classification)
             case Send(content):
-                return await self._deliver(record, audit_record, content)
-
-    async def _deliver(self, record: ConsumedRecord, audit_record: AuditRecord, content: LoopsPayload) -> Reason:
-        """Call Loops until it gives an answer that counts, and write that down."""
-        failure: str | None = None
-
-        async def attempt() -> Reason:
-            nonlocal failure
-            async with self._calls:
-                row = await self._ledger.put(self._entry(audit_record, Classification.IN_FLIGHT, failure))
-                if row is None:
-                    return Reason.ALREADY_FINAL
-                reply = await self._call(content, row)
-            if reply is None:
-                return await self._close(audit_record, Classification.IN_DOUBT, failure)
-            match reply.answer:
-                case Accepted():
-                    return await self._close(audit_record, Classification.SENT)
-                case AlreadyAccepted():
-                    return await self._close(audit_record, Classification.ALREADY_SENT)
-                case Refused(status, message):
-                    error = f"Loops refuses the event ({status}: {message})."
-                    _log.warning("mail_refused", audit_id=str(audit_record.id), kind=audit_record.kind.value, error=error)
-                    await self._dead_letters.write(record, Reason.REFUSED, error)
-                    return await self._close(audit_record, Classification.REFUSED, error)
-                case KeyRejected(status):
-                    raise key_rejected(status)
-                case Unavailable(why):
-                    failure = why
-                    raise LoopsUnavailable(f"Loops can not be reached: {why}; mails wait until it answers.")
-                case RateLimited():
-                    raise AssertionError("waited out in _call")
-
-        return await self._waiting.until_available(attempt)
-
-    async def _call(self, content: LoopsPayload, row: LedgerRow) -> Reply | None:
-        """Make the call when the limit lets it, and again after each 429; None when Loops has forgotten the key before that."""
-        while not key_is_forgotten(row, self._clock()):
-            started = await self._limiter.start()
-            answered = False
-            try:
-                reply = await self._loops.send(content, str(row.audit_id))
-                answered = reply.arrived
-            finally:
-                self._limiter.finish(started, answered=answered)
-            if isinstance(reply.answer, RateLimited):
-                self._limiter.reject(reply.answer.retry_after)
-                continue
-            if answered:
-                self._limiter.observe(reply.rate_limit, reply.rate_remaining)
-            return reply
-        return None
-
-    async def _close(self, audit_record: AuditRecord, classification: Classification, error: str | None = None) -> Reason:
-        await self._ledger.put(self._entry(audit_record, classification, error))
-        if classification is Classification.IN_DOUBT:
-            _log.error("mail_in_doubt", audit_id=str(audit_record.id), kind=audit_record.kind.value)
-        self.progress += 1
-        return _REASONS[classification]
-
-    def _entry(self, audit_record: AuditRecord, classification: Classification, error: str | None) -> Entry:
-        email = recipient(audit_record)
-        return Entry(
-            audit_record.id,
-            audit_record.team_id,
-            audit_record.kind.value,
-            mask_email(email) if email else None,
-            classification,
-            self._clock(),
-            error,
-        )
+                return await self._deliveries.deliver(record, audit_record, content, line)

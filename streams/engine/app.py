@@ -17,12 +17,13 @@ from typing import Any, Protocol, cast
 
 import faust
 from faust.streams import Stream
-from faust.types import TP, Message, StreamT
+from faust.types import TP, StreamT
 
 from schemas.reasons import Reason
 from streams.engine.changelog import made_anew
 from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
+from streams.engine.holding import HoldingHandler, HoldingWorker
 from streams.engine.partitions import PACE, Batch, PartitionWorker, Processing
 from streams.engine.table_stage import TableStage
 from streams.engine.tables import OwnedTable, OwnedTables
@@ -125,15 +126,19 @@ class Stage:
             f"{topic} was deleted and made anew; {name} stops, to be started again and read it from its beginning."
         )
         """Makes the error of an input topic (full name) that is another one now."""
+        self.full: Callable[[], frozenset[int]] = frozenset
+        """The partitions that do not move, for as much of them waits as may."""
+        self.describe: Callable[[], str] = lambda: ""
+        """Says what waits and why, where it is not a service that is away."""
         self.restored_records: Callable[[], int] = lambda: 0
         """Counts the records that restores have read."""
         self.rouse: Callable[[], None] = lambda: None
         """Has the partitions begin in which something waits for no record. Called about twice a second."""
 
-    def _done(self, message: Message) -> None:
-        self.reached[message.topic, message.partition] = message.offset + 1
+    def _done(self, tp: TP, offset: int) -> None:
+        self.reached[tp.topic, tp.partition] = offset + 1
         if self._commits_offsets:
-            self._consumer.done(message)
+            self._consumer.done(tp, offset)
 
     @property
     def membership(self) -> Membership | None:
@@ -156,7 +161,9 @@ class Stage:
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in cast(Stream[Any], stream).noack().events():
             message = event.message
-            done = partial(self._done, message)
+            done = partial(
+                self._done, message.tp, message.offset
+            )  # not the message: a batch may wait long for its ack, without its records
             self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, done))
 
     async def fetch_positions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -235,6 +242,16 @@ def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHa
     """Return the app of a stage without a table."""
     built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
     built.progress = lambda _number: handler.progress
+    built.follow_assignment()
+    return built
+
+
+def holding_stage(settings: Settings, name: str, source: Topic, handler: HoldingHandler) -> Stage:
+    """Return the app of a stage without a table, in which a record may wait while others go on."""
+    built = Stage(settings, name, [source], lambda _: HoldingWorker(name, handler))
+    built.progress = lambda _number: handler.progress
+    built.full = lambda: frozenset(handler.full)
+    built.describe = handler.describe
     built.follow_assignment()
     return built
 

@@ -252,11 +252,11 @@ class BatchConsumer(driver.Consumer):
         """Do nothing: Faust's streams ack what they skip as well, so their ack does not say that anything was done."""
         return False
 
-    def done(self, message: Message) -> None:
-        """Let the offset after this batch be committed: all of it is durable, and so are the partition's batches before it."""
-        committed = self._committed_offset[message.tp]
-        if committed is None or message.offset >= committed:
-            self._acked[message.tp].append(message.offset)
+    def done(self, tp: TP, offset: int) -> None:
+        """Let the offset after ``offset``, a batch's last, be committed: all of it is durable, and so are the partition's batches before it."""
+        committed = self._committed_offset[tp]
+        if committed is None or offset >= committed:
+            self._acked[tp].append(offset)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets inside a batch, commit markers and compacted records look like gaps to Faust; they are none."""

@@ -1,4 +1,4 @@
-"""One task for each partition: batches in order, each acked only when all of it is durable.
+"""One task for each partition: batches in order, each acked only when all of it, and of those before it, is durable.
 
 A failure is never swallowed and never acked: it ends the process (``Processing.failure``), which the supervisor starts again.
 """
@@ -9,12 +9,16 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from streams.engine.unfinished import Rest, Unfinished
 from streams.errors import GenerationEnded, StageFailed, TierstreamError
 from streams.kafka.records import Record
+
+T = TypeVar("T")
 
 QUEUED_BATCHES = 2
 """From so many batches on that wait for a partition's task, no more are fetched. Few: each is a whole fetch, or as many small ones
@@ -72,12 +76,13 @@ class PartitionWorker(Protocol):
     async def prepare(self) -> None:
         """Get ready; batches wait until it returns."""
 
-    async def process(self, batch: Batch) -> None:
-        """Work a batch in; return when all of it is durable. Raises GenerationEnded when it can not be any more: the partition is then
-        prepared anew, and the batch is neither acked nor tried again, for a later generation reads it again."""
+    async def process(self, batch: Batch) -> Rest | None:
+        """Work a batch in; return when all of it is durable, or, with a task for the rest, when only that is left which need not hold up
+        the next batch. Raises GenerationEnded when it can not be durable any more: the partition is then prepared anew, and the batch is
+        neither acked nor tried again, for a later generation reads it again."""
 
     async def close(self) -> None:
-        """Let go of the partition. No batch is under way any more."""
+        """Let go of the partition, and end the rests of batches. No batch is under way any more."""
 
 
 class Flow(Protocol):
@@ -93,9 +98,10 @@ class Flow(Protocol):
 class _PartitionQueue:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way")
+    __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way", "unfinished")
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
+        self.unfinished = Unfinished(failed)
         self.under_way: Batch | None = None
         self.idle = asyncio.Event()
         self.idle.set()
@@ -208,7 +214,7 @@ class Processing:
         for number in self.partitions - wanted:
             _cancel(self._queues.pop(number))
         for number in sorted(wanted - self.partitions):
-            queue = self._queues[number] = _PartitionQueue()
+            queue = self._queues[number] = _PartitionQueue(partial(self._rest_failed, number))
             queue.task = asyncio.create_task(self._run(number, queue), name=f"partition-{number}")
 
     def submit(self, batch: Batch) -> None:
@@ -262,7 +268,7 @@ class Processing:
             self._fail(error)
         except Exception as error:
             log.exception("a partition's task failed", partition=number)
-            self._fail(StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where."))
+            self._fail(_stage_failed(number, error))
         finally:
             self._preparing.discard(number)
             await asyncio.shield(worker.close())
@@ -279,18 +285,31 @@ class Processing:
                     queue.full.clear()
                 await self._may_begin.wait()
                 if batch.generation == self._generation():
+                    await queue.unfinished.enter(batch.generation)
                     queue.begin(batch)
                     began = time.monotonic()
-                    await _finish(worker.process(batch), self._finish_seconds)
+                    rest = await _finish(worker.process(batch), self._finish_seconds)
                     queue.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
                     queue.end()
-                    batch.ack()
+                    queue.unfinished.add(batch.ack, rest)
         finally:
             queue.end()
+            queue.unfinished.abandon()
+
+    def _rest_failed(self, number: int, error: BaseException) -> None:
+        if isinstance(error, TierstreamError):
+            self._fail(error)
+        else:
+            log.error("the rest of a batch failed", partition=number, exc_info=error)
+            self._fail(_stage_failed(number, error))
 
     def _fail(self, error: TierstreamError) -> None:
         if not self.failure.done():
             self.failure.set_result(error)
+
+
+def _stage_failed(number: int, error: BaseException) -> StageFailed:
+    return StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where.")
 
 
 def _no_ack() -> None:
@@ -298,16 +317,17 @@ def _no_ack() -> None:
 
 
 def _cancel(queue: _PartitionQueue) -> asyncio.Task[None] | None:
+    queue.unfinished.abandon()
     if queue.task is not None:
         queue.task.cancel()
     return queue.task
 
 
-async def _finish(work: Awaitable[None], seconds: float) -> None:
+async def _finish(work: Awaitable[T], seconds: float) -> T:
     """Await ``work``. When cancelled, let it go on to its end, which saves doing it again, but for no longer than ``seconds``."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task}, timeout=seconds)
         if task.cancel():

@@ -45,6 +45,7 @@ class Snapshot:
     progress: Mapping[int, int]  # partition → counts whatever gets done inside of its batches
     reached: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
+    full: frozenset[int] = frozenset()  # partitions of which as much waits as may, each record for something of its own
     waiting_for: str | None = None  # a service that is known to be away, which is no stall but an outage
 
 
@@ -89,6 +90,8 @@ class Watchdog:
         for partition in seen.working | seen.ends.keys():
             topic, number = partition
             reached, end = seen.reached.get(partition, 0), seen.ends.get(partition)
+            if number in seen.full:
+                continue
             if partition in seen.working:
                 sentence = f"{topic}, partition {number}, does not get past offset {reached}"
                 found.append((("work", partition), (reached, seen.progress.get(number, 0)), sentence))
@@ -136,6 +139,7 @@ class Watch:
             {number: stage.progress(number) for _, number in processing.working},
             {**self._positions, **{partition: stage.reached.get(partition, 0) for partition in processing.working}},
             self._ends,
+            stage.full(),
             away[0] if away else None,
         )
 

@@ -15,6 +15,7 @@ from streams.errors import StageFailed, TierstreamError
 from streams.kafka import topic_admin
 from streams.metrics import STALLED
 from streams.runtime.admin import Health, serve_admin
+from streams.runtime.waiting import describe_waits
 from streams.settings import Settings
 
 STOP_SECONDS = 1.5
@@ -83,12 +84,7 @@ async def _watch(stage: Stage, health: Health) -> None:
             STALLED.labels(stage.name).set(1)
             raise StageFailed(stalled)
         restoring = stage.processing.preparing
-        owned = stage.processing.partitions
-        health.set(
-            stage.name,
-            stage.processing.assigned and not restoring and not failure.done(),
-            f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""),
-        )
+        health.set(stage.name, stage.processing.assigned and not restoring and not failure.done(), _describe(stage))
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:
             raise failure.result()
@@ -97,6 +93,13 @@ async def _watch(stage: Stage, health: Health) -> None:
             if isinstance(reason, TierstreamError):
                 raise reason
             raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
+
+
+def _describe(stage: Stage) -> str:
+    restoring = stage.processing.preparing
+    found = [f"partitions {_numbers(stage.processing.partitions)}" + (f", restoring {_numbers(restoring)}" if restoring else "")]
+    found += [text for text in (stage.describe(), *describe_waits(stage.name)) if text]
+    return "; ".join(found)
 
 
 def _numbers(numbers: frozenset[int]) -> str:

@@ -43,6 +43,9 @@ class Faults(BaseModel):
     accept_then_timeout: int = Field(default=0, ge=0, description="That many events are accepted and never answered.")
     delay_seconds: float = Field(default=0.0, ge=0, description="Every answer is that late.")
     down: bool = Field(default=False, description="Every call gets 503 and a closed connection.")
+    block: str | None = Field(default=None, description="Events that hold this text get ``block_status`` and a firewall's page.")
+    block_status: int = Field(default=403, ge=200, le=599)
+    page: int | None = Field(default=None, ge=200, le=599, description="Every call gets this status and a page that is not Loops'.")
 
 
 class _Refusal(Exception):
@@ -81,6 +84,8 @@ class LoopsSink:
     async def send_event(self, request: Request) -> Response:
         """``POST /api/v1/events/send``."""
         body = await request.body()
+        if self.faults.block is not None and self.faults.block.encode() in body:
+            return self._page(self.faults.block_status, "Request blocked")
         return await self._limited(request, lambda: self._accept(request, body))
 
     async def api_key(self, request: Request) -> Response:
@@ -90,6 +95,8 @@ class LoopsSink:
     async def _limited(self, request: Request, act: Callable[[], tuple[dict[str, Any], bool]]) -> Response:
         now = self._clock()
         self._count_arrival(now)
+        if self.faults.page is not None:
+            return self._page(self.faults.page, "We will be right back")
         if self.faults.down:
             return self._answer(503, {"success": False, "message": "Service unavailable"}, {"connection": "close"})
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -157,6 +164,10 @@ class LoopsSink:
     def _answer(self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
         self._statuses[status] += 1
         return _json(content, status, headers)
+
+    def _page(self, status: int, title: str) -> Response:
+        self._statuses[status] += 1
+        return Response(f"<!doctype html><title>{title}</title>", status, media_type="text/html")
 
     async def show_sent(self, request: Request) -> Response:
         """``GET /_sent``: a list, in the order of acceptance."""

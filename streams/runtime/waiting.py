@@ -18,8 +18,26 @@ Sleep = Callable[[float], Awaitable[object]]
 _PROBE_AFTER = 3
 """Failures in a row, of any callers, after which a service counts as away. One request that fails by itself stays below."""
 
-_AWAY: dict[tuple[str, str], float] = {}
-"""(stage, service) → when the first of the failures came that no answer has followed, on the monotonic clock."""
+
+@dataclass(frozen=True, slots=True)
+class _Away:
+    """``since`` the first of the failures that no answer has followed, on the monotonic clock; ``error`` is the sentence of the latest."""
+
+    since: float
+    error: str
+
+
+_AWAY: dict[tuple[str, str], _Away] = {}
+"""By (stage, service)."""
+
+
+def describe_waits(stage: str) -> list[str]:
+    """Return a sentence for each service that ``stage`` waits for in this process: what, where, what to do."""
+    return [
+        f"waits for {service}: {away.error}"
+        for (waiting, service), away in sorted(_AWAY.items(), key=lambda item: item[0])
+        if waiting == stage
+    ]
 
 
 def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
@@ -28,7 +46,7 @@ def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
     A service that answers now and then is away for no longer than a moment, however often one of its callers fails.
     """
     latest = time.monotonic() - for_seconds
-    return sorted(service for (waiting, service), since in _AWAY.items() if waiting == stage and since <= latest)
+    return sorted(service for (waiting, service), away in _AWAY.items() if waiting == stage and away.since <= latest)
 
 
 _log = structlog.get_logger(__name__)
@@ -122,7 +140,8 @@ class Waiting:
 
     def _failed(self, error: Unavailable) -> None:
         self._failures += 1
-        _AWAY.setdefault((self._stage, self._service), time.monotonic())
+        key = (self._stage, self._service)
+        _AWAY[key] = _Away(_AWAY[key].since if key in _AWAY else time.monotonic(), str(error))
         if self._failures == 1:
             WAITING.labels(self._stage, self._service).set(1)
             _log.warning("waiting", stage=self._stage, service=self._service, error=str(error))

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import orjson
 from pydantic import SecretStr
+from starlette.responses import JSONResponse
 
 from agents.registry import stage_factory
 from schemas.serialize import rfc3339
 from streams.embedded.stack import EXAMPLE_PLANS, environment_of
-from streams.gateway.http import Message, Receive, Request, Scope, Send, refusal
+from streams.gateway.http import Message, Receive, Request, Scope, Send
 from streams.loops.sink import create_sink
 from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
@@ -51,9 +52,8 @@ class _RefusingLoops:
             return
         body = await Request(dict(scope["headers"]), receive).body()
         if refuses(json.loads(body)["email"]):
-            answer = refusal(422, "This address takes no mail.")
-            await send(answer.start)
-            await send(answer.end)
+            answer = JSONResponse({"success": False, "message": "This address takes no mail."}, 422)
+            await answer(scope, receive, send)
             return
         request = deque[Message]([{"type": "http.request", "body": body}])
 

@@ -13,7 +13,6 @@ COVERED_BY: dict[str, str] = {
     "agents/audit/decide.py": "tests/unit/agents/audit/test_stage.py",
     "agents/audit/record.py": "tests/property/test_audit.py",
     "agents/classify/fast_path.py": "tests/property/test_fast_path.py",
-    "agents/forward/decide.py": "tests/unit/agents/forward/test_stage.py",
     "streams/errors.py": "tests/unit/streams/test_settings.py",
     "streams/metrics.py": "tests/unit/streams/runtime/test_admin.py",
     "streams/cli/__main__.py": "tests/integration/test_verify.py",

@@ -1,4 +1,4 @@
-"""The forward stage: what becomes of a mail, and what the forwarder does with a batch."""
+"""The forward stage: what the forwarder does with a batch."""
 
 import asyncio
 import uuid
@@ -8,148 +8,29 @@ from datetime import timedelta
 
 import pytest
 
-from agents.audit.record import AuditRecord, read_audit_record
-from agents.forward.decide import KEY_LIFETIME, KEY_MARGIN, Close, Decision, Policy, Send, Skip, decide
-from agents.forward.stage import CONCURRENT_CALLS, Forwarder
+from agents.forward.decide import Policy
+from agents.forward.delivery import CONCURRENT_CALLS
 from schemas.kinds import Kind
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
 from streams.errors import LoopsKeyRejected
-from streams.loops.client import AlreadyAccepted, KeyRejected, RateLimited, Refused, Reply, Unavailable
+from streams.loops.client import AlreadyAccepted, Denied, RateLimited, Refused, Reply, Unavailable, key_rejected
 from streams.stores.ledger import Classification, Entry, LedgerRow
+from tests.forward_doubles import Stage
 from tests.stage_doubles import (
     NOW,
-    Clock,
     MemoryLedger,
-    OpenLimiter,
     Record,
     RecordingDeadLetters,
     ScriptedLoops,
     Sleeps,
     id_of,
-    impatient,
     record,
     team,
 )
 from tests.waiting import eventually
 
 DAY = timedelta(hours=24)
-POLICY = Policy(sending=True, max_age=DAY)
-OFF = Policy(sending=False, max_age=DAY)
-
-
-def read(consumed: Record) -> AuditRecord:
-    found = read_audit_record(consumed.value)
-    assert isinstance(found, AuditRecord)
-    return found
-
-
-def held(classification: str, age: timedelta = timedelta(0)) -> LedgerRow:
-    return LedgerRow(uuid.UUID(int=1), classification, 1, NOW - age)
-
-
-class Stage:
-    """A forwarder with doubles all round."""
-
-    def __init__(self, *answers: Unavailable | RateLimited | Refused | KeyRejected | AlreadyAccepted, policy: Policy = POLICY) -> None:
-        self.ledger = MemoryLedger()
-        self.loops = ScriptedLoops(*answers)
-        self.limiter = OpenLimiter()
-        self.dead_letters = RecordingDeadLetters()
-        self.clock = Clock()
-        self.sleeps = Sleeps()
-        self.policy = policy
-        self.forwarder = self.restarted()
-
-    def restarted(self) -> Forwarder:
-        """A new forwarder on the same world: what a worker is after a crash."""
-        waiting = impatient("loops", self.sleeps)
-        self.forwarder = Forwarder(self.ledger, self.loops, self.limiter, self.dead_letters, self.policy, waiting, clock=self.clock)
-        return self.forwarder
-
-    async def handle(self, *records: Record) -> Counter[Reason]:
-        return await self.forwarder.handle(records)
-
-
-# decide
-
-
-def test_decide_new_mail_is_sent() -> None:
-    decision = decide(read(record(email="asha@example.com")), None, NOW, POLICY)
-
-    assert isinstance(decision, Send)
-    assert (decision.payload.email, decision.payload.event_name) == ("asha@example.com", "subscription.upgraded")
-
-
-def test_decide_claim_is_greeted_by_name() -> None:
-    decision = decide(read(record(Kind.CLAIMED, contact={"email": "asha@example.com", "name": "Asha"}, email=None)), None, NOW, POLICY)
-
-    assert isinstance(decision, Send)
-    assert decision.payload.event_properties["name"] == "Asha"
-
-
-@pytest.mark.parametrize("row", [None, held("sent"), held("in_flight")])
-@pytest.mark.parametrize("policy", [POLICY, OFF])
-def test_decide_operators_kind_is_never_mailed(row: LedgerRow | None, policy: Policy) -> None:
-    assert decide(read(record(Kind.CHARGE_UNDELIVERABLE, team=None)), row, NOW, policy) == Skip(Reason.NEVER_MAILED)
-
-
-@pytest.mark.parametrize(
-    ("email", "decision"),
-    [
-        (None, Close(Classification.NO_RECIPIENT)),
-        ("", Close(Classification.NO_RECIPIENT)),
-        ("  ", Close(Classification.NO_RECIPIENT)),
-        ("void@razorpay.com", Close(Classification.PLACEHOLDER_RECIPIENT)),
-        (" VOID@Razorpay.COM ", Close(Classification.PLACEHOLDER_RECIPIENT)),
-    ],
-)
-def test_decide_without_a_real_recipient_no_call_is_made(email: str | None, decision: Decision) -> None:
-    assert decide(read(record(email=email)), None, NOW, POLICY) == decision
-
-
-@pytest.mark.parametrize(
-    ("age", "sent"), [(timedelta(0), True), (DAY, True), (DAY + timedelta(seconds=1), False), (timedelta(days=15), False), (-DAY, True)]
-)
-def test_decide_fact_older_than_the_maximum_is_expired(age: timedelta, sent: bool) -> None:
-    decision = decide(read(record(created_at=NOW - age)), None, NOW, POLICY)
-
-    assert isinstance(decision, Send) if sent else decision == Close(Classification.EXPIRED)
-
-
-def test_decide_old_fact_that_was_seen_in_time_is_tried_to_the_end() -> None:
-    mail = read(record(created_at=NOW - DAY - timedelta(hours=1)))
-
-    assert isinstance(decide(mail, held("in_flight", timedelta(hours=2)), NOW, POLICY), Send)
-
-
-def test_decide_switched_off_new_mail_is_suppressed() -> None:
-    assert decide(read(record()), None, NOW, OFF) == Close(Classification.SUPPRESSED)
-    assert decide(read(record()), held("suppressed"), NOW, POLICY) == Skip(Reason.ALREADY_FINAL), "and stays so when it is switched on"
-    assert decide(read(record()), held("in_flight"), NOW, OFF) == Close(Classification.IN_DOUBT)
-
-
-@pytest.mark.parametrize(
-    "final", ["sent", "already_sent", "refused", "no_recipient", "placeholder_recipient", "expired", "suppressed", "hard_bounced"]
-)
-def test_decide_final_row_makes_no_call(final: str) -> None:
-    assert decide(read(record()), held(final), NOW, POLICY) == Skip(Reason.ALREADY_FINAL)
-
-
-def test_decide_row_in_doubt_stays_with_the_operator() -> None:
-    assert decide(read(record()), held("in_doubt"), NOW, POLICY) == Skip(Reason.IN_DOUBT)
-
-
-@pytest.mark.parametrize(
-    ("age", "sent"), [(timedelta(0), True), (KEY_LIFETIME - KEY_MARGIN - timedelta(seconds=1), True), (KEY_LIFETIME - KEY_MARGIN, False)]
-)
-def test_decide_call_that_was_cut_off_is_repeated_while_loops_remembers_its_key(age: timedelta, sent: bool) -> None:
-    decision = decide(read(record()), held("in_flight", age), NOW, POLICY)
-
-    assert isinstance(decision, Send) if sent else decision == Close(Classification.IN_DOUBT)
-
-
-# the forwarder
 
 
 async def test_forwarder_mail_is_sent_under_its_audit_id_and_recorded() -> None:
@@ -202,7 +83,7 @@ async def test_forwarder_same_id_under_two_teams_is_one_mail() -> None:
 
 
 async def test_forwarder_switched_off_sends_nothing_and_records_it() -> None:
-    stage, mail = Stage(policy=OFF), record()
+    stage, mail = Stage(policy=Policy(sending=False)), record()
 
     assert await stage.handle(mail) == Counter({Reason.SUPPRESSED: 1})
     assert stage.loops.calls == []
@@ -262,7 +143,8 @@ async def test_forwarder_rate_limited_call_waits_for_the_limiter_and_not_in_the_
 async def test_forwarder_rejected_key_stops_it_and_leaves_the_row_in_flight() -> None:
     stage, mails = Stage(), [record(team=team(number)) for number in range(3)]
     for mail in mails:
-        stage.loops.script(mail, KeyRejected(401))
+        stage.loops.script(mail, Denied(401))
+    stage.loops.key_error = key_rejected(401)
 
     with pytest.raises(LoopsKeyRejected, match=r"^Loops rejects the API key \(401\)"):
         await stage.handle(*mails)
@@ -347,7 +229,7 @@ async def test_forwarder_crash_between_ledger_and_outcome_sends_no_second_mail(c
 
 async def test_forwarder_crash_seen_only_after_a_day_is_held_for_an_operator() -> None:
     stage, mail = Stage(), record()
-    stage.ledger.held[id_of(mail)] = LedgerRow(id_of(mail), "in_flight", 1, NOW - DAY)
+    stage.ledger.held[id_of(mail)] = LedgerRow(id_of(mail), "in_flight", 1, NOW - timedelta(hours=24))
 
     assert await stage.handle(mail) == Counter({Reason.IN_DOUBT: 1})
     assert await stage.handle(mail) == Counter({Reason.IN_DOUBT: 1})
@@ -375,3 +257,87 @@ async def test_forwarder_emits_the_limiter_what_loops_says_of_the_limit() -> Non
     await stage.handle(record())
 
     assert stage.limiter.observed == [(10.0, 9.0)]
+
+
+# batches beside each other
+
+
+async def test_forwarder_next_batch_may_begin_beside_a_mail_that_waits_and_keeps_each_teams_order() -> None:
+    stage, blocked, own, other = Stage(), record(team=team(0)), record(team=team(0)), record(team=team(1))
+    stage.loops.script(blocked, *[Denied(403)] * 10**6)
+    let_go = asyncio.Event()
+    first = asyncio.create_task(stage.forwarder.handle([blocked], let_go.set))
+    await let_go.wait()
+    assert not first.done()
+
+    let_go = asyncio.Event()
+    second = asyncio.create_task(stage.forwarder.handle([own, other], let_go.set))
+    await let_go.wait()
+    assert stage.loops.accepted == [str(id_of(other))]
+    assert id_of(own) not in stage.ledger.held, "it is not even tried"
+
+    stage.loops.script(blocked)
+    assert (await first, await second) == (Counter({Reason.SENT: 1}), Counter({Reason.SENT: 2}))
+    assert stage.loops.accepted == [str(id_of(mail)) for mail in (other, blocked, own)]
+
+
+async def test_forwarder_next_batch_does_not_begin_while_a_mail_may_still_be_sent_at_once() -> None:
+    stage, accepted = Stage(), list[int]()
+
+    await stage.forwarder.handle([record(team=team(number)) for number in range(50)], lambda: accepted.append(len(stage.loops.accepted)))
+
+    assert accepted == [50]
+
+
+async def test_forwarder_partition_of_which_as_many_mails_wait_as_may_is_full_and_says_so() -> None:
+    stage = Stage(most_waiting=2)
+    blocked = [record(team=team(number)) for number in range(3)]
+    for mail in blocked:
+        stage.loops.script(mail, *[Denied(403)] * 10**6)
+    let_go = asyncio.Event()
+    handling = asyncio.create_task(stage.forwarder.handle(blocked, let_go.set))
+
+    said = (
+        "mails that wait by themselves while others go on: 3 of subscription.upgraded (answer 403); "
+        "as many as may wait, so nothing more is begun, in partitions 0"
+    )
+    await eventually(lambda: stage.forwarder.describe() == said)
+    assert stage.forwarder.full == [0]
+    assert not let_go.is_set()
+
+    stage.loops.script(blocked[1])
+    await let_go.wait()
+    assert stage.forwarder.full == []
+    handling.cancel()
+    await asyncio.gather(handling, return_exceptions=True)
+    assert stage.forwarder.describe() == ""
+
+
+async def test_forwarder_mail_that_waits_and_comes_again_in_a_later_batch_is_sent_once() -> None:
+    stage, blocked = Stage(), record()
+    stage.loops.script(blocked, *[Denied(403)] * 10**6)
+    let_go = asyncio.Event()
+    first = asyncio.create_task(stage.forwarder.handle([blocked], let_go.set))
+    await let_go.wait()
+    second = asyncio.create_task(stage.forwarder.handle([blocked]))
+    await asyncio.sleep(0)
+
+    stage.loops.script(blocked)
+
+    assert (await first, await second) == (Counter({Reason.SENT: 1}), Counter({Reason.ALREADY_FINAL: 1}))
+    assert len(stage.loops.accepted) == 1
+
+
+async def test_forwarder_batch_that_is_given_up_and_read_again_begins_as_if_it_were_new() -> None:
+    stage, blocked = Stage(), record()
+    stage.loops.script(blocked, *[Denied(403)] * 10**6)
+    for _ in range(3):
+        let_go = asyncio.Event()
+        handling = asyncio.create_task(stage.forwarder.handle([blocked], let_go.set))
+        await let_go.wait()
+        handling.cancel()
+        await asyncio.gather(handling, return_exceptions=True)
+        assert stage.ledger.classification(blocked) == "in_flight"
+
+    stage.loops.script(blocked)
+    assert await stage.handle(blocked) == Counter({Reason.SENT: 1})

@@ -253,7 +253,7 @@ async def test_only_what_is_done_is_committed() -> None:
     await consumer.commit()
     assert log.commits == []
 
-    consumer.done(first)
+    consumer.done(first.tp, first.offset)
     await consumer.commit()
     assert log.commits == [{FIRST: 50}]
 
@@ -263,7 +263,7 @@ async def test_the_newest_of_several_batches_that_are_done_is_committed_once() -
     consumer = consuming(log)
     for _ in range(3):
         (message,) = await fetch(consumer)
-        consumer.done(message)
+        consumer.done(message.tp, message.offset)
     await consumer.commit()
     await consumer.commit()
 
@@ -278,7 +278,7 @@ async def test_what_is_done_below_the_committed_offset_moves_nothing_back() -> N
     rebalanced(consumer, 2)
     await fetch(consumer)
 
-    consumer.done(old)
+    consumer.done(old.tp, old.offset)
     await consumer.commit()
 
     assert log.commits == []

@@ -181,6 +181,9 @@ async def test_sink_faults_fail_the_next_events_without_accepting_them(loops: Ca
         "accept_then_timeout": 0,
         "delay_seconds": 0.0,
         "down": False,
+        "block": None,
+        "block_status": 403,
+        "page": None,
     }
 
     assert [(await loops.send(key="a")).status_code for _ in range(3)] == [503, 503, 200]
@@ -226,3 +229,26 @@ async def test_sink_reset_forgets_mails_keys_and_faults(loops: Caller) -> None:
 
     assert await loops.sent() == []
     assert (await loops.send(key="a")).status_code == 200
+
+
+async def test_sink_blocked_event_gets_a_firewalls_page_and_all_else_its_answer(loops: Caller) -> None:
+    await loops.break_it(block="<script", block_status=403)
+
+    blocked = await loops.send({**EVENT, "eventProperties": {"name": "<script>x</script>"}}, key="a")
+    others = [await loops.send(key="b"), await loops.http.get("/api/v1/api-key", headers={"authorization": "Bearer key"})]
+
+    assert (blocked.status_code, blocked.headers["content-type"].partition(";")[0]) == (403, "text/html")
+    assert [answer.json()["success"] for answer in others] == [True, True]
+    assert [mail["idempotency_key"] for mail in await loops.sent()] == ["b"]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_sink_page_is_the_answer_to_everything_and_accepts_nothing(loops: Caller, status: int) -> None:
+    await loops.break_it(page=status)
+
+    answers = [await loops.send(key="a"), await loops.http.get("/api/v1/api-key", headers={"authorization": "Bearer key"})]
+
+    assert [(answer.status_code, answer.text) for answer in answers] == [
+        (status, "<!doctype html><title>We will be right back</title>")
+    ] * 2
+    assert await loops.sent() == []

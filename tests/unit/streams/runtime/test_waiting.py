@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from streams.errors import KafkaUnavailable, LoopsKeyRejected, RowRejected
-from streams.runtime.waiting import Backoff, Waiting, services_away
+from streams.runtime.waiting import Backoff, Waiting, describe_waits, services_away
 from tests.stage_doubles import Sleeps
 from tests.waiting import eventually
 
@@ -130,3 +130,19 @@ async def test_waiting_service_that_answers_now_and_then_is_away_for_no_longer_t
             assert services_away("flapping", for_seconds=0.05) == []
     failing.cancel()
     await asyncio.gather(failing, return_exceptions=True)
+
+
+async def test_waiting_is_described_with_the_latest_error_until_there_is_an_answer() -> None:
+    errors, described = ["first", "second"], list[str]()
+
+    async def call() -> list[str]:
+        if errors:
+            raise KafkaUnavailable(errors.pop(0))
+        return described
+
+    async def watched(seconds: float) -> None:
+        described.extend(describe_waits("described"))
+
+    waiting = Waiting("described", "kafka", sleep=watched)
+    assert await waiting.until_available(call) == ["waits for kafka: first", "waits for kafka: second"]
+    assert describe_waits("described") == []

@@ -1,0 +1,237 @@
+"""The forward stage on the real broker and PostgreSQL, with answers that are not about every mail, or not Loops' at all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from agents.registry import stage_factory
+from schemas.kinds import Kind
+from streams.embedded.process import free_port
+from streams.errors import LoopsKeyRejected
+from streams.settings import Settings
+from tests.integration.databases import query
+from tests.integration.test_exactly_once import worker
+from tests.sinks import ServedSink, served_sink
+from tests.stage_doubles import audit_event, team
+from tests.topic_io import read_all
+from tests.waiting import until
+from tests.workers import Run, committed, land, running
+
+BLOCKED = "<script>x</script>"
+PARTITION = 1
+
+
+@dataclass
+class World:
+    """A broker, a database and a fake Loops of the test's own."""
+
+    settings: Settings
+    sink: ServedSink
+
+    def mail(self, number: int, name: str = "Ada") -> str:
+        """Have the team of that number claimed by somebody of that name, all on one partition, and return the audit id."""
+        event = audit_event(
+            Kind.CLAIMED, team=team(number), email=None, contact={"email": "ada@example.com", "name": name}, created_at=datetime.now(UTC)
+        )
+        land(self.settings, "audit.events", [(None, orjson.dumps(event), (), PARTITION)])
+        return str(event["id"])
+
+    @asynccontextmanager
+    async def forward(self, *, path: str = "", **changes: object) -> AsyncIterator[Run]:
+        """Run the stage, with Loops' address and ``path`` behind it."""
+        settings = self.settings.model_copy(update={"loops_base_url": self.sink.url + path, **changes})
+        async with running(settings, stage_factory(settings, "forward")) as run:
+            yield run
+
+    async def ledger(self) -> dict[str, str]:
+        assert self.settings.postgres_dsn is not None
+        rows = await query(self.settings.postgres_dsn.get_secret_value(), "select audit_id, classification from forwarder_sent")
+        return {str(row["audit_id"]): row["classification"] for row in rows}
+
+    async def until_ledger(self, expected: dict[str, str], run: Run | None = None, seconds: float = 60.0) -> None:
+        """Return once the ledger says that; fail at once when ``run``, a stage in this process, ends."""
+        loop = asyncio.get_running_loop()
+
+        def says() -> bool:
+            return asyncio.run_coroutine_threadsafe(self.ledger(), loop).result() == expected
+
+        await (run.until if run else until)(says, f"the ledger says {expected}", seconds)
+
+    def committed(self) -> int:
+        return committed(self.settings, "forward", "audit.events")[PARTITION]
+
+    @property
+    def keys(self) -> list[str | None]:
+        return self.sink.keys
+
+
+@pytest.fixture
+async def world(stage_settings: Settings) -> AsyncIterator[World]:
+    async with served_sink(api_key="key") as sink:
+        yield World(
+            stage_settings.model_copy(
+                update={"loops_base_url": sink.url, "loops_api_key": SecretStr("key"), "loops_rate_per_second": 500.0}
+            ),
+            sink,
+        )
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_a_mail_that_a_firewall_blocks_waits_while_other_teams_mails_go_and_its_own_teams_keep_their_order(
+    world: World, status: int
+) -> None:
+    world.sink.break_it(block=BLOCKED, block_status=status)
+    async with world.forward() as run:
+        blocked = world.mail(0, BLOCKED)
+        await world.until_ledger({blocked: "in_flight"}, run)
+        behind = world.mail(0)
+        others = [world.mail(number) for number in range(1, 5)]
+
+        await world.until_ledger({blocked: "in_flight", **dict.fromkeys(others, "sent")}, run)
+        assert world.keys == others
+        assert world.committed() == 0, "the position stays at the mail that waits"
+
+        world.sink.break_it(block=None)
+        await world.until_ledger(dict.fromkeys([blocked, behind, *others], "sent"), run)
+        assert world.keys == [*others, blocked, behind], "in the order of the team, each once"
+        await run.until(lambda: world.committed() == 6, "the offset")
+    assert read_all(world.settings, "dead.letters") == []
+
+
+async def test_a_wrong_base_url_refuses_nothing_and_every_mail_is_sent_once_it_is_right(world: World) -> None:
+    mails = [world.mail(number) for number in range(3)]
+    async with world.forward(path="/api") as run:
+        await world.until_ledger(dict.fromkeys(mails, "in_flight"), run)
+        more = world.mail(0)
+    assert set((await world.ledger()).values()) == {"in_flight"}
+    assert read_all(world.settings, "dead.letters") == []
+    assert world.committed() == 0
+
+    async with world.forward() as run:
+        await world.until_ledger(dict.fromkeys([*mails, more], "sent"), run)
+    assert sorted(map(str, world.keys)) == sorted([*mails, more])
+
+
+@pytest.mark.parametrize("status", [200, 402, 403, 404, 405, 410, 451])
+async def test_a_page_that_is_no_answer_of_loops_makes_no_mail_sent_or_refused(world: World, status: int) -> None:
+    world.sink.break_it(page=status)
+    async with world.forward() as run:
+        mails = [world.mail(number) for number in range(3)]
+        await world.until_ledger(dict.fromkeys(mails, "in_flight"), run)
+        assert world.keys == []
+
+        world.sink.break_it(page=None)
+        await world.until_ledger(dict.fromkeys(mails, "sent"), run)
+    assert sorted(map(str, world.keys)) == sorted(mails)
+    assert read_all(world.settings, "dead.letters") == []
+
+
+@pytest.mark.parametrize("status", [402, 404])
+async def test_an_answer_to_every_event_with_a_good_key_makes_all_wait_and_costs_none(world: World, status: int) -> None:
+    world.sink.break_it(block="ada@example.com", block_status=status)
+    async with world.forward() as run:
+        mails = [world.mail(number) for number in range(3)]
+        await world.until_ledger(dict.fromkeys(mails, "in_flight"), run)
+
+        world.sink.break_it(block=None)
+        await world.until_ledger(dict.fromkeys(mails, "sent"), run, seconds=10.0)
+    assert read_all(world.settings, "dead.letters") == []
+
+
+async def test_a_worker_killed_while_a_mail_waits_loses_and_doubles_nothing(world: World, tmp_path: Path) -> None:
+    world.sink.break_it(block=BLOCKED)
+    log = tmp_path / "worker.log"
+    blocked = world.mail(0, BLOCKED)
+    others = [world.mail(number) for number in range(1, 5)]
+    expected = {blocked: "in_flight", **dict.fromkeys(others, "sent")}
+    with worker(world.settings, "forward", log=log) as process:
+        await world.until_ledger(expected)
+        process.kill()
+        process.wait()
+    assert world.committed() == 0
+
+    world.sink.break_it(block=None)
+    with worker(world.settings, "forward", log=log):
+        await world.until_ledger(dict.fromkeys([blocked, *others], "sent"))
+        await until(lambda: world.committed() == 5, "the offset")
+    assert world.keys == [*others, blocked]
+    assert "ada@example.com" not in log.read_text()
+
+
+async def test_a_mail_that_waits_while_its_partition_changes_hands_is_sent_once_and_in_order(world: World) -> None:
+    world.sink.break_it(block=BLOCKED)
+    async with world.forward() as first:
+        blocked, behind = world.mail(0, BLOCKED), world.mail(0)
+        await world.until_ledger({blocked: "in_flight"}, first)
+        async with world.forward() as second:
+            await second.until(lambda: len(first.partitions) == len(second.partitions) == 2, "a share for each")
+            other = world.mail(1)
+            await world.until_ledger({blocked: "in_flight", other: "sent"}, second)
+        await first.until(lambda: len(first.partitions) == 4, "all for the first again")
+        assert world.committed() == 0
+
+        world.sink.break_it(block=None)
+        await world.until_ledger(dict.fromkeys([blocked, behind, other], "sent"), first)
+        await first.until(lambda: world.committed() == 3, "the offset")
+    assert world.keys == [other, blocked, behind]
+
+
+async def test_a_key_that_turns_out_wrong_ends_the_stage_and_the_right_one_sends_what_waited(world: World) -> None:
+    world.sink.break_it(down=True)  # so that the key is not found wrong at the start
+    mail = world.mail(0)
+    async with world.forward(loops_api_key=SecretStr("wrong")) as run:
+        await world.until_ledger({mail: "in_flight"}, run)
+        world.sink.break_it(down=False)
+        failure = await run.failure()
+
+    assert isinstance(failure, LoopsKeyRejected)
+    assert str(failure).startswith("Loops rejects the API key (401); set TIERSTREAM_LOOPS_API_KEY")
+    async with world.forward() as run:
+        await world.until_ledger({mail: "sent"}, run)
+
+
+async def test_readyz_metrics_and_log_say_what_waits_and_why_without_an_address(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    world.sink.break_it(block=BLOCKED)
+    async with world.forward(admin_port=port) as run:
+        blocked = world.mail(0, BLOCKED)
+        await world.until_ledger({blocked: "in_flight"}, run)
+
+        detail = await until_readyz(url, "mails that wait by themselves")
+        assert detail == "partitions 0,1,2,3; mails that wait by themselves while others go on: 1 of onboarding.claimed (answer 403)"
+        assert 'tierstream_held{answer="answer 403",kind="onboarding.claimed"} 1.0' in await text_of(f"{url}/metrics")
+
+        world.sink.break_it(page=404)
+        assert f"waits for loops: What answers at {world.sink.url} is not Loops (answer 404" in await until_readyz(url, "waits for loops")
+        world.sink.break_it(page=None, block=None)
+        await world.until_ledger({blocked: "sent"}, run)
+        assert await until_readyz(url, "partitions", without="wait") == "partitions 0,1,2,3"
+        assert 'tierstream_held{answer="answer 403",kind="onboarding.claimed"} 0.0' in await text_of(f"{url}/metrics")
+    logged = "".join(capsys.readouterr())
+    assert "mail_held" in logged
+    assert "ada@example.com" not in logged
+
+
+async def text_of(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return await response.text()
+
+
+async def until_readyz(url: str, words: str, without: str = "?") -> str:
+    """Return what ``/readyz`` says of forward once it holds some words, and not others. The stage is ready all the while."""
+    async with asyncio.timeout(60):
+        while True:
+            found = orjson.loads(await text_of(f"{url}/readyz"))
+            detail: str = found["parts"]["forward"]["detail"]
+            if words in detail and without not in detail:
+                assert found["ready"] is True
+                return detail
+            await asyncio.sleep(0.1)
