@@ -57,6 +57,8 @@ class ScriptedWorker:
         self.script.begun.append(number)
         self.script.batches.append([record.offset for record in batch.records])
         self.script.times.append(time.monotonic())
+        if number in self.script.go_on:
+            batch.may_go_on.set()
         if number in self.script.gates:
             await self.script.gates[number].pass_through()
         await asyncio.sleep(self.script.work_seconds)
@@ -73,6 +75,8 @@ class Script:
     """What the workers of one test do and did, and the flow that they hold and release."""
 
     gates: dict[int, Gate] = field(default_factory=dict)
+    go_on: frozenset[int] = frozenset()
+    """Batches that let the next one begin at once."""
     failures: dict[int, Exception] = field(default_factory=dict)
     preparations: dict[int, Gate] = field(default_factory=dict)
     preparation_failures: dict[int, Exception] = field(default_factory=dict)

@@ -8,7 +8,7 @@ Order of the steps for one mail, and what a crash after each leaves:
 4. ledger row final                     → read again: the row is found, no call is made;
 5. the offset is committed              → done.
 
-A row that is still ``in_flight`` when Loops has forgotten the key becomes ``in_doubt``: nobody sends it again without an operator.
+A mail whose row the ledger refuses is a dead letter, ``rejected``; no call is made before its row is there. A row that is still ``in_flight`` when Loops has forgotten the key becomes ``in_doubt``: nobody sends it again without an operator.
 Mails of one team go out in the order of their records. With ``FORWARD=off`` nothing is sent and each new mail is recorded as
 ``suppressed``, so that switching it on later does not bring old mails.
 """
@@ -26,7 +26,7 @@ from agents.audit.record import AuditRecord, DeadLetter, read_audit_record
 from agents.forward.decide import Close, Policy, Send, Skip, decide, key_is_forgotten, recipient
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
-from streams.errors import LoopsUnavailable
+from streams.errors import LoopsUnavailable, RowRejected
 from streams.kafka.dead_letters import ConsumedRecord, DeadLetters
 from streams.logging import mask_email
 from streams.loops.client import Accepted, AlreadyAccepted, EventSender, KeyRejected, RateLimited, Refused, Reply, Unavailable, key_rejected
@@ -98,7 +98,7 @@ class Forwarder:
         self.progress = 0
         """Mails that have got their outcome so far."""
 
-    async def handle(self, records: Sequence[ConsumedRecord]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[ConsumedRecord], _go_on: Callable[[], None] = lambda: None) -> Counter[Reason]:
         """Settle the mails of one partition's ``records``, which are in offset order, and return how many ended how.
 
         Returns only when each has its final row in the ledger, or its dead letter. Waits while PostgreSQL, Kafka or Loops is
@@ -142,6 +142,17 @@ class Forwarder:
         match decide(audit_record, row, self._clock(), self._policy):
             case Skip(reason):
                 return reason
+            case decision:
+                try:
+                    return await self._carry_out(decision, record, audit_record)
+                except RowRejected as error:
+                    # Whatever Loops was told stands there under its key; without its row nothing more can be done here.
+                    await self._dead_letters.write(record, Reason.REJECTED, str(error))
+                    self.progress += 1
+                    return Reason.REJECTED
+
+    async def _carry_out(self, decision: Close | Send, record: ConsumedRecord, audit_record: AuditRecord) -> Reason:
+        match decision:
             case Close(classification):
                 return await self._close(audit_record, classification)
             case Send(content):

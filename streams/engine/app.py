@@ -63,8 +63,9 @@ class BatchHandler(Protocol):
 
     progress: int
 
-    async def handle(self, records: Sequence[Record]) -> Mapping[Reason, int]:
-        """Work in the records of one partition; return their outcomes when all effects are durable."""
+    async def handle(self, records: Sequence[Record], go_on: Callable[[], None], /) -> Mapping[Reason, int]:
+        """Work in the records of one partition; return their outcomes when all effects are durable. Call ``go_on`` when what is left waits
+        for something of its own, and the partition's next records may be handled beside it."""
 
 
 class HandlerWorker:
@@ -79,7 +80,7 @@ class HandlerWorker:
 
     async def process(self, batch: Batch) -> None:
         """Handle the batch and count its outcomes."""
-        count_outcomes(self._stage, await self._handler.handle(batch.records))
+        count_outcomes(self._stage, await self._handler.handle(batch.records, batch.may_go_on.set))
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
@@ -33,6 +33,10 @@ slow machine, or a busy one, makes larger batches by itself; a lone event waits 
 
 PACE_SECONDS = 0.1
 
+UNDONE_RECORDS = 10_000
+"""With so many records in batches that are not done, a partition begins no further batch: what is read again after a crash, and what is
+in memory, stays bounded."""
+
 FINISH_SECONDS = 3.0
 """How long a batch under way may take to its end when its partition is given up. Less than a stop's grace: a batch of mails, or
 one that waits for Kafka, may take minutes, and what is not acked is done again by the partition's next owner."""
@@ -50,6 +54,8 @@ class Batch:
     generation: int
     records: Sequence[Record]
     ack: Callable[[], Any]
+    may_go_on: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+    """Set by a worker when what is left of the batch waits for something of its own, so that the partition's next batch can begin."""
 
     @property
     def value_bytes(self) -> int:
@@ -74,7 +80,9 @@ class PartitionWorker(Protocol):
 
     async def process(self, batch: Batch) -> None:
         """Work a batch in; return when all of it is durable. Raises GenerationEnded when it can not be any more: the partition is then
-        prepared anew, and the batch is neither acked nor tried again, for a later generation reads it again."""
+        prepared anew, and the batch is neither acked nor tried again, for a later generation reads it again. The next batch begins then,
+        or once ``batch.may_go_on`` is set; it is acked after this one in any case. A batch that is not done when its generation ends is
+        cancelled, and read again."""
 
     async def close(self) -> None:
         """Let go of the partition. No batch is under way any more."""
@@ -93,7 +101,7 @@ class Flow(Protocol):
 class _PartitionQueue:
     """One partition: the batches that wait for it, and the task that works them in."""
 
-    __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way")
+    __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way", "undone")
 
     def __init__(self) -> None:
         self.under_way: Batch | None = None
@@ -105,6 +113,7 @@ class _PartitionQueue:
         self._waits = asyncio.Event()
         self.may_begin_at = 0.0
         self.task: asyncio.Task[None] | None = None
+        self.undone: deque[tuple[Batch, asyncio.Task[None]]] = deque()
 
     def put(self, batch: Batch, batch_records: int) -> None:
         """Queue a batch, or make it part of the last one that waits."""
@@ -137,6 +146,23 @@ class _PartitionQueue:
     def end(self) -> None:
         self.under_way = None
         self.idle.set()
+
+    def ack_done(self) -> None:
+        """Ack the batches that are done, in their order and none behind one that is not done or has failed. Raises what that one raised."""
+        while self.undone and self.undone[0][1].done():
+            batch, work = self.undone[0]
+            work.result()
+            self.undone.popleft()
+            batch.ack()
+
+    async def forget_undone(self) -> None:
+        """Cancel what is left of batches that are not done, and wait for its end. They are not acked."""
+        left = [work for _, work in self.undone]
+        self.undone.clear()
+        for work in left:
+            work.cancel()
+        if left:
+            await asyncio.wait(left)
 
 
 class Processing:
@@ -250,21 +276,16 @@ class Processing:
     async def _run(self, number: int, queue: _PartitionQueue) -> None:
         worker = self._new_worker(number)
         try:
-            while True:
-                self._preparing.add(number)
-                await worker.prepare()
-                self._preparing.discard(number)
-                with contextlib.suppress(GenerationEnded):
-                    await self._work(number, queue, worker)
-        except asyncio.CancelledError:
-            raise
-        except TierstreamError as error:
-            self._fail(error)
-        except Exception as error:
-            log.exception("a partition's task failed", partition=number)
-            self._fail(StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where."))
+            with self._failing(number):
+                while True:
+                    self._preparing.add(number)
+                    await worker.prepare()
+                    self._preparing.discard(number)
+                    with contextlib.suppress(GenerationEnded):
+                        await self._work(number, queue, worker)
         finally:
             self._preparing.discard(number)
+            await queue.forget_undone()
             await asyncio.shield(worker.close())
 
     async def _work(self, number: int, queue: _PartitionQueue, worker: PartitionWorker) -> None:
@@ -278,15 +299,39 @@ class Processing:
                     queue.paused.clear()
                     queue.full.clear()
                 await self._may_begin.wait()
+                if queue.undone and queue.undone[0][0].generation != self._generation():
+                    await queue.forget_undone()  # it is read again, from the committed offset on
                 if batch.generation == self._generation():
                     queue.begin(batch)
                     began = time.monotonic()
-                    await _finish(worker.process(batch), self._finish_seconds)
+                    work = asyncio.create_task(worker.process(batch))
+                    await _finish(work, batch.may_go_on, self._finish_seconds)
                     queue.may_begin_at = began + min(self._pace_seconds, self._pace * (time.monotonic() - began))
                     queue.end()
-                    batch.ack()
+                    queue.undone.append((batch, work))
+                    queue.ack_done()
+                    if not work.done():
+                        work.add_done_callback(lambda _: self._ack_done(number, queue))
+                    while sum(len(undone.records) for undone, _ in queue.undone) > UNDONE_RECORDS:
+                        await asyncio.wait({queue.undone[0][1]})
+                        queue.ack_done()
         finally:
             queue.end()
+
+    def _ack_done(self, number: int, queue: _PartitionQueue) -> None:
+        with self._failing(number):
+            queue.ack_done()
+
+    @contextlib.contextmanager
+    def _failing(self, number: int) -> Iterator[None]:
+        """End the process for whatever is raised in the block."""
+        try:
+            yield
+        except TierstreamError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("a partition's task failed", partition=number)
+            self._fail(StageFailed(f"Partition {number} failed with {type(error).__name__}; the log above says where."))
 
     def _fail(self, error: TierstreamError) -> None:
         if not self.failure.done():
@@ -303,16 +348,21 @@ def _cancel(queue: _PartitionQueue) -> asyncio.Task[None] | None:
     return queue.task
 
 
-async def _finish(work: Awaitable[None], seconds: float) -> None:
-    """Await ``work``. When cancelled, let it go on to its end, which saves doing it again, but for no longer than ``seconds``."""
-    task = asyncio.ensure_future(work)
+async def _finish(work: asyncio.Task[None], may_go_on: asyncio.Event, seconds: float) -> None:
+    """Return when ``work`` is done, or lets others go on. When cancelled, let it go on to its end, which saves doing it again, but for no
+    longer than ``seconds``. Raises what ``work`` raises."""
+    going_on = asyncio.create_task(may_go_on.wait())
     try:
-        await asyncio.shield(task)
+        await asyncio.wait((work, going_on), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
     except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=seconds)
-        if task.cancel():
+        await asyncio.wait({work}, timeout=seconds)
+        if work.cancel():
             log.warning("a batch was left unfinished, for its partition was given up", after_seconds=seconds)
-            await asyncio.wait({task})
-        elif not task.cancelled() and task.exception() is not None:
-            log.warning("a batch failed while its partition was given up", error=repr(task.exception()))
+            await asyncio.wait({work})
+        elif not work.cancelled() and work.exception() is not None:
+            log.warning("a batch failed while its partition was given up", error=repr(work.exception()))
         raise
+    finally:
+        going_on.cancel()

@@ -15,6 +15,7 @@ from streams.errors import StageFailed, TierstreamError
 from streams.kafka import topic_admin
 from streams.metrics import STALLED
 from streams.runtime.admin import Health, serve_admin
+from streams.runtime.waiting import why_away
 from streams.settings import Settings
 
 STOP_SECONDS = 1.5
@@ -22,6 +23,10 @@ STOP_SECONDS = 1.5
 
 HEALTH_SECONDS = 0.5
 """How often a stage's state of health is looked at."""
+
+WAITS_SECONDS = 5.0
+"""A stage that has waited for a service for this long is not ready. Longer than a restart of that service's connections, and than a
+supervisor needs to see that a worker which it has started is at work."""
 
 log = structlog.get_logger(__name__)
 
@@ -84,10 +89,13 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise StageFailed(stalled)
         restoring = stage.processing.preparing
         owned = stage.processing.partitions
+        waits = why_away(stage.name, WAITS_SECONDS)
         health.set(
             stage.name,
-            stage.processing.assigned and not restoring and not failure.done(),
-            f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""),
+            stage.processing.assigned and not restoring and not failure.done() and not waits,
+            f"partitions {_numbers(owned)}"
+            + (f", restoring {_numbers(restoring)}" if restoring else "")
+            + "".join(f"; {why}" for why in waits),
         )
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:

@@ -18,8 +18,16 @@ Sleep = Callable[[float], Awaitable[object]]
 _PROBE_AFTER = 3
 """Failures in a row, of any callers, after which a service counts as away. One request that fails by itself stays below."""
 
-_AWAY: dict[tuple[str, str], float] = {}
-"""(stage, service) → when the first of the failures came that no answer has followed, on the monotonic clock."""
+
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    since: float
+    """When the first of the failures came that no answer has followed, on the monotonic clock."""
+    why: str
+
+
+_AWAY: dict[tuple[str, str], _Outage] = {}
+"""By (stage, service)."""
 
 
 def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
@@ -28,7 +36,27 @@ def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
     A service that answers now and then is away for no longer than a moment, however often one of its callers fails.
     """
     latest = time.monotonic() - for_seconds
-    return sorted(service for (waiting, service), since in _AWAY.items() if waiting == stage and since <= latest)
+    return sorted(service for (waiting, service), outage in _AWAY.items() if waiting == stage and outage.since <= latest)
+
+
+def why_away(stage: str, for_seconds: float = 0.0) -> list[str]:
+    """Return the sentences that say why ``stage`` waits for these services, as they began."""
+    return [_AWAY[stage, service].why for service in services_away(stage, for_seconds)]
+
+
+def begin_waiting(stage: str, service: str, why: str) -> None:
+    """Say in the log, the metric and the state of health that ``stage`` waits for ``service``. Does nothing when that is said already."""
+    if (stage, service) not in _AWAY:
+        _AWAY[stage, service] = _Outage(time.monotonic(), why)
+        WAITING.labels(stage, service).set(1)
+        _log.warning("waiting", stage=stage, service=service, error=why)
+
+
+def end_waiting(stage: str, service: str) -> None:
+    """Say that ``stage`` goes on. Does nothing when it did not wait."""
+    if _AWAY.pop((stage, service), None) is not None:
+        WAITING.labels(stage, service).set(0)
+        _log.info("available_again", stage=stage, service=service)
 
 
 _log = structlog.get_logger(__name__)
@@ -82,6 +110,11 @@ class Waiting:
         self._failures = 0
         self._probe = asyncio.Lock()
 
+    @property
+    def stage(self) -> str:
+        """Who waits."""
+        return self._stage
+
     async def until_available(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return ``operation``'s result, calling it again for as long as it raises Unavailable. Everything else passes through.
 
@@ -122,14 +155,9 @@ class Waiting:
 
     def _failed(self, error: Unavailable) -> None:
         self._failures += 1
-        _AWAY.setdefault((self._stage, self._service), time.monotonic())
-        if self._failures == 1:
-            WAITING.labels(self._stage, self._service).set(1)
-            _log.warning("waiting", stage=self._stage, service=self._service, error=str(error))
+        begin_waiting(self._stage, self._service, str(error))
 
     def _answered(self) -> None:
         if self._failures:
             self._failures = 0
-            _AWAY.pop((self._stage, self._service), None)
-            WAITING.labels(self._stage, self._service).set(0)
-            _log.info("available_again", stage=self._stage, service=self._service)
+            end_waiting(self._stage, self._service)

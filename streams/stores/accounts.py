@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import asyncpg
 
 from streams.stores.audit_log import AuditRow
-from streams.stores.pool import TIMEOUT_SECONDS, describe_server, translate
+from streams.stores.pool import TIMEOUT_SECONDS, connect, describe_server, translate
 
 _ROWS_AT_ONCE = 5_000
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
@@ -29,7 +29,8 @@ class LedgerLine(NamedTuple):
 class StoredAccounts:
     """Both tables, in one read-only transaction. Blocking, with an event loop of its own: use it in a thread of its own.
 
-    Rows come in no order, some thousands in memory at a time.
+    Rows come in no order, some thousands in memory at a time. Everything happens inside of the transaction, so a pool that gives each
+    transaction a session may stand between; it has one session less until the end.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -37,7 +38,7 @@ class StoredAccounts:
         self._server = describe_server(dsn)
         self._runner = asyncio.Runner()
         try:
-            self._connection = self._run(lambda: asyncpg.connect(dsn, timeout=TIMEOUT_SECONDS))
+            self._connection = self._run(lambda: connect(dsn, "tierstream-verify"))
             self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
             self._run(self._transaction.start)
         except BaseException:
@@ -60,9 +61,11 @@ class StoredAccounts:
         return (LedgerLine(*row.values()) for row in self._rows(_LEDGER))
 
     def _rows(self, query: str) -> Iterator[asyncpg.Record]:
-        cursor = self._run(lambda: self._connection.cursor(query))
-        while rows := self._run(lambda: cursor.fetch(_ROWS_AT_ONCE, timeout=TIMEOUT_SECONDS)):
+        # A cursor of SQL's: asyncpg's own takes a named statement, which would stay behind in the session.
+        self._run(lambda: self._connection.execute(f"declare account no scroll cursor for {query}", timeout=TIMEOUT_SECONDS))
+        while rows := self._run(lambda: self._connection.fetch(f"fetch {_ROWS_AT_ONCE} from account", timeout=TIMEOUT_SECONDS)):
             yield from rows
+        self._run(lambda: self._connection.execute("close account", timeout=TIMEOUT_SECONDS))
 
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
         async def made() -> T:

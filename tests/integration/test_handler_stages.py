@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-import asyncpg
 import orjson
 import pytest
 
@@ -22,6 +21,7 @@ from streams.engine.worker import StageFactory
 from streams.errors import StageFailed
 from streams.kafka.records import Record
 from streams.settings import Settings
+from streams.stores.pool import connect
 from tests.integration.test_exactly_once import worker
 from tests.stage_doubles import audit_event, team
 from tests.topic_io import produce, read_all
@@ -39,7 +39,7 @@ class Scripted:
         self.handled: dict[int, list[int]] = defaultdict(list)
         self.progress = 0
 
-    async def handle(self, records: Sequence[Record]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[Record], _go_on: Callable[[], None]) -> Counter[Reason]:
         for record in records:
             await self._effect(record)
             self.handled[record.partition].append(record.offset)
@@ -151,7 +151,7 @@ async def test_audit_killed_at_work_leaves_no_committed_offset_without_its_row(s
     events = [audit_event(team=team(number % 50)) for number in range(12_000)]
     produce(stage_settings, "audit.events", [(event["subject"].encode(), orjson.dumps(event)) for event in events])
     assert stage_settings.postgres_dsn is not None
-    database = await asyncpg.connect(stage_settings.postgres_dsn.get_secret_value())
+    database = await connect(stage_settings.postgres_dsn.get_secret_value(), "test")
     log = tmp_path / "worker.log"
     try:
         with worker(stage_settings, "audit", log=log) as process:

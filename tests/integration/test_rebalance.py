@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -90,7 +90,7 @@ class Noting:
         self.handled: dict[int, set[int]] = defaultdict(set)
         self.progress = 0
 
-    async def handle(self, records: Sequence[Record]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[Record], _go_on: Callable[[], None]) -> Counter[Reason]:
         await asyncio.sleep(0.01)
         self.handled[records[0].partition].update(record.offset for record in records)
         self.progress += len(records)

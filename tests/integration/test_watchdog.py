@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from confluent_kafka import Producer
@@ -32,7 +32,7 @@ class Handler:
         self.progress = 0
         self.handled = asyncio.Event()
 
-    async def handle(self, records: Sequence[Record]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[Record], _go_on: Callable[[], None]) -> Counter[Reason]:
         self.handled.set()
         if self.hangs:
             await asyncio.Event().wait()

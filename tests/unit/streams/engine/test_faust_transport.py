@@ -63,7 +63,7 @@ class Log:
 class NoHandler:
     progress = 0
 
-    async def handle(self, records: object) -> dict[Any, int]:
+    async def handle(self, records: object, _go_on: object) -> dict[Any, int]:
         raise AssertionError("nothing is handled here")
 
 
