@@ -45,6 +45,9 @@ class AuditLog(Protocol):
     async def write(self, rows: Sequence[AuditRow]) -> list[RowResult]:
         """Return one result for each row, in order, once all is committed."""
 
+    async def write_again(self, rows: Sequence[AuditRow]) -> list[RowResult]:
+        """The same for rows that were held before, and may well be again."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Held:
@@ -112,10 +115,13 @@ class AuditWriter:
                 refusals[lane] = result.refusal
                 lanes.setdefault(lane, []).append(_Held(record, row, began))
         if lanes:
-            async with asyncio.TaskGroup() as group:
-                settling = [group.create_task(self._settle_lane(lane, held, refusals.get(lane))) for lane, held in lanes.items()]
-                await asyncio.sleep(0)  # each has its place in its lane then
-                go_on()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    settling = [group.create_task(self._settle_lane(lane, held, refusals.get(lane))) for lane, held in lanes.items()]
+                    await asyncio.sleep(0)  # each has its place in its lane then
+                    go_on()
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
             for task in settling:
                 outcomes += task.result()
         self.progress += 1
@@ -164,7 +170,7 @@ class AuditWriter:
                 may_give_up = self._taken_at >= waiting[0].since or self._alarm.holds_alone(lane)
                 # While the first is refused it alone is tried, and then all that are left.
                 some = waiting if refusal is None else waiting[:1]
-                results = await self._audit_log.write([held.row for held in some])
+                results = await self._audit_log.write_again([held.row for held in some])
                 outcomes += await self._settle([], [held.record for held in some], [held.row for held in some], results)
                 first = results[0].refusal
                 gave_up = may_give_up and first is not None and self._is_over(waiting[0], first)

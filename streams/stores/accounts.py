@@ -9,6 +9,7 @@ import asyncpg
 
 from streams.stores.audit_log import AuditRow
 from streams.stores.pool import TIMEOUT_SECONDS, connect, describe_server, translate
+from streams.stores.tables import check_encoding
 
 _ROWS_AT_ONCE = 5_000
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
@@ -34,13 +35,18 @@ class StoredAccounts:
     """
 
     def __init__(self, dsn: str) -> None:
-        """Connect. Raises PostgresUnavailable, ConfigurationError."""
+        """Connect. Raises PostgresUnavailable, ConfigurationError, DatabaseUnfit."""
         self._server = describe_server(dsn)
         self._runner = asyncio.Runner()
         try:
             self._connection = self._run(lambda: connect(dsn, "tierstream-verify"))
-            self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
-            self._run(self._transaction.start)
+            try:
+                self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+                self._run(self._transaction.start)
+                self._run(lambda: check_encoding(self._connection, self._server))
+            except BaseException:
+                self._connection.terminate()
+                raise
         except BaseException:
             self._runner.close()
             raise

@@ -84,6 +84,7 @@ class PostgresAuditLog:
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
         self._written = GroupCommit(self._write_batch, BATCH_ROWS)
+        self._written_again = GroupCommit(self._merge_batch, BATCH_ROWS, at_once=1)
 
     async def write(self, rows: Sequence[AuditRow]) -> list[RowResult]:
         """Write ``rows`` and return one result for each, in their order, once all that can be written is committed.
@@ -92,11 +93,18 @@ class PostgresAuditLog:
         the others out; one that is held keeps out those of its team which come after it, and no others. Of several rows with one id
         the first is written, and the others are compared with it.
         """
+        return await self._write(rows, self._written)
+
+    async def write_again(self, rows: Sequence[AuditRow]) -> list[RowResult]:
+        """The same for rows that were held before. In statements of their own: those that are held again hold up nobody else's."""
+        return await self._write(rows, self._written_again)
+
+    async def _write(self, rows: Sequence[AuditRow], write: GroupCommit[AuditRow, RowResult]) -> list[RowResult]:
         results: list[RowResult] = []
         held: _Held = {}
         for start in range(0, len(rows), BATCH_ROWS):
             some = rows[start : start + BATCH_ROWS]
-            results += await _around_held(some, held, self._written)
+            results += await _around_held(some, held, write)
             held.update((row.team_id, result) for row, result in zip(some, results[start:], strict=True) if result.refusal is not None)
         return results
 
@@ -106,13 +114,16 @@ class PostgresAuditLog:
         try:
             await self._pool.run(lambda connection: _copy(connection, rows))
         except (RowRejected, ConstraintRefuses):
-            results = [_INSERTED] * len(rows)
-            left = list(range(len(rows)))
-            held: _Held = {}
-            while left:
-                left = await self._write_first_of_each_id(rows, left, results, held)
-            return results
+            return await self._merge_batch(rows)
         return [_INSERTED] * len(rows)
+
+    async def _merge_batch(self, rows: Sequence[AuditRow]) -> list[RowResult]:
+        results = [_INSERTED] * len(rows)
+        left = list(range(len(rows)))
+        held: _Held = {}
+        while left:
+            left = await self._write_first_of_each_id(rows, left, results, held)
+        return results
 
     async def _write_first_of_each_id(
         self, rows: Sequence[AuditRow], indexes: list[int], results: list[RowResult], held: _Held

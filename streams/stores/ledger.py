@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import count
 from typing import NamedTuple, Protocol
 
 import asyncpg
@@ -120,10 +119,10 @@ class PostgresLedger:
 
     async def put(self, entry: Entry) -> LedgerRow | None:
         """Write ``entry``; see ``Ledger.put``."""
-        entry, since = _storable(entry), time.monotonic()
+        entry, since, tries = _storable(entry), time.monotonic(), 0
         try:
-            for tries in count():
-                others_were_taken = self._taken_at >= since  # before this try, for it may be the last ahead of a mend
+            while True:
+                others_were_taken = self._taken_at >= since  # ahead of this try: what is taken after it may be the first behind a mend
                 (written,) = await self._written([entry])
                 if isinstance(written, RowRejected):
                     raise written
@@ -134,9 +133,9 @@ class PostgresLedger:
                 if written.is_missing_reference and others_were_taken and time.monotonic() - since >= self._wait_seconds:
                     raise RowRejected(f"{written} It was tried for {self._wait_seconds:g} s.") from written
                 await asyncio.sleep(self._backoff.delay(tries))
+                tries += 1
         finally:
             self._alarm.release(entry.audit_id)
-        raise AssertionError("count() does not end")
 
     async def _rows(self, audit_ids: Sequence[uuid.UUID]) -> list[LedgerRow | None]:
         found = await self._pool.run(lambda connection: connection.fetch(_ROWS, list(audit_ids)))

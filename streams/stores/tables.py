@@ -62,7 +62,6 @@ OUR_TABLES = {table.name: table for table in (AUDIT_LOG, FORWARDER_SENT)}
 _SPELLINGS = {"timestamptz": "timestamp with time zone", "int": "integer"}
 """As ``format_type`` spells them."""
 
-_DATABASE = "select current_setting('server_encoding') as encoding, current_setting('transaction_read_only')::bool as read_only"
 _COLUMNS = """
 select attname as name, format_type(atttypid, atttypmod) as type
 from pg_attribute where attrelid = to_regclass($1) and attnum > 0 and not attisdropped
@@ -76,15 +75,19 @@ select exists (
 """
 
 
+async def check_encoding(connection: "Connection", server: str) -> None:
+    """Raise DatabaseUnfit when the database is not UTF-8."""
+    encoding = await connection.fetchval("select current_setting('server_encoding')")
+    if encoding != "UTF8":
+        raise DatabaseUnfit(
+            f"{server} has the encoding {encoding}, which can not hold every name and text; create a database with encoding 'UTF8'."
+        )
+
+
 async def check_database(connection: "Connection", server: str) -> None:
     """Raise DatabaseUnfit when the database is not UTF-8, or can not be written to."""
-    found = await connection.fetchrow(_DATABASE)
-    assert found is not None  # it selects from nothing
-    if found["encoding"] != "UTF8":
-        raise DatabaseUnfit(
-            f"{server} has the encoding {found['encoding']}, which can not hold every name and text; create a database with encoding 'UTF8'."
-        )
-    if found["read_only"]:
+    await check_encoding(connection, server)
+    if await connection.fetchval("select current_setting('transaction_read_only')::bool"):
         raise DatabaseUnfit(f"{server} can only be read; correct TIERSTREAM_POSTGRES_DSN to name the primary, or make it writable.")
 
 

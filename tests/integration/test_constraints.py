@@ -25,6 +25,7 @@ from streams.engine import worker as engine_worker
 from streams.errors import DatabaseUnfit
 from streams.runtime.waiting import Backoff
 from streams.settings import Settings
+from streams.stores.accounts import StoredAccounts
 from streams.stores.audit_log import AuditRow, PostgresAuditLog
 from streams.stores.migrate import migrate
 from streams.stores.tables import AUDIT_LOG
@@ -252,6 +253,8 @@ async def test_database_of_another_encoding_is_refused_at_the_start(
 
     with pytest.raises(DatabaseUnfit, match=said):
         await migrate(dsn)
+    with pytest.raises(DatabaseUnfit, match=said):
+        await asyncio.to_thread(StoredAccounts, dsn)
     with pytest.raises(DatabaseUnfit, match=said):
         async with running(with_database(kafka_settings, dsn), stage_factory(with_database(kafka_settings, dsn), stage)) as run:
             await run.until(lambda: False, "nothing", 30)
