@@ -8,7 +8,8 @@ Order of the steps for one mail, and what a crash after each leaves:
 4. ledger row final                     → read again: the row is found, no call is made;
 5. the offset is committed              → done.
 
-A mail whose row the ledger refuses is a dead letter, ``rejected``; no call is made before its row is there. A row that is still ``in_flight`` when Loops has forgotten the key becomes ``in_doubt``: nobody sends it again without an operator.
+A mail whose row the ledger refuses is a dead letter, ``rejected``; no call is made before its row is there.
+A row that is still ``in_flight`` when Loops has forgotten the key becomes ``in_doubt``: nobody sends it again without an operator.
 Mails of one team go out in the order of their records. With ``FORWARD=off`` nothing is sent and each new mail is recorded as
 ``suppressed``, so that switching it on later does not bring old mails.
 """
