@@ -14,9 +14,9 @@ from agents.forward.decide import Policy
 from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
-from streams.engine.app import Stage, handler_stage, holding_stage, table_stage
+from streams.engine.app import Stage, handler_stage, table_stage
 from streams.engine.worker import StageFactory
-from streams.errors import LoopsUnavailable
+from streams.errors import LoopsUnavailable, PostgresUnavailable
 from streams.kafka.dead_letters import KafkaDeadLetters
 from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
@@ -26,6 +26,7 @@ from streams.settings import Settings
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.ledger import PostgresLedger
 from streams.stores.pool import PostgresPool
+from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, Table
 
 _log = structlog.get_logger(__name__)
 
@@ -78,8 +79,9 @@ def _classify(settings: Settings, accept_initial_tier: bool) -> StageFactory:
 def _audit(settings: Settings) -> StageFactory:
     @contextlib.asynccontextmanager
     async def build() -> AsyncIterator[Stage]:
-        async with _postgres(settings, audit.STAGE) as pool, _dead_letters(settings, audit.STAGE) as dead_letters:
-            writer = audit.AuditWriter(PostgresAuditLog(pool), dead_letters)
+        async with _postgres(settings, audit.STAGE, AUDIT_LOG) as pool, _dead_letters(settings, audit.STAGE) as dead_letters:
+            wait_seconds = settings.constraint_wait_seconds
+            writer = audit.AuditWriter(PostgresAuditLog(pool), dead_letters, constraint_wait_seconds=wait_seconds)
             yield handler_stage(settings, audit.STAGE, topics.AUDIT_EVENTS, writer)
 
     return build
@@ -94,12 +96,17 @@ def _forward(settings: Settings) -> StageFactory:
     async def build() -> AsyncIterator[Stage]:
         loops = LoopsClient(settings.loops_base_url, key, timeout_seconds=settings.loops_timeout_seconds)
         limiter = RateLimiter(settings.loops_rate_per_second)
-        async with _postgres(settings, forward.STAGE) as pool, _dead_letters(settings, forward.STAGE) as dead_letters, _opened(loops):
+        async with (
+            _postgres(settings, forward.STAGE, FORWARDER_SENT) as pool,
+            _dead_letters(settings, forward.STAGE) as dead_letters,
+            _opened(loops),
+        ):
             if sending:
                 await _check_key(loops)
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
-            forwarder = forward.Forwarder(PostgresLedger(pool), loops, limiter, dead_letters, policy, waiting)
-            stage = holding_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
+            ledger = PostgresLedger(pool, constraint_wait_seconds=settings.constraint_wait_seconds)
+            forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, policy, waiting)
+            stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
             stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
             yield stage
 
@@ -115,9 +122,14 @@ async def _check_key(loops: LoopsClient) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _postgres(settings: Settings, stage: str) -> AsyncIterator[PostgresPool]:
+async def _postgres(settings: Settings, stage: str, table: Table) -> AsyncIterator[PostgresPool]:
+    """A pool on a database that can hold ``table``. Raises DatabaseUnfit. PostgreSQL may be away: then it is asked before the first row."""
     assert settings.postgres_dsn is not None  # ``Settings.require`` saw to it
-    async with _opened(PostgresPool(settings.postgres_dsn.get_secret_value(), Waiting(stage, "postgres"))) as pool:
+    async with _opened(PostgresPool(settings.postgres_dsn.get_secret_value(), Waiting(stage, "postgres"), table=table)) as pool:
+        try:
+            await pool.check()
+        except PostgresUnavailable as error:
+            _log.warning("postgres_unchecked", error=str(error))
         yield pool
 
 

@@ -59,7 +59,7 @@ class Reason(StrEnum):
     # audit
     WRITTEN = "written"
     ALREADY_WRITTEN = "already_written"
-    REJECTED = "rejected"  # PostgreSQL refuses the row itself (SQLSTATE class 22 or 23)
+    REJECTED = "rejected"  # PostgreSQL refuses the row itself, at audit or in the ledger; or what it refers to never came
     # forward
     SENT = "sent"
     ALREADY_SENT = "already_sent"

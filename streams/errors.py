@@ -9,7 +9,9 @@
     │   └── LoopsUnavailable
     ├── RecordTooLarge            Kafka, or a topic of it, takes no record of this size
     ├── LoopsKeyRejected          Loops itself says that the key is wrong: stop, a bad key must not burn the queue
-    ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23)
+    ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22)
+    ├── ConstraintRefuses         a constraint or trigger that is not ours refuses them, for now (SQLSTATE class 23, 44 or P0)
+    ├── DatabaseUnfit             the database can not hold what is written: its encoding, a table, a column (exit 1)
     ├── MigrationError            a migration that was applied has been changed since
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
     ├── SettingsRefused           rows were decided with other settings, and nobody said that they may change (exit 1)
@@ -67,7 +69,26 @@ class LoopsKeyRejected(TierstreamError):
 
 
 class RowRejected(TierstreamError):
-    """PostgreSQL refuses the rows themselves (SQLSTATE class 22 or 23): no retry can help."""
+    """PostgreSQL refuses the rows themselves (SQLSTATE class 22, or null in a column of ours): no retry can help."""
+
+
+class ConstraintRefuses(TierstreamError):
+    """A constraint or a trigger refuses rows, and it is not ours: they are right, and taken once somebody has mended that.
+
+    ``constraint`` names it in words. ``is_missing_reference`` says that it is a foreign key, and that the row that it asks for is not
+    there, or not yet.
+    """
+
+    retriable = True
+
+    def __init__(self, message: str, constraint: str, *, is_missing_reference: bool = False) -> None:
+        super().__init__(message)
+        self.constraint = constraint
+        self.is_missing_reference = is_missing_reference
+
+
+class DatabaseUnfit(TierstreamError):
+    """The database can not hold what is written to it."""
 
 
 class MigrationError(TierstreamError):

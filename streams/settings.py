@@ -43,6 +43,12 @@ class Settings(BaseSettings):
 
     postgres_dsn: SecretStr | None = Field(default=None, description="`postgresql://user:password@host:port/database`.")
 
+    constraint_wait_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="How long a row of a team is tried again that refers, by a foreign key of others, to a row which is not there; then it is a dead letter.",
+    )
+
     razorpay_webhook_secrets: SecretStr | None = Field(
         default=None,
         description="Razorpay's webhook secrets, comma-separated, the newest first; keep an old one for 24 h after a rotation.",

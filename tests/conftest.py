@@ -2,6 +2,8 @@
 
 ``TIERSTREAM_TEST_STACK`` chooses: ``embedded`` (default), ``external`` (addresses in TIERSTREAM_TEST_KAFKA and
 TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docker engine). Each test gets topics and a database of its own.
+
+``TIERSTREAM_TEST_POOLER=pgbouncer`` puts a PgBouncer in transaction mode before the databases of all tests.
 """
 
 import asyncio
@@ -26,8 +28,10 @@ from streams.kafka import topic_admin
 from streams.settings import Settings, load_settings
 from streams.stores.migrate import migrate
 from tests.containers import containers
+from tests.pgbouncer import running_pgbouncer
 
 STACK = os.environ.get("TIERSTREAM_TEST_STACK", "embedded")
+POOLER = os.environ.get("TIERSTREAM_TEST_POOLER", "")
 PARTITIONS = 4
 SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "promises"))
 """In this order, for the first judges everything that is there, the second wants it whole, and the third takes a table away."""
@@ -198,9 +202,16 @@ def with_new_topics(bootstrap_servers: str, partitions: int = PARTITIONS) -> Set
     return settings
 
 
+@pytest.fixture(scope="session")
+async def pgbouncer(servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The address of a PgBouncer in transaction mode, for the whole session. Skips where the program is missing."""
+    async with running_pgbouncer(servers[1], tmp_path_factory.mktemp("pgbouncer")) as dsn:
+        yield dsn
+
+
 @pytest.fixture
-async def database(servers: tuple[str, str]) -> AsyncIterator[str]:
-    """The DSN of an empty database of the test's own."""
+async def direct_database(servers: tuple[str, str]) -> AsyncIterator[str]:
+    """The DSN of an empty database of the test's own, on the server itself."""
     name = f"t{secrets.token_hex(6)}"
     server = await asyncpg.connect(servers[1])
     try:
@@ -209,6 +220,21 @@ async def database(servers: tuple[str, str]) -> AsyncIterator[str]:
         await server.execute(f'drop database "{name}" with (force)')
     finally:
         await server.close()
+
+
+@pytest.fixture
+def pooled_database(direct_database: str, pgbouncer: str) -> str:
+    """The same database, reached through PgBouncer."""
+    return urlunsplit(urlsplit(pgbouncer)._replace(path=urlsplit(direct_database).path))
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> str:
+    """The DSN of an empty database of the test's own: pooled where TIERSTREAM_TEST_POOLER asks for it."""
+    if POOLER not in ("", "pgbouncer"):
+        pytest.fail(f"TIERSTREAM_TEST_POOLER={POOLER}: choose pgbouncer, or leave it out", pytrace=False)
+    dsn: str = request.getfixturevalue("pooled_database" if POOLER else "direct_database")
+    return dsn
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import uuid
 from collections import Counter
 from datetime import timedelta
 
-from agents.forward.backlog import Backlog
 from agents.forward.decide import Policy
 from agents.forward.stage import Forwarder
 from schemas.reasons import Reason
+from streams.engine.backlog import Backlog
 from streams.loops.client import Answer
 from streams.runtime.waiting import Backoff, Waiting
 from tests.stage_doubles import Clock, MemoryLedger, OpenLimiter, Record, RecordingDeadLetters, ScriptedLoops, Sleeps

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -132,3 +132,12 @@ async def running(
         for gate in (*script.gates.values(), *script.preparations.values()):
             gate.opened.set()
         await work.close()
+
+
+class NeverHolds:
+    """The part of a BatchHandler that is about records that wait, for one in which none does."""
+
+    full: Collection[int] = ()
+
+    def describe(self) -> str:
+        return ""

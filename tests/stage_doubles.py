@@ -12,7 +12,7 @@ import orjson
 from schemas.kinds import Kind
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
-from streams.errors import TierstreamError
+from streams.errors import ConstraintRefuses, TierstreamError
 from streams.kafka.dead_letters import ConsumedRecord, Headers
 from streams.loops.client import Accepted, AlreadyAccepted, Answer, Reply
 from streams.runtime.waiting import Backoff, Waiting
@@ -125,13 +125,24 @@ class RecordingDeadLetters:
 
 
 class MemoryAuditLog:
-    """``audit_log`` in memory: keeps the first row of each id, refuses what holds a NUL, as PostgreSQL does."""
+    """``audit_log`` in memory: keeps the first row of each id, refuses what holds a NUL, as PostgreSQL does, and holds the rows of the
+    teams in ``held``. Tries of held rows raise ``failure``."""
 
     def __init__(self) -> None:
         self.rows: dict[uuid.UUID, AuditRow] = {}
+        self.held: dict[str, ConstraintRefuses] = {}
+        self.failure: TierstreamError | None = None
 
     async def write(self, rows: Sequence[AuditRow]) -> list[RowResult]:
-        return [self._write(row) for row in rows]
+        return [
+            RowResult(RowStatus.HELD, refusal=self.held[str(row.team_id)]) if str(row.team_id) in self.held else self._write(row)
+            for row in rows
+        ]
+
+    async def write_again(self, rows: Sequence[AuditRow]) -> list[RowResult]:
+        if self.failure is not None:
+            raise self.failure
+        return await self.write(rows)
 
     def _write(self, row: AuditRow) -> RowResult:
         if "\\u0000" in row.metadata or "\0" in row.summary:

@@ -10,11 +10,11 @@ from typing import Protocol
 import structlog
 
 from agents.audit.record import AuditRecord
-from agents.forward.backlog import Line
 from agents.forward.decide import CheckKey, Hold, WaitForLoops, judge, key_is_forgotten, recipient
 from agents.forward.held import HeldMails
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
+from streams.engine.backlog import Line
 from streams.errors import LoopsKeyRejected, LoopsUnavailable
 from streams.kafka.dead_letters import ConsumedRecord, DeadLetters
 from streams.logging import mask_email

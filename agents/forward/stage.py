@@ -8,6 +8,7 @@ Order of the steps for one mail, and what a crash after each leaves:
 4. ledger row final                     → read again: the row is found, no call is made;
 5. the offset is committed              → done.
 
+A mail whose row the ledger refuses is a dead letter, ``rejected``; no call is made before its row is there.
 A row that is still ``in_flight`` when Loops has forgotten the key becomes ``in_doubt``: nobody sends it again without an operator.
 Mails of one team go out in the order of their records. A mail whose answer concerns it alone waits by itself (``delivery.py``), and
 its team's later mails behind it; the partition's next records go on beside them, within a bound, and the offset is not committed past
@@ -22,10 +23,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from agents.audit.record import AuditRecord, DeadLetter, read_audit_record
-from agents.forward.backlog import Backlog, Line
 from agents.forward.decide import Close, Policy, Send, Skip, decide
 from agents.forward.delivery import HELD_BACKOFF, OUTCOMES, Deliveries, Limiter
 from schemas.reasons import Reason
+from streams.engine.backlog import Backlog, Line
+from streams.errors import RowRejected
 from streams.kafka.dead_letters import ConsumedRecord, DeadLetters
 from streams.loops.client import EventSender
 from streams.runtime.waiting import Backoff, Waiting
@@ -164,6 +166,16 @@ class Forwarder:
         match decide(audit_record, row, self._clock(), self._policy):
             case Skip(reason):
                 return reason
+            case decision:
+                try:
+                    return await self._carry_out(decision, record, audit_record, line)
+                except RowRejected as error:
+                    # Whatever Loops was told stands there under its key; without its row nothing more can be done here.
+                    await self._dead_letters.write(record, Reason.REJECTED, str(error))
+                    return Reason.REJECTED
+
+    async def _carry_out(self, decision: Close | Send, record: ConsumedRecord, audit_record: AuditRecord, line: Line) -> Reason:
+        match decision:
             case Close(classification):
                 return await self._deliveries.close(audit_record, classification)
             case Send(content):

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import asyncpg
 import httpx
 
 from schemas.reasons import Reason
@@ -23,6 +22,7 @@ from streams.kafka.log_reader import LogReader, committed_offsets
 from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
+from streams.stores.pool import connect
 from streams.topics import (
     AUDIT_EVENTS,
     CLASSIFY_CHANGELOG,
@@ -222,7 +222,7 @@ def _headers(delivery: Delivery, secret: bytes, token: str) -> dict[str, str]:
 
 async def _read_postgres(dsn: str) -> tuple[tuple[AuditRow, ...], dict[str, str]]:
     """Return the rows of ``audit_log``, and the classification of each audit id in ``forwarder_sent``."""
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(dsn, "tierstream-demo")
     try:
         rows = await connection.fetch(f"select {', '.join(AuditRow._fields)} from audit_log order by created_at, id")
         ledger = await connection.fetch("select audit_id, classification from forwarder_sent")

@@ -10,28 +10,25 @@ import logging
 import ssl
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import faust
 from faust.streams import Stream
 from faust.types import TP, StreamT
 
-from schemas.reasons import Reason
 from streams.engine.changelog import made_anew
 from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
-from streams.engine.holding import HoldingHandler, HoldingWorker
+from streams.engine.handler import BatchHandler, HandlerWorker
 from streams.engine.partitions import PACE, Batch, PartitionWorker, Processing
 from streams.engine.table_stage import TableStage
 from streams.engine.tables import OwnedTable, OwnedTables
 from streams.engine.takeover import Broker, Takeover
 from streams.engine.transactions import Membership
 from streams.errors import ConfigurationError, StageFailed, TierstreamError
-from streams.kafka.records import Record
-from streams.metrics import count_outcomes
 from streams.settings import Settings
 from streams.topics import Topic, group_id
 
@@ -57,33 +54,6 @@ in one slice, the fewer rows and current tiers are written."""
 POLL_RECORDS = 32_768
 """Records that one poll of what was fetched unpacks, of all partitions together. What is fetched stays compressed until then, and takes
 a fifth of the memory."""
-
-
-class BatchHandler(Protocol):
-    """A stage without a table, whose effects are idempotent. ``progress`` counts what it has got done, inside of batches too."""
-
-    progress: int
-
-    async def handle(self, records: Sequence[Record]) -> Mapping[Reason, int]:
-        """Work in the records of one partition; return their outcomes when all effects are durable."""
-
-
-class HandlerWorker:
-    """Gives one partition's batches to a BatchHandler."""
-
-    def __init__(self, stage: str, handler: BatchHandler) -> None:
-        self._stage = stage
-        self._handler = handler
-
-    async def prepare(self) -> None:
-        """Nothing to get ready."""
-
-    async def process(self, batch: Batch) -> None:
-        """Handle the batch and count its outcomes."""
-        count_outcomes(self._stage, await self._handler.handle(batch.records))
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
 
 
 async def _nothing_to_close() -> None: ...
@@ -241,14 +211,6 @@ def table_stage(
 def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHandler) -> Stage:
     """Return the app of a stage without a table."""
     built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
-    built.progress = lambda _number: handler.progress
-    built.follow_assignment()
-    return built
-
-
-def holding_stage(settings: Settings, name: str, source: Topic, handler: HoldingHandler) -> Stage:
-    """Return the app of a stage without a table, in which a record may wait while others go on."""
-    built = Stage(settings, name, [source], lambda _: HoldingWorker(name, handler))
     built.progress = lambda _number: handler.progress
     built.full = lambda: frozenset(handler.full)
     built.describe = handler.describe

@@ -15,7 +15,7 @@ from streams.errors import StageFailed, TierstreamError
 from streams.kafka import topic_admin
 from streams.metrics import STALLED
 from streams.runtime.admin import Health, serve_admin
-from streams.runtime.waiting import describe_waits
+from streams.runtime.waiting import describe_waits, services_away
 from streams.settings import Settings
 
 STOP_SECONDS = 1.5
@@ -23,6 +23,10 @@ STOP_SECONDS = 1.5
 
 HEALTH_SECONDS = 0.5
 """How often a stage's state of health is looked at."""
+
+WAITS_SECONDS = 5.0
+"""A stage that has waited for a service for this long is not ready. Longer than a restart of that service's connections, and than a
+supervisor needs to see that a worker which it has started is at work."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,8 +87,8 @@ async def _watch(stage: Stage, health: Health) -> None:
             health.set(stage.name, False, stalled)
             STALLED.labels(stage.name).set(1)
             raise StageFailed(stalled)
-        restoring = stage.processing.preparing
-        health.set(stage.name, stage.processing.assigned and not restoring and not failure.done(), _describe(stage))
+        works = stage.processing.assigned and not stage.processing.preparing and not failure.done()
+        health.set(stage.name, works and not services_away(stage.name, WAITS_SECONDS), _describe(stage))
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:
             raise failure.result()

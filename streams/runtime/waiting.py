@@ -20,24 +20,15 @@ _PROBE_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Away:
-    """``since`` the first of the failures that no answer has followed, on the monotonic clock; ``error`` is the sentence of the latest."""
+class _Outage:
+    """``since`` the first of the failures that no answer has followed, on the monotonic clock; ``why`` is the sentence of the latest."""
 
     since: float
-    error: str
+    why: str
 
 
-_AWAY: dict[tuple[str, str], _Away] = {}
+_AWAY: dict[tuple[str, str], _Outage] = {}
 """By (stage, service)."""
-
-
-def describe_waits(stage: str) -> list[str]:
-    """Return a sentence for each service that ``stage`` waits for in this process: what, where, what to do."""
-    return [
-        f"waits for {service}: {away.error}"
-        for (waiting, service), away in sorted(_AWAY.items(), key=lambda item: item[0])
-        if waiting == stage
-    ]
 
 
 def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
@@ -46,7 +37,28 @@ def services_away(stage: str, for_seconds: float = 0.0) -> list[str]:
     A service that answers now and then is away for no longer than a moment, however often one of its callers fails.
     """
     latest = time.monotonic() - for_seconds
-    return sorted(service for (waiting, service), away in _AWAY.items() if waiting == stage and away.since <= latest)
+    return sorted(service for (waiting, service), outage in _AWAY.items() if waiting == stage and outage.since <= latest)
+
+
+def describe_waits(stage: str) -> list[str]:
+    """Return a sentence for each service that ``stage`` waits for in this process: what, where, what to do."""
+    return [f"waits for {service}: {_AWAY[stage, service].why}" for service in services_away(stage)]
+
+
+def begin_waiting(stage: str, service: str, why: str) -> None:
+    """Say in the log, the metric and the state of health that ``stage`` waits for ``service``. Repeated, it only replaces the sentence."""
+    known = _AWAY.get((stage, service))
+    _AWAY[stage, service] = _Outage(time.monotonic() if known is None else known.since, why)
+    if known is None:
+        WAITING.labels(stage, service).set(1)
+        _log.warning("waiting", stage=stage, service=service, error=why)
+
+
+def end_waiting(stage: str, service: str) -> None:
+    """Say that ``stage`` goes on. Does nothing when it did not wait."""
+    if _AWAY.pop((stage, service), None) is not None:
+        WAITING.labels(stage, service).set(0)
+        _log.info("available_again", stage=stage, service=service)
 
 
 _log = structlog.get_logger(__name__)
@@ -93,7 +105,7 @@ class Waiting:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         """``backoff`` paces the probes; ``retry_backoff`` (the same when None) the retries of one call while others get answers."""
-        self._stage, self._service = stage, service
+        self.stage, self._service = stage, service
         self._backoff = backoff
         self._retry_backoff = retry_backoff or backoff
         self._sleep = sleep
@@ -140,15 +152,9 @@ class Waiting:
 
     def _failed(self, error: Unavailable) -> None:
         self._failures += 1
-        key = (self._stage, self._service)
-        _AWAY[key] = _Away(_AWAY[key].since if key in _AWAY else time.monotonic(), str(error))
-        if self._failures == 1:
-            WAITING.labels(self._stage, self._service).set(1)
-            _log.warning("waiting", stage=self._stage, service=self._service, error=str(error))
+        begin_waiting(self.stage, self._service, str(error))
 
     def _answered(self) -> None:
         if self._failures:
             self._failures = 0
-            _AWAY.pop((self._stage, self._service), None)
-            WAITING.labels(self._stage, self._service).set(0)
-            _log.info("available_again", stage=self._stage, service=self._service)
+            end_waiting(self.stage, self._service)

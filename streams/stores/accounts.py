@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeVar
 import asyncpg
 
 from streams.stores.audit_log import AuditRow
-from streams.stores.pool import TIMEOUT_SECONDS, describe_server, translate
+from streams.stores.pool import TIMEOUT_SECONDS, connect, describe_server, translate
+from streams.stores.tables import check_encoding
 
 _ROWS_AT_ONCE = 5_000
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
@@ -29,17 +30,23 @@ class LedgerLine(NamedTuple):
 class StoredAccounts:
     """Both tables, in one read-only transaction. Blocking, with an event loop of its own: use it in a thread of its own.
 
-    Rows come in no order, some thousands in memory at a time.
+    Rows come in no order, some thousands in memory at a time. Everything happens inside of the transaction, so a pool that gives each
+    transaction a session may stand between; it has one session less until the end.
     """
 
     def __init__(self, dsn: str) -> None:
-        """Connect. Raises PostgresUnavailable, ConfigurationError."""
+        """Connect. Raises PostgresUnavailable, ConfigurationError, DatabaseUnfit."""
         self._server = describe_server(dsn)
         self._runner = asyncio.Runner()
         try:
-            self._connection = self._run(lambda: asyncpg.connect(dsn, timeout=TIMEOUT_SECONDS))
-            self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
-            self._run(self._transaction.start)
+            self._connection = self._run(lambda: connect(dsn, "tierstream-verify"))
+            try:
+                self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+                self._run(self._transaction.start)
+                self._run(lambda: check_encoding(self._connection, self._server))
+            except BaseException:
+                self._connection.terminate()
+                raise
         except BaseException:
             self._runner.close()
             raise
@@ -60,9 +67,11 @@ class StoredAccounts:
         return (LedgerLine(*row.values()) for row in self._rows(_LEDGER))
 
     def _rows(self, query: str) -> Iterator[asyncpg.Record]:
-        cursor = self._run(lambda: self._connection.cursor(query))
-        while rows := self._run(lambda: cursor.fetch(_ROWS_AT_ONCE, timeout=TIMEOUT_SECONDS)):
+        # A cursor of SQL's: asyncpg's own takes a named statement, which would stay behind in the session.
+        self._run(lambda: self._connection.execute(f"declare account no scroll cursor for {query}", timeout=TIMEOUT_SECONDS))
+        while rows := self._run(lambda: self._connection.fetch(f"fetch {_ROWS_AT_ONCE} from account", timeout=TIMEOUT_SECONDS)):
             yield from rows
+        self._run(lambda: self._connection.execute("close account", timeout=TIMEOUT_SECONDS))
 
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
         async def made() -> T:

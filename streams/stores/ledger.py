@@ -1,15 +1,20 @@
 """The table ``forwarder_sent``: what became of each mail, written before the call and again after it."""
 
+import asyncio
+import time
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import asyncpg
 
+from streams.errors import ConstraintRefuses, RowRejected
+from streams.runtime.waiting import Backoff
+from streams.stores.constraints import HELD_BACKOFF, WAIT_SECONDS, ConstraintAlarm
 from streams.stores.group_commit import GroupCommit
-from streams.stores.pool import PostgresPool
+from streams.stores.pool import Connection, PostgresPool
 
 BATCH_ROWS = 5_000
 """Rows in one statement at most."""
@@ -61,7 +66,8 @@ class Ledger(Protocol):
     async def put(self, entry: Entry) -> LedgerRow | None:
         """Write ``entry`` and return the row once it is committed, or None when the row was final or in doubt, and so is unchanged.
 
-        IN_FLIGHT counts one more attempt and keeps the time of the first; a second IN_FLIGHT is a retry.
+        IN_FLIGHT counts one more attempt and keeps the time of the first; a second IN_FLIGHT is a retry. Raises RowRejected when
+        PostgreSQL refuses this very row.
         """
 
 
@@ -87,11 +93,22 @@ returning audit_id, classification, attempts, first_attempt_at
 _ROWS = "select audit_id, classification, attempts, first_attempt_at from forwarder_sent where audit_id = any($1::uuid[])"
 
 
-class PostgresLedger:
-    """The ledger in PostgreSQL. Waits while PostgreSQL is away. Callers that come at once share a statement (``streams.stores.group_commit``)."""
+_Written = LedgerRow | RowRejected | ConstraintRefuses | None
 
-    def __init__(self, pool: PostgresPool) -> None:
+
+class PostgresLedger:
+    """The ledger in PostgreSQL. Waits while PostgreSQL is away. Callers that come at once share a statement (``streams.stores.group_commit``).
+
+    An entry that PostgreSQL refuses is refused alone. One that a constraint of others refuses is tried again until it is taken; where that is
+    a foreign key, it counts as refused after ``constraint_wait_seconds``, provided that others were taken meanwhile.
+    """
+
+    def __init__(self, pool: PostgresPool, *, constraint_wait_seconds: float = WAIT_SECONDS, backoff: Backoff = HELD_BACKOFF) -> None:
         self._pool = pool
+        self._wait_seconds = constraint_wait_seconds
+        self._backoff = backoff
+        self._alarm = ConstraintAlarm(pool.stage)
+        self._taken_at = 0.0
         self._read = GroupCommit(self._rows, BATCH_ROWS)
         # One statement can not change a row twice, and two must not race for one.
         self._written = GroupCommit(self._put, BATCH_ROWS, key=lambda entry: entry.audit_id, at_once=1)
@@ -102,17 +119,47 @@ class PostgresLedger:
 
     async def put(self, entry: Entry) -> LedgerRow | None:
         """Write ``entry``; see ``Ledger.put``."""
-        (row,) = await self._written([_without_nul(entry)])
-        return row
+        entry, since, tries = _storable(entry), time.monotonic(), 0
+        try:
+            while True:
+                others_were_taken = self._taken_at >= since  # ahead of this try: what is taken after it may be the first behind a mend
+                (written,) = await self._written([entry])
+                if isinstance(written, RowRejected):
+                    raise written
+                if not isinstance(written, ConstraintRefuses):
+                    self._taken_at = time.monotonic()
+                    return written
+                self._alarm.hold(entry.audit_id, written)
+                if written.is_missing_reference and others_were_taken and time.monotonic() - since >= self._wait_seconds:
+                    raise RowRejected(f"{written} It was tried for {self._wait_seconds:g} s.") from written
+                await asyncio.sleep(self._backoff.delay(tries))
+                tries += 1
+        finally:
+            self._alarm.release(entry.audit_id)
 
     async def _rows(self, audit_ids: Sequence[uuid.UUID]) -> list[LedgerRow | None]:
         found = await self._pool.run(lambda connection: connection.fetch(_ROWS, list(audit_ids)))
         return _in_order(audit_ids, found)
 
-    async def _put(self, entries: Sequence[Entry]) -> list[LedgerRow | None]:
-        columns = [list(column) for column in zip(*entries, strict=True)]
-        found = await self._pool.run(lambda connection: connection.fetch(_PUT, *columns))
-        return _in_order([entry.audit_id for entry in entries], found)
+    async def _put(self, entries: Sequence[Entry]) -> list[_Written]:
+        try:
+            found = await self._pool.run(lambda connection: _write(connection, entries))
+        except (RowRejected, ConstraintRefuses) as error:
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                return await self._put(entries[:middle]) + await self._put(entries[middle:])
+            if isinstance(error, RowRejected) and not await self._pool.takes(_write_plain):
+                return await self._put(entries)
+            return [error]
+        return list(_in_order([entry.audit_id for entry in entries], found))
+
+
+async def _write(connection: Connection, entries: Sequence[Entry]) -> list[asyncpg.Record]:
+    return await connection.fetch(_PUT, *(list(column) for column in zip(*entries, strict=True)))
+
+
+async def _write_plain(connection: Connection) -> None:
+    await _write(connection, [Entry(uuid.uuid4(), None, "probe", None, Classification.SUPPRESSED, datetime.now(UTC))])
 
 
 def _in_order(audit_ids: Sequence[uuid.UUID], found: Sequence[asyncpg.Record]) -> list[LedgerRow | None]:
@@ -120,8 +167,10 @@ def _in_order(audit_ids: Sequence[uuid.UUID], found: Sequence[asyncpg.Record]) -
     return [rows.get(audit_id) for audit_id in audit_ids]
 
 
-def _without_nul(entry: Entry) -> Entry:
-    """PostgreSQL's text can not hold NUL, and a mail must not fail for a character of its recipient."""
-    return entry._replace(
-        recipient=entry.recipient and entry.recipient.replace("\0", ""), error=entry.error and entry.error.replace("\0", "")
-    )
+def _storable(entry: Entry) -> Entry:
+    """PostgreSQL's text can hold neither NUL nor half a surrogate pair, and a mail must not fail for a character of its recipient."""
+    return entry._replace(recipient=entry.recipient and _text(entry.recipient), error=entry.error and _text(entry.error))
+
+
+def _text(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -1,6 +1,8 @@
-"""Connections to PostgreSQL, and what its errors mean: the row's own fault, or an outage to be waited out."""
+"""Connections to PostgreSQL, and what its errors mean: the row's own fault, that of a constraint of others, or an outage."""
 
 import asyncio
+import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TypeAlias, TypeVar
@@ -9,8 +11,9 @@ from urllib.parse import urlsplit
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from streams.errors import ConfigurationError, PostgresUnavailable, RowRejected
+from streams.errors import ConfigurationError, ConstraintRefuses, PostgresUnavailable, RowRejected
 from streams.runtime.waiting import Waiting
+from streams.stores.tables import OUR_TABLES, Table, check_table
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
@@ -30,17 +33,27 @@ class Fault(Enum):
     """Whose fault a failed statement is."""
 
     POISON = auto()
-    """The rows': SQLSTATE class 22 (data exception) or 23 (constraint violation). No retry helps."""
+    """The rows': SQLSTATE class 22 (data exception), or null in a column of ours. No retry helps."""
+    CONSTRAINT = auto()
+    """That of a constraint or a trigger which is not ours: SQLSTATE class 23, 44 or P0. It may be mended, or what it asks for may come."""
     OUTAGE = auto()
     """Anything else, a missing table and a refused login too: waited out."""
 
 
 def classify_error(error: BaseException) -> Fault:
-    """Distinguish a row that PostgreSQL refuses from an outage, by the SQLSTATE's class."""
+    """Distinguish a row that PostgreSQL refuses, and who made the rule, from an outage, by the SQLSTATE."""
     if isinstance(error, _CLIENT_ENCODING):
         return Fault.POISON
-    state = sqlstate(error)
-    return Fault.POISON if state is not None and state[:2] in ("22", "23") else Fault.OUTAGE
+    state = sqlstate(error) or ""
+    if state[:2] == "22" or (state == "23502" and _is_ours(error)):
+        return Fault.POISON
+    return Fault.CONSTRAINT if state[:2] in ("23", "44", "P0") else Fault.OUTAGE
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the column that must not be null is one that we define so. Uniqueness of the key is never violated: ``on conflict``."""
+    table = OUR_TABLES.get(getattr(error, "table_name", None) or "")
+    return table is not None and getattr(error, "column_name", None) in table.required
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -59,14 +72,23 @@ def describe_server(dsn: str) -> str:
     return f"PostgreSQL at {host}:{port or 5432}{parts.path}" if host else "PostgreSQL"
 
 
-def translate(error: BaseException, server: str) -> PostgresUnavailable | RowRejected | ConfigurationError:
+def translate(error: BaseException, server: str) -> PostgresUnavailable | RowRejected | ConstraintRefuses | ConfigurationError:
     """Return our error for one of the driver's. Messages never quote a value, for it may be an address."""
     if isinstance(error, _BAD_DSN):
         return ConfigurationError("TIERSTREAM_POSTGRES_DSN is no PostgreSQL address; write postgresql://user:password@host:port/database.")
     state = sqlstate(error)
     name = type(error).__name__
-    if classify_error(error) is Fault.POISON:
+    fault = classify_error(error)
+    if fault is Fault.POISON:
         return RowRejected(f"{server} refuses the row ({f'SQLSTATE {state}, ' if state else ''}{name}); correct it at its source.")
+    if fault is Fault.CONSTRAINT:
+        constraint = _constraint(error)
+        advice = "add the row that it asks for" if state == "23503" else "drop or mend it, or give its column a default"
+        return ConstraintRefuses(
+            f"{server} refuses a row by the {constraint}, which is not tierstream's (SQLSTATE {state}, {name}); {advice}.",
+            constraint,
+            is_missing_reference=state == "23503",
+        )
     if state is None:
         return PostgresUnavailable(f"{server} does not answer ({name}); start it, or correct TIERSTREAM_POSTGRES_DSN.")
     if state in ("42P01", "42703", "3F000"):
@@ -74,6 +96,24 @@ def translate(error: BaseException, server: str) -> PostgresUnavailable | RowRej
     if state[:2] == "28" or state == "3D000":
         return PostgresUnavailable(f"{server} refuses the login (SQLSTATE {state}: {_message(error)}); correct TIERSTREAM_POSTGRES_DSN.")
     return PostgresUnavailable(f"{server} can not do its work now (SQLSTATE {state}: {_message(error)}).")
+
+
+_FUNCTION = re.compile(r"PL/pgSQL function (\w+)")
+
+
+def _constraint(error: BaseException) -> str:
+    """Name what refuses a row, and its table. Without the server's own message, which may quote a value."""
+    constraint, column, context = (getattr(error, name, None) for name in ("constraint_name", "column_name", "context"))
+    table = getattr(error, "table_name", None)
+    if constraint:
+        what = f"constraint {constraint}"
+    elif column:
+        what = f"column {column}"
+    elif function := _FUNCTION.search(context or ""):
+        what = f"trigger function {function[1]}"
+    else:
+        what = "rule"
+    return f"{what} of {table}" if table else what
 
 
 def _message(error: BaseException) -> str:
@@ -87,20 +127,46 @@ class _Session(asyncpg.Connection):
         return ""
 
 
+NO_NAMED_STATEMENTS = 0
+"""asyncpg's ``statement_cache_size`` for every connection: a statement with a name lives in a session, and behind a pool that gives
+each transaction another session it is missing in one and in the way in the next. Cursors of asyncpg have one all the same."""
+
+
+async def connect(dsn: str, application: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> "asyncpg.Connection[asyncpg.Record]":
+    """Connect without a pool of our own. Raises what asyncpg raises; ``translate`` says what that means."""
+    return await asyncpg.connect(
+        dsn, timeout=timeout_seconds, statement_cache_size=NO_NAMED_STATEMENTS, server_settings={"application_name": application}
+    )
+
+
 class PostgresPool:
     """A pool for one event loop, and the waiting of one stage.
 
     Nothing is connected before the first statement, so ``open`` works while PostgreSQL is away. ``waiting`` says how an outage
-    is waited out, logged and counted.
+    is waited out, logged and counted. Before the first statement the database is asked whether it can hold ``table``.
     """
 
-    def __init__(self, dsn: str, waiting: Waiting, *, max_connections: int = 4, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        waiting: Waiting,
+        *,
+        table: Table | None = None,
+        max_connections: int = 4,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         self._dsn = dsn
         self._waiting = waiting
+        self._unchecked = table
         self._max_connections = max_connections
         self._timeout_seconds = timeout_seconds
         self._server = describe_server(dsn)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    @property
+    def stage(self) -> str:
+        """Whose pool it is."""
+        return self._waiting.stage
 
     async def open(self) -> None:
         """Make the pool on the running event loop, which is the one it must be used and closed on. Does nothing when it is open."""
@@ -112,6 +178,7 @@ class PostgresPool:
                 timeout=self._timeout_seconds,
                 command_timeout=self._timeout_seconds,
                 connection_class=_Session,
+                statement_cache_size=NO_NAMED_STATEMENTS,
                 server_settings={"application_name": "tierstream"},
             )
 
@@ -130,11 +197,14 @@ class PostgresPool:
         """Run ``operation`` once on a connection.
 
         Raises PostgresUnavailable for an outage (it may have committed all the same), RowRejected when PostgreSQL refuses the
-        rows, ConfigurationError when the DSN can not be read.
+        rows, ConstraintRefuses when a constraint of others does, ConfigurationError when the DSN can not be read, DatabaseUnfit.
         """
         assert self._pool is not None, "open the pool first"
         try:
             async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
+                if self._unchecked is not None:
+                    await check_table(connection, self._server, self._unchecked)
+                    self._unchecked = None
                 return await operation(connection)
         except _FAULTS as error:
             translated = translate(error, self._server)
@@ -146,3 +216,43 @@ class PostgresPool:
     async def run(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Like ``attempt``, but an outage is waited out: ``operation`` must be idempotent."""
         return await self._waiting.until_available(lambda: self.attempt(operation))
+
+    async def check(self) -> None:
+        """Ask once whether the database can hold what is written. Raises DatabaseUnfit, and PostgresUnavailable when it does not answer."""
+        await self.attempt(_nothing)
+
+    async def takes(self, insert: Callable[[Connection], Awaitable[object]]) -> bool:
+        """Whether a row that nothing can be wrong with is taken; ``insert`` writes it, and it is rolled back.
+
+        Where it is not, the rows are not to blame for being refused: returns False once it is taken, and until then waits as for an outage.
+        """
+
+        async def probe() -> None:
+            try:
+                await self.attempt(lambda connection: _rolled_back(connection, insert))
+            except ConstraintRefuses:
+                return  # that is said of each row by itself
+            except RowRejected as error:
+                raise PostgresUnavailable(f"{error} It refuses every row.") from error
+
+        try:
+            await probe()
+        except PostgresUnavailable:
+            await self._waiting.until_available(probe)
+            return False
+        return True
+
+
+async def _nothing(_: Connection) -> None:
+    """Check, and do no more."""
+
+
+class _RollBack(Exception):
+    """Ends the transaction of a row that is not to stay."""
+
+
+async def _rolled_back(connection: Connection, operation: Callable[[Connection], Awaitable[object]]) -> None:
+    with contextlib.suppress(_RollBack):
+        async with connection.transaction():
+            await operation(connection)
+            raise _RollBack

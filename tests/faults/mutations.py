@@ -8,12 +8,13 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from streams.engine import transactions
-from streams.engine.app import HandlerWorker
 from streams.engine.changelog import POSITION_PREFIX
 from streams.engine.faust_transport import BatchConsumerThread
+from streams.engine.handler import HandlerWorker
 from streams.engine.partitions import Batch
 from streams.engine.takeover import Broker
 from streams.engine.transactions import Membership, Output, TransactionalWriter
+from streams.engine.unfinished import Rest
 from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
 from streams.stores.audit_log import AuditRow, PostgresAuditLog, RowResult
@@ -66,9 +67,9 @@ def ack_first() -> None:
     process, write = HandlerWorker.process, PostgresAuditLog.write
     committed = asyncio.Event()
 
-    async def ack_and_process(worker: HandlerWorker, batch: Batch) -> None:
+    async def ack_and_process(worker: HandlerWorker, batch: Batch) -> Rest | None:
         batch.ack()
-        await process(worker, batch)
+        return await process(worker, batch)
 
     async def write_later(audit_log: PostgresAuditLog, rows: Sequence[AuditRow]) -> list[RowResult]:
         await committed.wait()

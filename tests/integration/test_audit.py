@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
@@ -13,6 +12,7 @@ from agents.audit.stage import AuditWriter
 from schemas.reasons import Reason
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.migrate import migrate
+from streams.stores.pool import connect
 from tests.integration.databases import pool_of, query
 from tests.stage_doubles import Record, RecordingDeadLetters, id_of, record
 from tests.waiting import eventually
@@ -93,7 +93,7 @@ async def test_writer_connections_killed_in_mid_load_loses_and_doubles_nothing(s
     stop = asyncio.Event()
 
     async def kill() -> None:
-        connection = await asyncpg.connect(stage.dsn)
+        connection = await connect(stage.dsn, "test")
         while not stop.is_set():
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
@@ -114,7 +114,7 @@ async def test_writer_connections_killed_in_mid_load_loses_and_doubles_nothing(s
 
 
 async def test_writer_table_that_is_locked_is_waited_for(stage: Stage) -> None:
-    locker = await asyncpg.connect(stage.dsn)
+    locker = await connect(stage.dsn, "test")
     locking = locker.transaction()
     await locking.start()
     await locker.execute("lock table audit_log in access exclusive mode")

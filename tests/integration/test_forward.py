@@ -207,6 +207,21 @@ async def test_forwarder_without_its_ledger_sends_nothing_until_it_is_back(stage
         assert await asyncio.wait_for(sending, 5) == Counter({Reason.SENT: 10})
 
 
+async def test_forwarder_row_that_the_ledger_refuses_costs_that_mail_alone(stage: Stage) -> None:
+    await query(stage.dsn, "alter table forwarder_sent alter column recipient type varchar(16)")
+    batch = [mail(number) for number in range(20)]
+    batch[7] = mail(7, email="asha@a-long-name.example.com")
+
+    async with stage.forwarder() as forwarder:
+        assert await forwarder.handle(batch) == Counter({Reason.SENT: 19, Reason.REJECTED: 1})
+
+    assert sorted(map(str, stage.sink.keys)) == sorted(str(id_of(sent)) for sent in batch if sent is not batch[7])
+    ((dead_letter, reason, error),) = stage.dead_letters.written
+    assert (dead_letter, reason) == (batch[7], Reason.REJECTED)
+    assert "refuses the row (SQLSTATE 22001" in error
+    assert "@" not in error
+
+
 async def test_forwarder_ledger_lost_between_call_and_outcome_is_written_when_it_is_back(stage: Stage) -> None:
     stage.sink.break_it(accept_then_timeout=1)
     unlucky = mail()

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-import asyncpg
 import orjson
 import pytest
 
@@ -22,7 +21,9 @@ from streams.engine.worker import StageFactory
 from streams.errors import StageFailed
 from streams.kafka.records import Record
 from streams.settings import Settings
+from streams.stores.pool import connect
 from tests.integration.test_exactly_once import worker
+from tests.processing_doubles import NeverHolds
 from tests.stage_doubles import audit_event, team
 from tests.topic_io import produce, read_all
 from tests.waiting import until
@@ -31,7 +32,7 @@ from tests.workers import committed, land, running
 NOTHING = dict.fromkeys(range(4), 0)
 
 
-class Scripted:
+class Scripted(NeverHolds):
     """Handles each record as ``effect`` says."""
 
     def __init__(self, effect: Callable[[Record], Awaitable[None]]) -> None:
@@ -39,7 +40,7 @@ class Scripted:
         self.handled: dict[int, list[int]] = defaultdict(list)
         self.progress = 0
 
-    async def handle(self, records: Sequence[Record]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[Record], let_go: Callable[[], object]) -> Counter[Reason]:
         for record in records:
             await self._effect(record)
             self.handled[record.partition].append(record.offset)
@@ -151,7 +152,7 @@ async def test_audit_killed_at_work_leaves_no_committed_offset_without_its_row(s
     events = [audit_event(team=team(number % 50)) for number in range(12_000)]
     produce(stage_settings, "audit.events", [(event["subject"].encode(), orjson.dumps(event)) for event in events])
     assert stage_settings.postgres_dsn is not None
-    database = await asyncpg.connect(stage_settings.postgres_dsn.get_secret_value())
+    database = await connect(stage_settings.postgres_dsn.get_secret_value(), "test")
     log = tmp_path / "worker.log"
     try:
         with worker(stage_settings, "audit", log=log) as process:

@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
+from streams.errors import RowRejected
+from streams.runtime.waiting import Backoff
 from streams.stores.ledger import Classification, Entry, Ledger, LedgerRow, PostgresLedger
 from streams.stores.migrate import migrate
 from tests.integration.databases import pool_of, query
 from tests.stage_doubles import NOW, TEAM, MemoryLedger
+from tests.waiting import eventually
 
 ID, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 IN_FLIGHT, SENT = Classification.IN_FLIGHT, Classification.SENT
@@ -127,3 +131,59 @@ async def test_put_caller_that_gives_up_does_not_take_the_others_along(postgres:
 
     assert await second == LedgerRow(OTHER, "in_flight", 1, NOW)
     assert set(await postgres.rows([ID, OTHER])) == {ID, OTHER}
+
+
+async def test_put_row_that_postgresql_refuses_is_refused_alone(postgres: PostgresLedger, database: str) -> None:
+    await query(database, "alter table forwarder_sent alter column recipient type varchar(16)")
+    ids = [uuid.UUID(int=number + 1) for number in range(40)]
+    entries = [entry(IN_FLIGHT, audit_id) for audit_id in ids]
+    entries[7] = entries[7]._replace(recipient="a***@a-long-name.example.com")
+
+    written = await asyncio.gather(*map(postgres.put, entries), return_exceptions=True)
+
+    assert isinstance(written[7], RowRejected)
+    assert "example.com" not in str(written[7])
+    assert set(await postgres.rows(ids)) == {audit_id for number, audit_id in enumerate(ids) if number != 7}
+
+
+async def test_put_half_a_surrogate_pair_in_a_recipient_does_not_stop_the_mail(postgres: PostgresLedger, database: str) -> None:
+    await asyncio.gather(postgres.put(entry(IN_FLIGHT)), postgres.put(entry(IN_FLIGHT, OTHER)._replace(recipient="\ud800***@example.com")))
+
+    assert await query(database, "select recipient from forwarder_sent order by audit_id") == [
+        {"recipient": "a***@example.com"},
+        {"recipient": "?***@example.com"},
+    ]
+
+
+async def test_put_constraint_of_others_is_waited_for_by_the_mails_that_it_refuses(postgres: PostgresLedger, database: str) -> None:
+    await query(database, "alter table forwarder_sent add constraint audited foreign key (audit_id) references audit_log")
+    await query(database, "insert into audit_log (id, kind, summary, metadata, created_at) values ($1, 'x', 'x', '{}', now())", OTHER)
+
+    waiting = asyncio.create_task(postgres.put(entry(IN_FLIGHT)))
+    assert await postgres.put(entry(IN_FLIGHT, OTHER)) == LedgerRow(OTHER, "in_flight", 1, NOW)
+    await eventually(waits)
+    assert not waiting.done()
+    await query(database, "insert into audit_log (id, kind, summary, metadata, created_at) values ($1, 'x', 'x', '{}', now())", ID)
+
+    assert await asyncio.wait_for(waiting, 10) == LedgerRow(ID, "in_flight", 1, NOW)
+    assert not waits()
+
+
+async def test_put_missing_reference_that_never_comes_is_refused_once_others_were_taken(database: str) -> None:
+    await migrate(database)
+    await query(database, "alter table forwarder_sent add constraint audited foreign key (audit_id) references audit_log")
+    await query(database, "insert into audit_log (id, kind, summary, metadata, created_at) values ($1, 'x', 'x', '{}', now())", OTHER)
+
+    async with pool_of(database) as pool:
+        ledger = PostgresLedger(pool, constraint_wait_seconds=0.2, backoff=Backoff(0.01, 0.05))
+        waiting = asyncio.create_task(ledger.put(entry(IN_FLIGHT)))
+        await eventually(waits)
+        await asyncio.wait({waiting}, timeout=0.5)
+        assert not waiting.done(), "nothing of anybody was taken: the fault may be the constraint's"
+        await ledger.put(entry(IN_FLIGHT, OTHER))
+        with pytest.raises(RowRejected, match="constraint audited of forwarder_sent"):
+            await asyncio.wait_for(waiting, 10)
+
+
+def waits() -> bool:
+    return REGISTRY.get_sample_value("tierstream_waiting", {"stage": "test", "service": "constraint audited of forwarder_sent"}) == 1.0

@@ -1,12 +1,14 @@
 """Migrations on the real PostgreSQL."""
 
 import asyncio
+from itertools import chain
 
 import asyncpg
 import pytest
 
 from streams.errors import ConfigurationError, MigrationError, PostgresUnavailable
 from streams.stores.migrate import Migration, migrate, read_migrations
+from streams.stores.pool import connect
 
 NAMES = [migration.name for migration in read_migrations()]
 COLUMNS = """
@@ -16,14 +18,14 @@ where table_schema = 'public' and table_name = $1 order by ordinal_position
 
 
 async def columns(dsn: str, table: str) -> dict[str, tuple[str, bool, str | None]]:
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(dsn, "test")
     rows = await connection.fetch(COLUMNS, table)
     await connection.close()
     return {row["column_name"]: (row["data_type"], row["required"], row["column_default"]) for row in rows}
 
 
 async def run(dsn: str, statement: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(dsn, "test")
     try:
         return await connection.fetch(statement)
     finally:
@@ -73,7 +75,7 @@ async def test_migrate_again_does_nothing(database: str) -> None:
 async def test_migrate_two_at_once_apply_each_file_once(database: str) -> None:
     applied = await asyncio.gather(*(migrate(database) for _ in range(4)))
 
-    assert sorted(applied) == [[], [], [], NAMES]
+    assert sorted(chain.from_iterable(applied)) == NAMES
 
 
 async def test_migrate_dropped_table_comes_back_with_its_index_and_the_other_keeps_its_rows(database: str) -> None:
@@ -113,6 +115,38 @@ async def test_migrate_changed_file_changes_nothing(database: str) -> None:
     with pytest.raises(MigrationError, match=r"0001_one\.sql has been changed"):
         await migrate(database, [Migration("0001_one.sql", "create table if not exists other (id int);")])
     assert not await columns(database, "other")
+
+
+async def test_migrate_lock_that_somebody_holds_is_waited_for_and_then_says_who_holds_it(direct_database: str) -> None:
+    holder = await connect(direct_database, "an older version")
+    await holder.execute("select pg_advisory_lock($1)", int.from_bytes(b"tierstre"))
+
+    said = (
+        r"^PostgreSQL at .*: another session holds the lock of migrations for more than 0.2 s "
+        rf"\(process {holder.get_server_pid()}, user postgres, application an older version, idle\); wait for its end, or end it"
+    )
+    with pytest.raises(PostgresUnavailable, match=said):
+        await migrate(direct_database, lock_seconds=0.2)
+    waiting = asyncio.create_task(migrate(direct_database))
+    await holder.close()
+    assert await asyncio.wait_for(waiting, 10) == NAMES
+
+
+async def test_migrate_table_that_somebody_locks_is_waited_for_and_then_says_who_locks_it(direct_database: str) -> None:
+    await migrate(direct_database)
+    change = Migration("0099_change.sql", "alter table audit_log add column if not exists note text;")
+    holder = await connect(direct_database, "a report")
+    reading = holder.transaction()
+    await reading.start()
+    await holder.fetch("select count(*) from audit_log")
+
+    with pytest.raises(
+        PostgresUnavailable, match=r"migration 0099_change.sql waits for a lock .*application a report, idle in transaction"
+    ):
+        await migrate(direct_database, [change], lock_seconds=0.2)
+    await reading.rollback()
+    await holder.close()
+    assert await migrate(direct_database, [change]) == ["0099_change.sql"]
 
 
 async def test_migrate_unreachable_server_is_one_sentence() -> None:

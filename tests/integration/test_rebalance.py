@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -20,6 +20,7 @@ from streams.settings import Settings
 from tests.accounting import outcomes
 from tests.conftest import with_new_topics
 from tests.integration.test_exactly_once import assert_emitted_once, load, worker
+from tests.processing_doubles import NeverHolds
 from tests.topic_io import produce, read_all, read_json
 from tests.waiting import until
 from tests.workers import Run, committed, running, table
@@ -83,14 +84,14 @@ async def test_classify_workers_that_come_and_go_under_load_lose_double_and_inve
     assert tiers == {key.decode(): orjson.loads(value)["data"]["tier"] for key, value in records}
 
 
-class Noting:
+class Noting(NeverHolds):
     """Notes what it handles. Slow enough for a rebalance to come in between."""
 
     def __init__(self) -> None:
         self.handled: dict[int, set[int]] = defaultdict(set)
         self.progress = 0
 
-    async def handle(self, records: Sequence[Record]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[Record], let_go: Callable[[], object]) -> Counter[Reason]:
         await asyncio.sleep(0.01)
         self.handled[records[0].partition].update(record.offset for record in records)
         self.progress += len(records)

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
@@ -23,6 +22,7 @@ from streams.operate.verify import Options
 from streams.operate.verify.report import Report
 from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 from streams.settings import Settings
+from streams.stores.pool import connect
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.accounting import outcomes
 from tests.load import team_scenarios
@@ -68,7 +68,7 @@ async def post(settings: Settings, run: Run, seed: int) -> None:
 
 async def open_accounts(settings: Settings, emitted: list[str]) -> int:
     """How many of these audit events have no row yet, or no settled mail."""
-    connection = await asyncpg.connect(dsn_of(settings))
+    connection = await connect(dsn_of(settings), "test")
     try:
         return int(
             await connection.fetchval(
@@ -121,7 +121,7 @@ async def test_verify_what_the_stages_left_is_clean_and_one_deleted_row_is_named
     assert compared["dead.letters"] == len(read_all(settings, "dead.letters")) >= 2
     assert compared["orders"] == 120
 
-    connection = await asyncpg.connect(dsn_of(settings))
+    connection = await connect(dsn_of(settings), "test")
     try:
         id = await connection.fetchval("delete from audit_log where id = (select min(id::text)::uuid from audit_log) returning id")
     finally:
@@ -168,7 +168,7 @@ async def test_verify_while_the_stages_work_and_from_a_snapshot_once_retention_h
 
 
 async def falsify(settings: Settings, statement: str) -> None:
-    connection = await asyncpg.connect(dsn_of(settings))
+    connection = await connect(dsn_of(settings), "test")
     try:
         await connection.execute(statement)
     finally:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from confluent_kafka import Producer
@@ -20,11 +20,13 @@ from streams.kafka.records import Record
 from streams.settings import Settings
 from tests.integration.test_exactly_once import load
 from tests.integration.test_table_recovery import delete_topic
+from tests.processing_doubles import NeverHolds
 from tests.topic_io import produce
-from tests.workers import running, table
+from tests.waiting import until
+from tests.workers import committed, running, table
 
 
-class Handler:
+class Handler(NeverHolds):
     """Handles records, or hangs on the first."""
 
     def __init__(self, *, hangs: bool) -> None:
@@ -32,7 +34,7 @@ class Handler:
         self.progress = 0
         self.handled = asyncio.Event()
 
-    async def handle(self, records: Sequence[Record]) -> Counter[Reason]:
+    async def handle(self, records: Sequence[Record], let_go: Callable[[], object]) -> Counter[Reason]:
         self.handled.set()
         if self.hangs:
             await asyncio.Event().wait()
@@ -99,6 +101,7 @@ async def test_an_input_topic_that_is_made_anew_under_a_live_handler_ends_it_to_
     produce(impatient, "audit.events", [(b"key", b"value")])
     at_work = asyncio.create_task(run(impatient, handler, asyncio.Event()))
     await handler.handled.wait()
+    await until(lambda: 1 in committed(impatient, "audit", "audit.events").values(), "its offset is committed")
     delete_topic(impatient, "audit.events")
     with pytest.raises(StageFailed, match=r"audit\.events was deleted and made anew; audit stops, to be started again"):
         await at_work

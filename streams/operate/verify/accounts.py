@@ -143,7 +143,7 @@ class Accounts:
         elif case.events and case.is_mailed and not is_lost:
             if not case.has_passed(self.reach.forwarded):
                 self.mails.pending["not forwarded yet"] += 1
-            elif not (case.known and case.known.state & MAIL_WAIVED):
+            elif FORWARD not in case.parked and not (case.known and case.known.state & MAIL_WAIVED):
                 self.mails.differs("missing", f"forwarder_sent lacks {name}.")
 
     def _judge_ledger(self, case: Case, mail: Entry, name: str) -> None:
@@ -166,7 +166,7 @@ class Accounts:
         state = case.known.state if case.known else 0
         if case.row is None and (AUDIT in case.parked or not case.events):
             state |= ROW_WAIVED
-        if case.mail is None and not case.events:
+        if case.mail is None and (FORWARD in case.parked or not case.events):
             state |= MAIL_WAIVED
         return Known(group[0].id, content.row if content else bytes(8), KINDS.index(case.kind) if case.kind else UNKNOWN_KIND, state)
 

@@ -1,5 +1,6 @@
 """The audit stage: what row a record becomes, and what the writer does with a batch."""
 
+import asyncio
 import uuid
 from collections import Counter
 from typing import Any
@@ -13,8 +14,10 @@ from agents.audit.record import DeadLetter
 from agents.audit.stage import AuditWriter
 from schemas.kinds import Kind
 from schemas.reasons import Reason
+from streams.errors import ConstraintRefuses, DatabaseUnfit
+from streams.runtime.waiting import Backoff, services_away
 from streams.stores.audit_log import AuditRow
-from tests.stage_doubles import NOW, TEAM, MemoryAuditLog, Record, RecordingDeadLetters, audit_event, id_of, record
+from tests.stage_doubles import NOW, TEAM, MemoryAuditLog, Record, RecordingDeadLetters, audit_event, id_of, record, team
 
 ID = "11111111-2222-5333-8444-555555555555"
 USER = "99999999-2222-4333-8444-555555555555"
@@ -140,3 +143,85 @@ async def test_writer_same_id_with_other_content_is_a_dead_letter_and_an_alarm()
 
 async def test_writer_empty_batch_has_no_outcome() -> None:
     assert await AuditWriter(MemoryAuditLog(), RecordingDeadLetters()).handle([]) == Counter()
+
+
+REFUSAL = ConstraintRefuses("The store refuses the row.", "constraint team_exists", is_missing_reference=True)
+HELD, FREE = team(1), team(2)
+
+
+def impatient_writer(log: MemoryAuditLog, dead_letters: RecordingDeadLetters, wait_seconds: float = 60.0) -> AuditWriter:
+    return AuditWriter(log, dead_letters, constraint_wait_seconds=wait_seconds, backoff=Backoff(0.001, 0.01))
+
+
+def written(log: MemoryAuditLog) -> list[uuid.UUID]:
+    return list(log.rows)
+
+
+async def test_writer_rows_of_a_held_team_keep_their_order_over_batches_and_others_pass_them() -> None:
+    log = MemoryAuditLog()
+    log.held[HELD] = REFUSAL
+    writer = impatient_writer(log, RecordingDeadLetters())
+    batches = [[record(team=HELD), record(team=FREE)] for _ in range(3)]
+    handling = []
+    for batch in batches:
+        goes_on = asyncio.Event()
+        handling.append(asyncio.create_task(writer.handle(batch, goes_on.set)))
+        await asyncio.wait_for(goes_on.wait(), 5)
+    assert written(log) == [id_of(batch[1]) for batch in batches]
+
+    del log.held[HELD]
+    outcomes = await asyncio.wait_for(asyncio.gather(*handling), 5)
+
+    assert outcomes == [Counter({Reason.WRITTEN: 2})] * 3
+    assert written(log)[3:] == [id_of(batch[0]) for batch in batches]
+    assert services_away("audit") == []
+
+
+async def test_writer_that_is_cancelled_while_a_team_is_held_leaves_nothing_behind() -> None:
+    log = MemoryAuditLog()
+    log.held[HELD] = REFUSAL
+    writer = impatient_writer(log, RecordingDeadLetters())
+    batches = [[record(team=HELD)] for _ in range(2)]
+    handling = []
+    for batch in batches:
+        goes_on = asyncio.Event()
+        handling.append(asyncio.create_task(writer.handle(batch, goes_on.set)))
+        await asyncio.wait_for(goes_on.wait(), 5)
+    assert services_away("audit") == ["constraint team_exists"]
+
+    for task in handling:
+        task.cancel()
+    assert [isinstance(ended, asyncio.CancelledError) for ended in await asyncio.gather(*handling, return_exceptions=True)] == [True, True]
+
+    assert services_away("audit") == []
+    del log.held[HELD]
+    assert await asyncio.wait_for(writer.handle([*batches[0], *batches[1]]), 5) == Counter({Reason.WRITTEN: 2})
+    assert written(log) == [id_of(batch[0]) for batch in batches]
+
+
+async def test_writer_error_of_the_store_while_a_team_is_held_is_raised_as_it_is() -> None:
+    log = MemoryAuditLog()
+    log.held[HELD], log.failure = REFUSAL, DatabaseUnfit("It has no table.")
+
+    with pytest.raises(DatabaseUnfit, match="It has no table"):
+        await impatient_writer(log, RecordingDeadLetters()).handle([record(team=HELD), record(team=FREE)])
+
+
+@pytest.mark.parametrize(
+    ("others_are_written", "teams", "outcome"), [(True, 2, Reason.REJECTED), (False, 1, Reason.REJECTED), (False, 2, None)]
+)
+async def test_writer_gives_up_a_missing_reference_unless_it_is_missing_for_all(
+    others_are_written: bool, teams: int, outcome: Reason | None
+) -> None:
+    log, dead_letters = MemoryAuditLog(), RecordingDeadLetters()
+    log.held.update({team(number): REFUSAL for number in range(teams)})
+    batch = [*(record(team=team(number)) for number in range(teams)), *([record(team=team(9))] if others_are_written else [])]
+
+    handling = asyncio.create_task(impatient_writer(log, dead_letters, wait_seconds=0.0).handle(batch))
+    if outcome is None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(handling, 0.2)
+        assert dead_letters.written == []
+    else:
+        assert (await asyncio.wait_for(handling, 5))[outcome] == teams
+        assert dead_letters.reasons == [outcome] * teams

@@ -12,6 +12,7 @@ from streams.engine.app import handler_stage
 from streams.engine.faust_transport import BatchConsumer, BatchConsumerThread
 from streams.kafka.records import Record
 from streams.settings import Settings
+from tests.processing_doubles import NeverHolds
 from tests.webhooks import record
 
 SETTINGS = Settings(kafka_bootstrap_servers="127.0.0.1:9", partitions=2)
@@ -60,10 +61,10 @@ class Log:
         return True
 
 
-class NoHandler:
+class NoHandler(NeverHolds):
     progress = 0
 
-    async def handle(self, records: object) -> dict[Any, int]:
+    async def handle(self, records: object, let_go: object) -> dict[Any, int]:
         raise AssertionError("nothing is handled here")
 
 

@@ -3,11 +3,23 @@
 import asyncpg
 import pytest
 
-from streams.errors import ConfigurationError, PostgresUnavailable, RowRejected
+from streams.errors import ConfigurationError, ConstraintRefuses, PostgresUnavailable, RowRejected
 from streams.runtime.waiting import Waiting
 from streams.stores.pool import Fault, PostgresPool, classify_error, describe_server, translate
 
 SERVER = "PostgreSQL at db:5432/app"
+
+
+def raised(kind: type[asyncpg.PostgresError], **fields: str) -> asyncpg.PostgresError:
+    """An error as the driver makes it of the server's fields."""
+    error = kind("refused")
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
+
+
+def not_null(table: str, column: str) -> asyncpg.PostgresError:
+    return raised(asyncpg.NotNullViolationError, table_name=table, column_name=column)
 
 
 @pytest.mark.parametrize(
@@ -17,16 +29,39 @@ SERVER = "PostgreSQL at db:5432/app"
         asyncpg.CharacterNotInRepertoireError("22021: a NUL in text"),
         asyncpg.NumericValueOutOfRangeError("22003"),
         asyncpg.InvalidTextRepresentationError("22P02"),
-        asyncpg.NotNullViolationError("23502"),
-        asyncpg.UniqueViolationError("23505"),
-        asyncpg.CheckViolationError("23514"),
+        not_null("audit_log", "summary"),
+        not_null("forwarder_sent", "template_kind"),
         UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
         OverflowError("date value out of range"),
     ],
 )
-def test_classify_error_sqlstate_class_22_or_23_is_poison(error: Exception) -> None:
+def test_classify_error_data_exception_or_null_in_a_column_of_ours_is_poison(error: Exception) -> None:
     assert classify_error(error) is Fault.POISON
     assert isinstance(translate(error, SERVER), RowRejected)
+
+
+@pytest.mark.parametrize(
+    ("error", "constraint"),
+    [
+        (not_null("audit_log", "tenant"), "column tenant of audit_log"),
+        (not_null("audit_log", "team_id"), "column team_id of audit_log"),
+        (raised(asyncpg.UniqueViolationError, constraint_name="once", table_name="audit_log"), "constraint once of audit_log"),
+        (raised(asyncpg.CheckViolationError, constraint_name="known", table_name="audit_log"), "constraint known of audit_log"),
+        (raised(asyncpg.ForeignKeyViolationError, constraint_name="team", table_name="audit_log"), "constraint team of audit_log"),
+        (raised(asyncpg.RaiseError, context="PL/pgSQL function refuse() line 1 at RAISE"), "trigger function refuse"),
+        (raised(asyncpg.WithCheckOptionViolationError), "rule"),
+    ],
+)
+def test_classify_error_constraint_or_trigger_that_is_not_ours_is_named(error: asyncpg.PostgresError, constraint: str) -> None:
+    error.message = "Key (email)=(asha@example.com) is not present"
+
+    refusal = translate(error, SERVER)
+
+    assert classify_error(error) is Fault.CONSTRAINT
+    assert isinstance(refusal, ConstraintRefuses)
+    assert refusal.constraint == constraint
+    assert refusal.is_missing_reference == isinstance(error, asyncpg.ForeignKeyViolationError)
+    assert "asha" not in str(refusal)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from streams.topics import (
     Topic,
 )
 from tests.pretended_stack import record as consumed
-from tests.verify_doubles import PRETENDED, SETTINGS, PretendedLogs, PretendedStores, read_from, verified, written_snapshot
+from tests.verify_doubles import PRETENDED, SETTINGS, PretendedLogs, PretendedStores, Stack, read_from, verified, written_snapshot
 from tests.verify_falsifications import (
     FALSIFICATIONS,
     added,
@@ -172,12 +173,13 @@ def test_verify_of_a_stack_that_has_received_nothing_is_clean() -> None:
     assert sum(each.compared for each in report.checks) == 0
 
 
-def test_verify_a_row_that_audit_gave_up_is_explained_by_its_dead_letter() -> None:
+@pytest.mark.parametrize(("stage", "lose"), [("audit", lost_row), ("forward", lost_mail)])
+def test_verify_what_a_stage_gave_up_is_explained_by_its_dead_letter(stage: str, lose: Callable[[Stack], None]) -> None:
     logs, stores = read_from(PRETENDED)
     id = last_row((logs, stores))
     (event, *_) = [record for record in logs.topics[AUDIT_EVENTS.name] if str(id).encode() in (record.value or b"")]
-    del stores.rows[id]
-    headers = [("dlq-stage", b"audit"), ("dlq-topic", b"audit.events"), ("dlq-partition", b"%d" % event.partition)]
+    lose((logs, stores))
+    headers = [("dlq-stage", stage.encode()), ("dlq-topic", b"audit.events"), ("dlq-partition", b"%d" % event.partition)]
     headers.append(("dlq-offset", b"%d" % event.offset))
     logs.topics[DEAD_LETTERS.name].append(consumed(DEAD_LETTERS.name, event.key, event.value, headers, offset=99))
 

@@ -1,4 +1,5 @@
-"""A stage without a table in which one record may wait for hours while others go on: its handler, and what gives it the batches."""
+"""A stage without a table, whose effects are idempotent: its handler, and what gives it the batches. A record may wait for hours in it while
+others go on."""
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -11,8 +12,8 @@ from streams.kafka.records import Record
 from streams.metrics import count_outcomes
 
 
-class HoldingHandler(Protocol):
-    """A BatchHandler in which a record may wait for something of its own, for hours, while others go on."""
+class BatchHandler(Protocol):
+    """Works batches in. A record may wait for something of its own, for hours, while others go on."""
 
     @property
     def progress(self) -> int:
@@ -30,10 +31,10 @@ class HoldingHandler(Protocol):
         partition's next records may be begun beside what is left; is given them only then."""
 
 
-class HoldingWorker:
-    """Gives one partition's batches to a HoldingHandler."""
+class HandlerWorker:
+    """Gives one partition's batches to a BatchHandler."""
 
-    def __init__(self, stage: str, handler: HoldingHandler) -> None:
+    def __init__(self, stage: str, handler: BatchHandler) -> None:
         self._stage = stage
         self._handler = handler
         self._handling: set[asyncio.Task[Mapping[Reason, int]]] = set()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from prometheus_client import REGISTRY
 
 from schemas.reasons import Reason
-from streams.engine.holding import HoldingWorker
+from streams.engine.handler import HandlerWorker
 from streams.engine.partitions import Processing
 from streams.errors import LoopsKeyRejected, StageFailed
 from streams.kafka.records import Record
@@ -46,7 +46,7 @@ class Handler:
 @asynccontextmanager
 async def running(script: Script, handler: Handler, stage: str = "holding") -> AsyncIterator[Processing]:
     work = Processing(
-        lambda _: HoldingWorker(stage, handler), lambda: script.generation, script, finish_seconds=0.05, batch_records=1, pace=0
+        lambda _: HandlerWorker(stage, handler), lambda: script.generation, script, finish_seconds=0.05, batch_records=1, pace=0
     )
     work.assign([0])
     try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.forward.backlog import Backlog
+from streams.engine.backlog import Backlog
 
 
 class LetGo:
