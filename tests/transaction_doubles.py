@@ -108,7 +108,7 @@ class MemoryWriter:
     def begin(self) -> None:
         self._open, self._offsets = [], {}
 
-    def produce(self, outputs: Iterable[Output]) -> None:
+    def produce(self, outputs: Iterable[Output], home: TablePartition | None = None) -> None:
         self._open += outputs
 
     def send_offsets(self, offsets: Sequence[TopicPartition], membership: Membership, timeout_seconds: float) -> None:

@@ -17,8 +17,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, StageFailed
+from streams.engine.changelog import TablePartition
+from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, RecordTooLarge, StageFailed
 from streams.kafka.client import producer_config
+from streams.kafka.partitioner import partition_for
+from streams.kafka.producer import is_too_large
 from streams.settings import Settings
 from streams.topics import MAX_RECORD_BYTES
 
@@ -50,11 +53,11 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 NO_HEADERS: list[tuple[str, bytes | None]] = []
 ANY_PARTITION = -1
-"""The partition is left to the key."""
+"""The partition is that of the key."""
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):
-    """One record to produce. ``partition`` is left to the key unless it is given."""
+    """One record to produce. ``partition`` is that of the key unless it is given."""
 
     topic: str
     key: bytes | None
@@ -83,6 +86,7 @@ class TransactionalWriter:
 
     def __init__(self, settings: Settings, transactional_id: str) -> None:
         self.transactional_id = transactional_id
+        self._partitions = settings.partitions
         self._producer = Producer(
             {
                 **producer_config(settings),
@@ -111,20 +115,26 @@ class TransactionalWriter:
         except KafkaException as error:
             raise _translated(error, f"begin a transaction of {self.transactional_id}") from error
 
-    def produce(self, outputs: Iterable[Output]) -> None:
-        """Add records to the open transaction; they count only once ``commit`` returns."""
+    def produce(self, outputs: Iterable[Output], home: TablePartition | None = None) -> None:
+        """Add records to the open transaction; they count only once ``commit`` returns.
+
+        A key that has a row in ``home`` belongs to that partition, and its hash, which costs some microseconds, need not be taken.
+        """
         produce = self._producer.produce
         for output in outputs:
             headers = output.headers if type(output.headers) is list else list(output.headers)
+            key, partition = output.key, output.partition
+            if partition == ANY_PARTITION:
+                partition = home.number if home is not None and key in home.rows else partition_for(key, self._partitions)
             while True:
                 try:
                     # By position, which is measurably quicker: topic, value, key, partition, two callbacks, timestamp (now), headers.
-                    produce(output.topic, output.value, output.key, output.partition, None, None, 0, headers)
+                    produce(output.topic, output.value, key, partition, None, None, 0, headers)
                     break
                 except BufferError:
                     self._producer.poll(0.05)  # librdkafka's queue is full: let it drain
                 except KafkaException as error:
-                    raise _translated(error, f"produce to {output.topic}") from error
+                    raise _translated(self._cause(error), f"produce to {output.topic}") from error
 
     def send_offsets(self, offsets: Sequence[TopicPartition], membership: Membership, timeout_seconds: float) -> None:
         """Add the next offsets of the input to the open transaction, for the generation in which it was read.
@@ -139,12 +149,22 @@ class TransactionalWriter:
     def commit(self, timeout_seconds: float) -> None:
         """Commit. Afterwards all of the transaction is in the log; when this raises, none of it may be counted on.
 
-        Raises KafkaUnavailable when the broker did not answer (the same commit may be tried again), ProducerLost, Fenced, StageFailed.
+        Raises KafkaUnavailable when the broker did not answer (the same commit may be tried again), RecordTooLarge when a topic takes less
+        than it was made for, ProducerLost, Fenced, StageFailed.
         """
         try:
             self._producer.commit_transaction(timeout_seconds)
         except KafkaException as error:
             raise _translated(error, f"commit a transaction of {self.transactional_id}") from error
+
+    def _cause(self, error: KafkaException) -> KafkaException:
+        """Return what has made the open transaction fail: librdkafka tells it to who commits, and refuses a record for its state alone."""
+        if error.args[0].code() == KafkaError._STATE:
+            try:
+                self._producer.commit_transaction(0)
+            except KafkaException as cause:
+                return cause
+        return error
 
     def abort(self, timeout_seconds: float) -> None:
         """Abort the open transaction. Raises KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed."""
@@ -166,6 +186,11 @@ def _translated(error: KafkaException, action: str) -> Exception:
         )
     if cause.code() in _GENERATION_ENDED:
         return GenerationEnded(f"The group has gone on to another generation (could not {action}).")
+    if is_too_large(cause):
+        return RecordTooLarge(
+            f"A topic takes less than what follows from the input (could not {action}: {cause.str()}): its max.message.bytes is not the "
+            f"{MAX_RECORD_BYTES} that `tierstream topics apply --alter` sets; this worker stops, and goes on from there once it is started again."
+        )
     if cause.txn_requires_abort():
         # Whatever its code says, a time-out too: this transaction can only be aborted, and its commit would be refused for ever.
         return StageFailed(f"Kafka has given a transaction up (could not {action}: {cause.str()}); this worker starts again from the log.")

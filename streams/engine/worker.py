@@ -30,8 +30,8 @@ StageFactory = Callable[[], contextlib.AbstractAsyncContextManager[Stage]]
 
 async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop: asyncio.Event) -> None:
     """Run the stages until ``stop`` is set. Raises the TierstreamError of the first stage that can not go on, KafkaUnavailable
-    when Kafka is not there at the start, TopologyError when its topics are not those of the topology."""
-    await asyncio.to_thread(topic_admin.check, settings)
+    when Kafka is not there at the start, TopologyError when nothing right can be decided from its topics, then or later."""
+    await asyncio.to_thread(topic_admin.require, settings)
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]
@@ -77,17 +77,23 @@ async def _watch(stage: Stage, health: Health) -> None:
     watch = Watch(stage)
     while True:
         stage.rouse()
-        stalled = await watch.check()
+        try:
+            stalled = await watch.check()
+        except TierstreamError as error:
+            health.set(stage.name, False, str(error))
+            raise
         if stalled is not None:
             health.set(stage.name, False, stalled)
             STALLED.labels(stage.name).set(1)
             raise StageFailed(stalled)
         restoring = stage.processing.preparing
-        owned = stage.processing.partitions
+        owned, topics = stage.processing.partitions, watch.seen.note()
         health.set(
             stage.name,
-            stage.processing.assigned and not restoring and not failure.done(),
-            f"partitions {_numbers(owned)}" + (f", restoring {_numbers(restoring)}" if restoring else ""),
+            stage.processing.assigned and not restoring and not failure.done() and not watch.seen.missing,
+            f"partitions {_numbers(owned)}"
+            + (f", restoring {_numbers(restoring)}" if restoring else "")
+            + (f"; {topics}" if topics else ""),
         )
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:
