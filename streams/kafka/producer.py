@@ -152,7 +152,7 @@ class AcknowledgedProducer:
                     f"The buffer for Kafka at {self._servers} is full, for too little is acknowledged; try again later."
                 ) from error
             except KafkaException as error:
-                raise self._explain(error.args[0], record) from error
+                raise self._explain(error.args[0], record, records) from error
         timer = self._loop.call_later(timeout_seconds, _expire, delivery.future)
         try:
             failure = await delivery.future
@@ -163,7 +163,7 @@ class AcknowledgedProducer:
         finally:
             timer.cancel()
         if failure is not None:
-            raise self._explain(*failure)
+            raise self._explain(*failure, records)
 
     async def close(self, timeout_seconds: float = 2.0) -> None:
         """Wait until what was produced is acknowledged or has failed, at most ``timeout_seconds``, and stop the thread."""
@@ -209,14 +209,11 @@ class AcknowledgedProducer:
         elif self._throttle.passes(error.name()):
             log.warning("Kafka failure", kind=error.name(), problem=error.str())
 
-    def _explain(self, error: KafkaError, record: Record) -> TierstreamError:
+    def _explain(self, error: KafkaError, record: Record, records: Sequence[Record]) -> TierstreamError:
+        """Return what to raise for ``records``, of which ``record`` failed."""
         code, topic = error.code(), record.topic
         if is_too_large(error):
-            limit = self._seen.limits.get(topic)
-            if limit is not None and record.size + BATCH_BYTES <= limit:
-                # librdkafka puts several records into one batch, and the broker refuses all of it.
-                return KafkaUnavailable(f"Kafka at {self._servers} refused a record of {topic} together with others; send it again.")
-            return too_large(record, limit)
+            return self._too_large(record, records)
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             return self._no_topic(topic)
         if code == KafkaError._UNKNOWN_PARTITION:
@@ -225,6 +222,19 @@ class AcknowledgedProducer:
             )
         return KafkaUnavailable(
             f"Kafka at {self._servers} did not take a record of {topic} ({error.str()}); check that it runs and can be reached."
+        )
+
+    def _too_large(self, failed: Record, records: Sequence[Record]) -> TierstreamError:
+        """Tell a record that is too large from those that were only refused with others: librdkafka puts several into one batch, and the
+        broker refuses all of it."""
+        limits = self._seen.limits
+        for record in (failed, *records):
+            limit = limits.get(record.topic)
+            if limit is None or record.size + BATCH_BYTES > limit:
+                return too_large(record, limit)
+        return KafkaUnavailable(
+            f"Kafka at {self._servers} refused a record of {failed.topic} together with others, for its max.message.bytes is "
+            f"{limits[failed.topic]} instead of {MAX_RECORD_BYTES}; `tierstream topics apply --alter` mends that, until then send fewer at a time."
         )
 
     def _no_topic(self, topic: str) -> KafkaUnavailable:

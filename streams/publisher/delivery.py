@@ -226,19 +226,25 @@ class Delivery:
             return
         try:
             self._spool = open_spool()
-            self._aside = self._spool.beside(ASIDE)
         except OSError as error:
-            if self._spool is not None:
-                self._spool.abandon()
-                self._spool = None
             taken = isinstance(error, BlockingIOError)
             why = "another process has it" if taken else f"it can not be opened: {error.strerror}"
             self.failures.warn("no spool", f"events wait in memory only, without the spool, for {why}")
         else:
-            self._recovered += self._spool.unread + self._aside.unread
+            self._recovered += self._spool.unread
+            self._try_aside(self._spool)
             if self._spool.unread or self._spool.damaged:
                 log.info("%d records in the spool are sent first; %d places in it are damaged", self._spool.unread, self._spool.damaged)
         self._reopen_at = now + REOPEN_SECONDS
+
+    def _try_aside(self, spool: Spool) -> None:
+        """Open the queue beside the spool. Without it a spooled record that is too large waits where it is, and what follows behind it."""
+        try:
+            self._aside = spool.beside(ASIDE)
+        except OSError as error:
+            self.failures.warn("no aside", f"records that are too large can not be kept aside: {error.strerror}")
+        else:
+            self._recovered += self._aside.unread
 
     def _take(self, wait_seconds: float) -> None:
         try:
@@ -254,8 +260,9 @@ class Delivery:
 
     def _forget_acknowledged(self) -> None:
         stored, aside = self._window.forget_acknowledged()
-        if self._spool is not None and self._aside is not None:
+        if self._spool is not None:
             self._spool.ack(stored)
+        if self._aside is not None:
             self._aside.ack(aside)
 
     def _keep_aside(self, entry: Entry) -> bool:
