@@ -41,7 +41,7 @@ class Seen:
 class TopicWatch:
     """Compares topics with the topology, and with what they were at its first look. Blocking: one call at a time, from any thread.
 
-    One look costs about a millisecond of CPU. What differs is logged once, and counted by the metric ``tierstream_topic_differences``.
+    One look at five topics of 32 partitions costs some 5 ms of CPU. What differs is logged once, and counted by the metric ``tierstream_topic_differences``.
     """
 
     def __init__(self, settings: Settings, part: str, topics: Collection[Topic]) -> None:
