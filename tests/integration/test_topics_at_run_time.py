@@ -3,9 +3,8 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +17,7 @@ from schemas.tiers import Tier
 from streams import topics
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.process import free_port
-from streams.errors import PositionError, RecordTooLarge, TopologyError
+from streams.errors import PositionError, TopologyError
 from streams.kafka import topic_admin
 from streams.kafka.client import client_config
 from streams.kafka.partitioner import partition_of
@@ -26,15 +25,15 @@ from streams.kafka.producer import AcknowledgedProducer
 from streams.publisher import Publisher
 from streams.settings import Settings, load_settings
 from streams.topics import TOPICS
-from tests.integration.test_gateway import RunningGateway, gateway_settings
+from tests.integration.test_gateway import RunningGateway
 from tests.integration.test_gateway import running as gateway
+from tests.running_gateways import TOKEN, claim, receiving, says
 from tests.topic_io import Json, alter_topic, read_all, read_json
 from tests.waiting import until
 from tests.workers import running, table
 
 PARTITIONS = 2
 RULES = Rules(plans={"plan_pro": Tier.PRO}, team_note="team_id")
-TOKEN = {"Authorization": "Bearer demo-ingest"}
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +72,6 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def receiving(settings: Settings, **changes: Any) -> Settings:
-    return gateway_settings(settings, **{"admin_port": settings.admin_port, **changes})
-
-
 def on_broker(settings: Settings) -> set[str]:
     return {name for name in AdminClient(client_config(settings)).list_topics(timeout=10).topics if name.startswith(settings.topic_prefix)}
 
@@ -106,28 +101,6 @@ def charge(number: int) -> bytes:
     payment = {"id": f"pay_{number}", "amount": 100, "currency": "INR", "created_at": 1_760_000_010}
     payload = {"subscription": {"entity": subscription}, "payment": {"entity": payment}}
     return json.dumps({"event": "subscription.charged", "created_at": 1_760_000_010, "payload": payload}).encode()
-
-
-def claim(note: str = "") -> dict[str, object]:
-    return {
-        "kind": "onboarding.claimed",
-        "team_id": f"7b0c54c8-2f55-4c1b-9f59-{0:012x}",
-        "data": {"email": "jane@example.com", "note": note},
-    }
-
-
-def readiness(settings: Settings) -> tuple[int, str]:
-    """The status of ``/readyz``, and what it says of all parts."""
-    answer = httpx.get(f"http://127.0.0.1:{settings.admin_port}/readyz", timeout=10)
-    return answer.status_code, " ".join(part["detail"] for part in answer.json()["parts"].values())
-
-
-def says(settings: Settings, status: int, *words: str) -> Callable[[], bool]:
-    def seen() -> bool:
-        found, details = readiness(settings)
-        return found == status and all(word in details for word in words)
-
-    return seen
 
 
 def normalise(settings: Settings) -> NormaliseStage:
@@ -349,64 +322,6 @@ async def test_fewer_copies_than_set_stop_the_gateway_and_are_named_by_a_stage_t
         await work.until(says(work_settings, 200, "min.insync.replicas=1 instead of 2"), "the stage names it and is ready")
 
 
-async def test_record_too_large_for_its_topic_is_413_with_advice_that_is_true(settings: Settings, tmp_path: Path) -> None:
-    noise = secrets.token_hex(12_000)
-    name = topics.TEAM_EVENTS.full_name(settings)
-    spooling = receiving(settings, gateway_spool=tmp_path, admin_port=free_port())
-    async with gateway(receiving(settings)) as plain, gateway(spooling) as with_spool:
-        alter_topic(settings, "team.events", {"max.message.bytes": "4000"})
-        for each, of in ((plain, settings), (with_spool, spooling)):
-            await until(says(of, 200, f"{name} has max.message.bytes=4000 instead of 4194304"), "the gateway names it and is ready")
-            answer = await each.http.post(f"{each.url}/v1/events", json=claim(noise), headers=TOKEN)
-            assert answer.status_code == 413
-            assert "retry-after" not in answer.headers
-            assert f"larger than {name} takes, for its max.message.bytes is 4000 instead of 4194304" in answer.json()["error"]
-            assert "`tierstream topics apply --alter`" in answer.json()["error"]
-            answer = await each.http.post(f"{each.url}/v1/events", json=[claim(), claim(noise)], headers=TOKEN)
-            assert (answer.status_code, "a record of" in answer.json()["error"].lower()) == (413, True)
-            assert (await each.http.post(f"{each.url}/v1/events", json=claim(), headers=TOKEN)).status_code == 202
-
-        assert [str(each) for each in topic_admin.alter(settings)] == [f"{name} has max.message.bytes=4000 instead of 4194304"]
-        for each in (plain, with_spool):
-            assert (await each.http.post(f"{each.url}/v1/events", json=claim(noise), headers=TOKEN)).status_code == 202
-
-    assert sum(noise.encode() in (message.value() or b"") for message in read_all(settings, "team.events")) == 2
-
-
-async def test_small_records_that_were_refused_with_others_in_one_batch_are_not_too_large(settings: Settings, tmp_path: Path) -> None:
-    """librdkafka puts what comes at the same time into one batch, and the broker's limit is on the batch."""
-    alter_topic(settings, "razorpay.webhooks", {"max.message.bytes": "2500"})
-    bodies = [json.dumps({"event": "x", "noise": secrets.token_hex(500)}).encode() for _ in range(60)]
-    spooling = receiving(settings, gateway_spool=tmp_path, admin_port=free_port())
-    async with gateway(receiving(settings)) as plain, gateway(spooling) as with_spool:
-        answers = await asyncio.gather(*(plain.webhook(body, f"p{number}") for number, body in enumerate(bodies)))
-        assert {answer.status_code for answer in answers} <= {200, 503}
-        refused = [answer.json()["error"] for answer in answers if answer.status_code == 503]
-        assert all("together with others, for its max.message.bytes is 2500" in sentence for sentence in refused)
-        answers = await asyncio.gather(*(with_spool.webhook(body, f"s{number}") for number, body in enumerate(bodies)))
-        assert {answer.status_code for answer in answers} == {200}
-        await until(lambda: events(settings) >= {f"s{number}".encode() for number in range(60)}, "all of the spool's are on the topic")
-
-
-async def test_output_too_large_for_its_topic_ends_the_stage_with_advice_that_is_true(settings: Settings) -> None:
-    async with gateway(receiving(settings)) as running_gateway:
-        noise = secrets.token_hex(12_000)
-        event = {**claim(noise), "kind": "near_quota_wall", "data": {"resource_type": "seats", "used": 9, "limit": 10, "note": noise}}
-        assert (await running_gateway.http.post(f"{running_gateway.url}/v1/events", json=event, headers=TOKEN)).status_code == 202
-    alter_topic(settings, "audit.events", {"max.message.bytes": "4000"})
-    work_settings = settings.model_copy(update={"admin_port": 0})
-    async with running(work_settings, table(settings, ClassifyStage(settings))) as classify:
-        failure = await classify.failure()
-    assert isinstance(failure, RecordTooLarge)
-    assert topics.AUDIT_EVENTS.full_name(settings) in str(failure)
-    assert "`tierstream topics apply --alter`" in str(failure)
-
-    topic_admin.alter(settings)
-    async with running(work_settings, table(settings, ClassifyStage(settings))) as classify:
-        await classify.decided(settings, "classify", 1)
-    assert [event["type"] for event in read_json(settings, "audit.events")] == ["near_quota_wall"]
-
-
 async def test_topic_made_by_somebody_else_with_one_partition_gets_nothing_from_gateway_or_publisher(bare: Settings) -> None:
     name = topics.RAZORPAY_WEBHOOKS.full_name(bare)
     admin = AdminClient(client_config(bare))
@@ -420,10 +335,6 @@ async def test_topic_made_by_somebody_else_with_one_partition_gets_nothing_from_
 
 def upgraded(settings: Settings) -> list[Json]:
     return [event for event in read_json(settings, "audit.events") if event["type"] == "subscription.upgraded"]
-
-
-def events(settings: Settings) -> set[bytes | str | None]:
-    return {dict(message.headers() or ()).get("razorpay-event-id") for message in read_all(settings, "razorpay.webhooks")}
 
 
 async def until_accepted(running_gateway: RunningGateway, body: bytes) -> None:
