@@ -17,6 +17,7 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 GATEWAY_PENDING = Gauge("tierstream_gateway_pending", "Records that a gateway with a spool has taken and Kafka has not acknowledged.")
+TOPIC_DIFFERENCES = Gauge("tierstream_topic_differences", "Properties of topics that are not as they should be.", ("part",))
 STALLED = Gauge("tierstream_stalled", "1 once a stage has been found to get nothing done.", ("stage",))
 WAITING = Gauge("tierstream_waiting", "1 while a stage waits for a service that is away.", ("stage", "service"))
 HELD = Gauge(

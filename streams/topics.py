@@ -41,6 +41,7 @@ class Topic:
         properties = {"cleanup.policy": self.cleanup, "min.insync.replicas": str(in_sync), "max.message.bytes": str(MAX_RECORD_BYTES)}
         if self.retention is not None:
             properties["retention.ms"] = str(getattr(settings, self.retention) * DAY_MS)
+            properties["retention.bytes"] = "-1"  # by age alone: a broker's default size would delete what nobody has read yet
         return properties
 
 
@@ -97,6 +98,11 @@ TOPICS: tuple[Topic, ...] = (
 def group_id(settings: Settings, stage: str) -> str:
     """The consumer group of a stage, which is also its Faust app's id."""
     return f"{settings.topic_prefix}tierstream.{stage}"
+
+
+def topics_of(role: str) -> tuple[Topic, ...]:
+    """The topics that a stage, or the gateway, reads or writes. Every stage and the gateway may write dead letters."""
+    return tuple(topic for topic in TOPICS if role in (*topic.producers, *topic.consumers) or topic is DEAD_LETTERS)
 
 
 def on_broker(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:

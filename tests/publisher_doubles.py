@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams.kafka.producer import Record
 from streams.publisher import Limits, Publisher
-from streams.publisher.transport import OnDelivery, is_too_large
+from streams.publisher.transport import OnDelivery
 from streams.settings import Settings
 
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
@@ -28,7 +28,8 @@ class FakeKafka:
     def __init__(self) -> None:
         self.taken: list[Record] = []
         self.away = False
-        self.refusal: KafkaError | None = None  # what waits at the next poll gets it; one record alone, when it is too large
+        self.refusal: KafkaError | None = None  # what waits at the next poll gets it
+        self.max_bytes: int | None = None  # of the values that wait at a poll together, which are one batch
         self.fatal = False  # the present producer never produces again
         self.producers = 0
 
@@ -70,13 +71,14 @@ class FakeProducer:
         called = 0
         if self._kafka.away or not self._waiting:
             time.sleep(timeout)
+        batch = sum(len(record.value) for record, _ in self._waiting)
         while self._waiting and not self._kafka.away:
             record, on_delivery = self._waiting.popleft()
             error = self._kafka.refusal
+            if self._kafka.max_bytes is not None and batch > self._kafka.max_bytes:
+                error = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
             if error is None:
                 self._kafka.taken.append(record)
-            elif is_too_large(error):
-                self._kafka.refusal = None
             on_delivery(error, None)
             called += 1
         if called:

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
+from tests.waiting import blocked_until
 
 Json = dict[str, Any]
 
@@ -74,9 +75,16 @@ COMPACTED_AT_ONCE = {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.0001", 
 
 
 def alter_topic(settings: Settings, topic: str, properties: dict[str, str]) -> None:
-    """Change a topic's configuration on the broker."""
+    """Change a topic's configuration on the broker, and return once it shows it."""
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in properties.items()]
     resource = ConfigResource(ConfigResource.Type.TOPIC, settings.topic_prefix + topic, incremental_configs=entries)
     admin = AdminClient(client_config(settings))
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(30)
+    blocked_until(lambda: all(_shows(admin, resource.name, name, value) for name, value in properties.items()), seconds=30)
+
+
+def _shows(admin: AdminClient, topic: str, name: str, value: str) -> bool:
+    (described,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+    shown = described.result(30)[name].value
+    return shown == value or (shown is not None and "." in value and float(shown) == float(value))  # 0.0001 is shown as 1.0E-4

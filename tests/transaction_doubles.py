@@ -114,7 +114,7 @@ class MemoryWriter:
     def begin(self) -> None:
         self._open, self._offsets = [], {}
 
-    def produce(self, outputs: Iterable[Output]) -> None:
+    def produce(self, outputs: Iterable[Output], home: TablePartition | None = None) -> None:
         self._open += outputs
 
     async def flush(self, timeout_seconds: float) -> None: ...

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from rich.table import Table
 
 from streams.cli.settings import DataDir, command_settings
 from streams.kafka import topic_admin
+from streams.kafka.topic_state import Difference, remedies
 from streams.settings import PREFIX, load_plans
 from streams.topics import TOPICS
 
@@ -27,27 +30,49 @@ def register(app: typer.Typer) -> None:
     app.command("check-config")(check_config)
 
 
-def apply_topics(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Create the topics that are missing; refuse to change partitions or cleanup policy.
+def apply_topics(
+    alter: Annotated[
+        bool, typer.Option("--alter", help="Also set what differs, where that deletes nothing: sizes, in-sync copies, longer retention.")
+    ] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Create the topics that are missing; refuse to change partitions or cleanup policy. Exit 1 when --alter has to leave something.
 
-    Example: tierstream topics apply
+    Example: tierstream topics apply --alter
     """
     settings = command_settings(data_dir, "topics")
     created = topic_admin.apply(settings)
+    altered = topic_admin.alter(settings) if alter else []
+    left = topic_admin.compare(settings).differing
     if as_json:
-        print(json.dumps({"created": created}))
+        print(json.dumps({"created": created, "altered": _as_json(altered), "differences": _as_json(left)}))
     else:
-        print("\n".join(f"created {name}" for name in created) or f"all {len(TOPICS)} topics are there")
+        said = [f"created {name}" for name in created]
+        said += [f"set {each.name}={each.wanted} of {each.topic}, which was {each.found}" for each in altered]
+        print("\n".join(said) or f"all {len(TOPICS)} topics are there")
+    if left:
+        print(f"tierstream: Left as they are: {'; '.join(map(str, left))}. {remedies(left)}", file=sys.stderr)
+        raise typer.Exit(1 if alter else 0)
 
 
 def check_topics(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Compare the broker's topics with the topology; exit 1 when they differ.
+    """Compare every property of the broker's topics with the topology; exit 1 when one differs.
 
     Example: tierstream topics check
     """
     settings = command_settings(data_dir, "topics")
+    if as_json:
+        found = topic_admin.compare(settings)
+        ok = not (found.missing or found.differing)
+        print(json.dumps({"ok": ok, "missing": found.missing, "differences": _as_json(found.differing)}))
+        raise typer.Exit(0 if ok else 1)
     topic_admin.check(settings)
-    print(json.dumps({"ok": True}) if as_json else f"all {len(TOPICS)} topics are as they should be")
+    print(f"all {len(TOPICS)} topics are as they should be")
+
+
+def _as_json(found: Sequence[Difference]) -> list[dict[str, str]]:
+    return [{"topic": each.topic, "property": each.name, "is": each.found, "should_be": each.wanted} for each in found]
 
 
 def migrate(as_json: Json = False, data_dir: DataDir = None) -> None:

@@ -83,7 +83,7 @@ def verify_running(settings: Settings, options: "Options | None" = None, on_prog
     from streams.stores.accounts import StoredAccounts
 
     assert settings.postgres_dsn is not None  # ``require`` saw to it
-    topic_admin.check(settings)
+    topic_admin.require(settings)
     with StoredAccounts(settings.postgres_dsn.get_secret_value()) as stores, KafkaLogs(settings) as logs:
         return compare(settings, logs, stores, options or Options(), on_progress or (lambda what, done, total: None))
 

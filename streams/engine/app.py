@@ -19,7 +19,7 @@ import faust
 from faust.streams import Stream
 from faust.types import TP, StreamT
 
-from streams.engine.changelog import made_anew
+from streams.engine.changelog import changelog_gone, made_anew
 from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
 from streams.engine.handler import BatchHandler, HandlerWorker
@@ -30,7 +30,7 @@ from streams.engine.takeover import Broker, Takeover
 from streams.engine.transactions import Membership
 from streams.errors import ConfigurationError, StageFailed, TierstreamError
 from streams.settings import Settings
-from streams.topics import Topic, group_id
+from streams.topics import Topic, group_id, topics_of
 
 COMMIT_INTERVAL_SECONDS = 0.25
 """How often a stage without a table commits acked offsets: a crash redoes at most this much."""
@@ -80,6 +80,8 @@ class Stage:
         self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self, pace=PACE if commits_offsets else 0)
         self._commits_offsets = commits_offsets
         self.sources = [topic.full_name(settings) for topic in sources]
+        self.topics = tuple(dict.fromkeys((*sources, *topics_of(name))))
+        """Every topic that it reads or writes."""
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
         self.app.on_partitions_revoked.connect(self._on_revoked)
@@ -95,7 +97,9 @@ class Stage:
         self.made_anew: Callable[[str], TierstreamError] = lambda topic: StageFailed(
             f"{topic} was deleted and made anew; {name} stops, to be started again and read it from its beginning."
         )
-        """Makes the error of an input topic (full name) that is another one now."""
+        """Makes the error of a topic (full name) whose offsets or rows it counts on, and that is another one now."""
+        self.irreplaceable = frozenset(self.sources)
+        """The topics (full names) that are not to be made anew under it."""
         self.full: Callable[[], frozenset[int]] = frozenset
         """The partitions that do not move, for as much of them waits as may."""
         self.describe: Callable[[], str] = lambda: ""
@@ -204,7 +208,8 @@ def table_stage(
     built.rouse = transactions.rouse
     built.progress = lambda number: transactions.slices[number]
     built.restored_records = lambda: takeover.records
-    built.made_anew = lambda topic: made_anew(topic, "positions are", group)
+    built.irreplaceable |= {changelog_name}
+    built.made_anew = lambda topic: changelog_gone(topic, group) if topic == changelog_name else made_anew(topic, "positions are", group)
     return built
 
 

@@ -38,18 +38,20 @@ log = structlog.get_logger(__name__)
 
 
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far one input topic's partition has been worked in."""
+    """How far one input topic's partition has been worked in, and which changelog held the rows of that (empty: written by an older
+    version). One that is made anew under a live worker gets positions from it, and only the rows that still change."""
 
     topic_id: str
     next_offset: int
     outcomes: dict[str, int] = {}
+    changelog_id: str = ""
 
     def advanced(self, next_offset: int, outcomes: Counter[Reason]) -> "Position":
         """Return the position after a batch."""
         counts = Counter(self.outcomes)
         for reason, count in outcomes.items():
             counts[reason.value] += count
-        return Position(self.topic_id, next_offset, dict(counts))
+        return Position(self.topic_id, next_offset, dict(counts), self.changelog_id)
 
 
 encode_position = msgspec.json.Encoder().encode
@@ -149,7 +151,8 @@ def restore(
 @dataclass(frozen=True, slots=True)
 class InputPartition:
     """A partition of an input topic as it is on the broker: its log holds the offsets from ``first`` up to, but not with, ``end``,
-    and the group has committed that it read up to ``committed`` (0: nothing yet, or its offset has expired)."""
+    and the group has committed that it read up to ``committed`` (0: nothing yet, or its offset has expired). ``changelog`` and its id
+    are those of the table, where somebody asked for them."""
 
     topic: str
     number: int
@@ -157,11 +160,18 @@ class InputPartition:
     first: int
     end: int
     committed: int
+    changelog: str = ""
+    changelog_id: str = ""
 
 
 def made_anew(where: str, position: str, group: str) -> PositionError:
     """Return the error of a table whose input is another topic of the same name now."""
     return PositionError(f"{where}, was deleted and made anew: the table's {position} not of this topic. {_remedy(group)}")
+
+
+def changelog_gone(changelog: str, group: str) -> PositionError:
+    """Return the error of a table whose changelog is another topic of the same name now: rows that have not changed since are nowhere."""
+    return PositionError(f"{changelog} was deleted and made anew: it does not hold the table's rows. {_remedy(group)}")
 
 
 def _remedy(group: str) -> str:
@@ -185,9 +195,11 @@ def checked(position: Position | None, found: InputPartition, group: str, *, set
             raise PositionError(
                 f"The table has no position for {where}, yet its group has read up to {found.committed}: the changelog is gone. {remedy}"
             )
-        return Position(found.topic_id, found.first)
+        return Position(found.topic_id, found.first, changelog_id=found.changelog_id)
     if position.topic_id != found.topic_id:
         raise made_anew(where, f"position {position.next_offset} is", group)
+    if "" not in (position.changelog_id, found.changelog_id) and position.changelog_id != found.changelog_id:
+        raise changelog_gone(found.changelog, group)
     if settled and 0 < found.committed < position.next_offset:
         raise PositionError(
             f"The table's position {position.next_offset} for {where}, is ahead of the {found.committed} that its group has read, though "
@@ -210,4 +222,6 @@ def checked(position: Position | None, found: InputPartition, group: str, *, set
             first=position.next_offset,
             next=found.first,
         )
-    return position
+    return (
+        position if position.changelog_id or not found.changelog_id else msgspec.structs.replace(position, changelog_id=found.changelog_id)
+    )

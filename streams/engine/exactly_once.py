@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -262,14 +263,15 @@ class Transactions:
                 continue  # its turn comes in the next one
             begun = time.thread_time()
             table, number, end = work.table, work.table.rows.number, work.start
+            produce = partial(writer.produce, home=table.rows)
             position = table.rows.positions[work.topic]
             outcomes: Counter[Reason] = Counter()
             if table.change is not None:
                 await self._produce_change(writer, table.change)  # and no input, which may take its time
             else:
-                due_left -= table.slices.fill_due(now, due_left, writer.produce)
+                due_left -= table.slices.fill_due(now, due_left, produce)
                 if end < len(work.records):
-                    end, outcomes = table.slices.fill(work.records, end, left, until, writer.produce)
+                    end, outcomes = table.slices.fill(work.records, end, left, until, produce)
                     position = position.advanced(work.records[end - 1].offset + 1, outcomes)
             if table.needs_settings:
                 writer.produce((Output(self._changelog, SETTINGS_KEY, self._stage.settings, partition=number),))

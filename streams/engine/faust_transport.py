@@ -25,6 +25,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
 from streams.engine.fetch_sessions import SessionClient
+from streams.engine.metadata_requests import create_no_topics
 from streams.engine.transactions import Membership
 from streams.errors import KafkaUnavailable, StageFailed
 
@@ -91,6 +92,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         conf = self.app.conf
         # Range gives the same partition numbers of every input topic to one worker, which a table needs.
         self._assignor = RangePartitionAssignor
+        create_no_topics()
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,

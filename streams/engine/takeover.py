@@ -82,12 +82,14 @@ class Broker:
         asked = [(topic, number) for topic in self.topics for number in numbers]
         first = self._log_offsets(asked, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         end = self._log_offsets(asked, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        return [InputPartition(*tp, ids[tp[0]], first[tp], end[tp], committed.get(tp, 0)) for tp in asked]
+        changelog = (self.changelog, ids[self.changelog])
+        return [InputPartition(*tp, ids[tp[0]], first[tp], end[tp], committed.get(tp, 0), *changelog) for tp in asked]
 
     def topic_ids(self) -> dict[str, str]:
-        """Return the id of each input topic: another id is another topic of the same name. Raises PositionError for one that is gone."""
+        """Return the id of each input topic and of the changelog: another id is another topic of the same name. Raises PositionError for
+        one that is gone."""
         ids: dict[str, str] = {}
-        described = self._client().describe_topics(TopicCollection(list(self.topics)), request_timeout=CALL_SECONDS)
+        described = self._client().describe_topics(TopicCollection([*self.topics, self.changelog]), request_timeout=CALL_SECONDS)
         for name, future in described.items():
             try:
                 ids[name] = str(future.result(CALL_SECONDS).topic_id)

@@ -14,7 +14,6 @@ records each, of which librdkafka makes a request for each partition, and aiokaf
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import starmap
@@ -32,12 +31,14 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.structs import TopicPartition
 
+from streams.engine.changelog import TablePartition
 from streams.engine.record_batches import Batch, Partition, RecordBatches
 from streams.engine.transaction_requests import TxnOffsetCommitRequest, by_topic
-from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, StageFailed
+from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, RecordTooLarge, StageFailed
 from streams.kafka.client import aiokafka_config
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partition_for
 from streams.settings import Settings
+from streams.topics import MAX_RECORD_BYTES
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """The broker aborts a transaction whose holder is silent for this long, so that readers are not held up behind it."""
@@ -52,14 +53,12 @@ RECONNECT_SECONDS = 0.1
 
 ALL_IN_SYNC = -1
 
-MAX_KNOWN_KEYS = 65_536
-"""So many keys' partitions are remembered: murmur2 in Python takes longer than all else that adding a record costs."""
-
 _ACKED = frozenset({0, 46})  # DUPLICATE_SEQUENCE_NUMBER: the broker has that batch from an earlier try
 _GENERATION_ENDED = frozenset({22, 25, 27})  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS
 _FENCED = frozenset({47, 82, 90})  # INVALID_PRODUCER_EPOCH, FENCED_INSTANCE_ID, PRODUCER_FENCED
 # OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_TXN_STATE, INVALID_PRODUCER_ID_MAPPING, TRANSACTION_COORDINATOR_FENCED, UNKNOWN_PRODUCER_ID
 _LOST = frozenset({45, 48, 49, 52, 59})
+_TOO_LARGE = frozenset({10, 18})  # MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE
 _CONCURRENT_TRANSACTIONS = 51
 _STALE_LEADER = frozenset({74, 75})  # FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH: retriable, and not known to aiokafka
 
@@ -104,7 +103,6 @@ class TransactionalWriter:
         self._client = AIOKafkaClient(**aiokafka_config(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
         self._is_connected = False
         self._coordinators: dict[tuple[int, str], int] = {}
-        self._partition_of: dict[bytes, int] = {}
         self._unanswered = 0
         self._sending: asyncio.Task[None] | None = None
         self._reset(-1, -1)
@@ -137,18 +135,23 @@ class TransactionalWriter:
         """Open a transaction."""
         self._added.clear()
 
-    def produce(self, outputs: Iterable[Output]) -> None:
-        """Add records to the open transaction; they count only once ``commit`` returns. Full batches are sent meanwhile."""
+    def produce(self, outputs: Iterable[Output], home: TablePartition | None = None) -> None:
+        """Add records to the open transaction; they count only once ``commit`` returns. Full batches are sent meanwhile.
+
+        A key that has a row in ``home`` belongs to that partition, and its hash, which costs some microseconds, need not be taken.
+        """
         append = self._batches.append
         for output in outputs:
-            number = output.partition if output.partition != ANY_PARTITION else self._number_of(output.key)
-            headers = output.headers
-            append((output.topic, number), output.key, output.value, headers if type(headers) is list else list(headers))
+            key, headers, number = output.key, output.headers, output.partition
+            if number == ANY_PARTITION:
+                number = home.number if home is not None and key in home.rows else partition_for(key, self._partitions)
+            append((output.topic, number), key, output.value, headers if type(headers) is list else list(headers))
         if self._batches.has_full and (self._sending is None or (self._sending.done() and self._sending.exception() is None)):
             self._sending = asyncio.create_task(self._send(only_full=True))
 
     async def flush(self, timeout_seconds: float) -> None:
-        """Return once the brokers have every record of the transaction. Raises KafkaUnavailable (try again), ProducerLost, Fenced, StageFailed."""
+        """Return once the brokers have every record of the transaction. Raises KafkaUnavailable (try again), RecordTooLarge when a topic takes
+        less than it was made for, ProducerLost, Fenced, StageFailed."""
         async with self._answering("produce", timeout_seconds):
             if self._sending is not None:
                 sending, self._sending = self._sending, None
@@ -195,16 +198,6 @@ class TransactionalWriter:
             sending, self._sending = self._sending, None
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-
-    def _number_of(self, key: bytes | None) -> int:
-        if key is None:
-            return random.randrange(self._partitions)
-        number = self._partition_of.get(key)
-        if number is None:
-            if len(self._partition_of) >= MAX_KNOWN_KEYS:
-                self._partition_of.clear()
-            number = self._partition_of[key] = partition_of(key, self._partitions)
-        return number
 
     async def _send(self, *, only_full: bool) -> None:
         """Send batches, one of each partition at a time, until there is none."""
@@ -315,6 +308,11 @@ class TransactionalWriter:
             )
         if code in _GENERATION_ENDED:
             raise GenerationEnded(f"The group has gone on to another generation ({said}).")
+        if code in _TOO_LARGE:
+            raise RecordTooLarge(
+                f"A topic takes less than what follows from the input ({said}): its max.message.bytes is not the {MAX_RECORD_BYTES} that "
+                "`tierstream topics apply --alter` sets; this worker stops, and goes on from there once it is started again."
+            )
         raise StageFailed(f"Kafka: {said}; this worker stops and starts again from what is committed.")
 
     def _named(self, action: str) -> str:

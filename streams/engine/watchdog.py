@@ -6,22 +6,23 @@ process, for a restart takes its partitions over in seconds and an idle worker h
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiokafka.errors import IllegalStateError
-from confluent_kafka import IsolationLevel, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from streams.engine.app import Stage
-from streams.kafka.client import client_config
+from streams.errors import KafkaUnavailable, TopologyError
+from streams.kafka.topic_state import Consequence, remedies
+from streams.kafka.topic_watch import Seen, TopicWatch
 from streams.runtime.waiting import services_away
 
 CHECK_SECONDS = 5.0
-"""How often the ends of the logs are asked for."""
+"""How often the ends of the logs, and what the topics are, are asked for."""
 
 OUTAGE = 1 / 6
 """A service that has answered nobody for this part of ``stall_seconds`` is away. One that answers some is not, and whoever gets no
@@ -107,21 +108,31 @@ class Watchdog:
 
 
 class Watch:
-    """Looks at a running stage. Its view of the logs' ends comes from a Kafka client of its own, for the stage's may be what is stuck."""
+    """Looks at a running stage, and at the topics that it reads and writes. Its view of the logs' ends comes from a Kafka client of its
+    own, for the stage's may be what is stuck.
+
+    | what has changed | what follows |
+    | --- | --- |
+    | an input, or the changelog, is another topic of its name | the stage ends: offsets, positions and rows belong to the former one |
+    | partitions were added | it ends: keys are placed by the number that is set, and no table has a row for the others |
+    | another cleanup policy | it ends: what it has yet to read, or to restore, is being thrown away |
+    | fewer copies have to have a record; other sizes, copies, times | it goes on and names it: nothing is decided wrongly, and a record that does not fit any more ends it by itself |
+    | a topic is gone | it is not ready: whoever makes it anew decides what follows |
+    """
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._watchdog = Watchdog(stage.name, stage.settings.stall_seconds)
-        self._admin: AdminClient | None = None
+        self._topics = TopicWatch(stage.settings, stage.name, stage.topics)
+        self.seen = Seen()
+        """What the last look at the topics found."""
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
-        self._topic_ids: dict[str, str] = {}
-        """The ids of the input topics, as they were first seen."""
 
     async def check(self) -> str | None:
-        """Return the sentence about what stalls, or None. Raises the stage's error when an input topic was deleted and made anew: its
-        consumer would wait for the former one's offsets for ever."""
+        """Return the sentence about what stalls, or None. Raises TopologyError when the stage can not go on with a topic as it is now, or
+        the stage's own error when one was deleted and made anew."""
         now = time.monotonic()
         if now - self._looked_at >= min(CHECK_SECONDS, self._stage.settings.stall_seconds / 4):
             self._looked_at = now
@@ -145,9 +156,9 @@ class Watch:
 
     async def _measure(self) -> None:
         """Ask where the logs end and where the consumer is. What can not be learnt is left out: an outage is no stall."""
-        for topic, found in (await asyncio.to_thread(self._ids)).items():
-            if self._topic_ids.setdefault(topic, found) != found:
-                raise self._stage.made_anew(topic)
+        with contextlib.suppress(KafkaUnavailable):
+            self.seen = await asyncio.to_thread(self._topics.look, CHECK_SECONDS)
+            self._judge_topics(self.seen)
         wanted = [(topic, number) for topic in self._stage.sources for number in self._stage.processing.partitions]
         try:
             async with asyncio.timeout(CHECK_SECONDS):
@@ -156,22 +167,16 @@ class Watch:
         except (KafkaException, IllegalStateError, TimeoutError):  # IllegalStateError: a rebalance took a partition meanwhile
             self._ends = {}
 
-    def _ids(self) -> dict[str, str]:
-        """Return the ids of the input topics. One that is gone, or not told in time, is no other topic and is left out."""
-        described = self._client().describe_topics(TopicCollection(self._stage.sources), request_timeout=CHECK_SECONDS)
-        ids: dict[str, str] = {}
-        for topic, future in described.items():
-            with contextlib.suppress(KafkaException, TimeoutError):
-                ids[topic] = str(future.result(CHECK_SECONDS).topic_id)
-        return ids
-
-    def _client(self) -> AdminClient:
-        if self._admin is None:
-            self._admin = AdminClient(client_config(self._stage.settings), logger=logging.getLogger("librdkafka"))
-        return self._admin
+    def _judge_topics(self, seen: Seen) -> None:
+        for topic in seen.made_anew:
+            if topic in self._stage.irreplaceable:
+                raise self._stage.made_anew(topic)
+        wrong = seen.with_consequence(Consequence.STOPS)
+        if wrong:
+            raise TopologyError(f"{self._stage.name} stops, for {'; '.join(map(str, wrong))}. {remedies(wrong)}")
 
     def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
-        answers = self._client().list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CHECK_SECONDS)
+        answers = self._topics.admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CHECK_SECONDS)
         return {(tp.topic, tp.partition): future.result(CHECK_SECONDS).offset for tp, future in answers.items()}

@@ -35,8 +35,8 @@ StageFactory = Callable[[], contextlib.AbstractAsyncContextManager[Stage]]
 
 async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop: asyncio.Event) -> None:
     """Run the stages until ``stop`` is set. Raises the TierstreamError of the first stage that can not go on, KafkaUnavailable
-    when Kafka is not there at the start, TopologyError when its topics are not those of the topology."""
-    await asyncio.to_thread(topic_admin.check, settings)
+    when Kafka is not there at the start, TopologyError when nothing right can be decided from its topics, then or later."""
+    await asyncio.to_thread(topic_admin.require, settings)
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]
@@ -82,13 +82,17 @@ async def _watch(stage: Stage, health: Health) -> None:
     watch = Watch(stage)
     while True:
         stage.rouse()
-        stalled = await watch.check()
+        try:
+            stalled = await watch.check()
+        except TierstreamError as error:
+            health.set(stage.name, False, str(error))
+            raise
         if stalled is not None:
             health.set(stage.name, False, stalled)
             STALLED.labels(stage.name).set(1)
             raise StageFailed(stalled)
-        works = stage.processing.assigned and not stage.processing.preparing and not failure.done()
-        health.set(stage.name, works and not services_away(stage.name, WAITS_SECONDS), _describe(stage))
+        works = stage.processing.assigned and not stage.processing.preparing and not failure.done() and not watch.seen.missing
+        health.set(stage.name, works and not services_away(stage.name, WAITS_SECONDS), _describe(stage, watch.seen.note()))
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:
             raise failure.result()
@@ -99,10 +103,10 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
 
 
-def _describe(stage: Stage) -> str:
+def _describe(stage: Stage, topics: str) -> str:
     restoring = stage.processing.preparing
     found = [f"partitions {_numbers(stage.processing.partitions)}" + (f", restoring {_numbers(restoring)}" if restoring else "")]
-    found += [text for text in (stage.describe(), *describe_waits(stage.name)) if text]
+    found += [text for text in (stage.describe(), *describe_waits(stage.name), topics) if text]
     return "; ".join(found)
 
 

@@ -63,7 +63,9 @@ class Gateway:
                 answer = await route(Request(dict(scope["headers"]), receive, self._body_seconds))
             except Refused as refused:
                 answer = refused.answer
-            except (KafkaUnavailable, RecordTooLarge) as error:
+            except RecordTooLarge as error:
+                answer = refusal(413, str(error))
+            except KafkaUnavailable as error:
                 answer = refusal(503, str(error), ((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),))
             except Disconnected:
                 self._count(path, _DISCONNECTED)

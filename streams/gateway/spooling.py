@@ -1,11 +1,13 @@
 """The gateway's producer when it has a spool: what Kafka does not acknowledge in time is safe on the disk, and answered as accepted."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from streams.errors import ConfigurationError, KafkaUnavailable, TierstreamError
 from streams.kafka.dead_letters import Headers
-from streams.kafka.producer import LINGER_MS, AcknowledgedProducer, Record
+from streams.kafka.producer import LINGER_MS, Record
+from streams.kafka.topic_watch import Seen
 from streams.metrics import GATEWAY_PENDING
 from streams.publisher.delivery import Delivery
 from streams.publisher.entries import Limits
@@ -25,13 +27,15 @@ class SpoolingProducer:
     Raises ConfigurationError when the spool's directory can not be used, or another process uses it.
     """
 
-    def __init__(self, settings: Settings, *, new_transport: TransportFactory | None = None) -> None:
+    def __init__(self, settings: Settings, *, refusal: str | None = None, new_transport: TransportFactory | None = None) -> None:
+        """``refusal`` says why nothing is to be sent to Kafka until ``note_topics`` takes it back."""
         self._loop = asyncio.get_running_loop()
         self._servers = settings.kafka_bootstrap_servers
         spool = _open(settings)
-        self._asker = AcknowledgedProducer(settings)
-        self.failed = self._asker.failed
-        self._delivery = Delivery(new_transport or (lambda: kafka_transport(settings, linger_ms=LINGER_MS)), lambda: spool, LIMITS)
+        self.failed = asyncio.Event()
+        """Never set: delivery makes itself another producer."""
+        kafka = partial(kafka_transport, settings, linger_ms=LINGER_MS, partitions=settings.partitions)
+        self._delivery = Delivery(new_transport or kafka, lambda: spool, LIMITS, refusal=refusal)
         GATEWAY_PENDING.set_function(lambda: self._delivery.stats().pending)
 
     async def send(self, topic: str, value: bytes, key: bytes | None = None, headers: Headers = (), *, timeout_seconds: float) -> None:
@@ -70,18 +74,21 @@ class SpoolingProducer:
         why = self._delivery.spool_problem or "the spool did not take it in time"
         return KafkaUnavailable(f"Kafka at {self._servers} did not acknowledge a record of {records[0].topic}, and {why}; try again later.")
 
-    async def check(self, topics: Collection[str], *, timeout_seconds: float) -> None:
-        """Raise KafkaUnavailable unless Kafka answers in time and has every one of ``topics``."""
-        await self._asker.check(topics, timeout_seconds=timeout_seconds)
+    def note_topics(self, seen: Seen, refusal: str | None) -> None:
+        """Take in what a look at the topics found. With a ``refusal`` nothing is sent to Kafka: what comes goes to the spool."""
+        self._delivery.sizes, self._delivery.refusal = seen.limits, refusal
 
     def state(self) -> tuple[bool, str]:
         """Whether the spool takes records, and how many wait."""
-        problem = self._delivery.spool_problem
-        return problem is None, problem or f"{self._delivery.stats().pending} records wait for Kafka"
+        problem, aside = self._delivery.spool_problem, self._delivery.kept_aside
+        waiting = f"{self._delivery.stats().pending} records wait for Kafka"
+        if aside:
+            waiting += f", {aside} of them because they are larger than their topic takes (`tierstream topics apply --alter`)"
+        return problem is None, problem or waiting
 
     async def close(self, timeout_seconds: float = 2.0) -> None:
         """Wait for acknowledgements, at most ``timeout_seconds``; the rest is in the spool, for the next start."""
-        await asyncio.gather(asyncio.to_thread(self._delivery.close, timeout_seconds), self._asker.close(timeout_seconds))
+        await asyncio.to_thread(self._delivery.close, timeout_seconds)
 
 
 def _open(settings: Settings) -> Spool:

@@ -6,15 +6,18 @@ from typing import Any
 from streams.settings import Settings
 
 PARTITIONER = "murmur2_random"
-"""Java's and aiokafka's partitioner. librdkafka's own default would send most teams to other partitions, and a team
-would have two owners."""
+"""Java's and aiokafka's partitioner, for a record whose partition is not named. librdkafka's own default would send most teams to other
+partitions, and a team would have two owners."""
 
 
 def client_config(settings: Settings) -> dict[str, str | int | float | bool]:
-    """Return the connection part of a librdkafka configuration: addresses, TLS, SASL."""
+    """Return the connection part of a librdkafka configuration: addresses, TLS, SASL. No client makes a topic by asking for it."""
     config: dict[str, str | int | float | bool] = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "security.protocol": settings.kafka_security_protocol,
+        # The default is true for producers and administration clients: a broker with auto.create.topics.enable, which is Kafka's default,
+        # would make a topic with its own number of partitions.
+        "allow.auto.create.topics": False,
     }
     if settings.kafka_sasl_mechanism:
         config["sasl.mechanism"] = settings.kafka_sasl_mechanism

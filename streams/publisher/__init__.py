@@ -91,7 +91,9 @@ class Publisher:
         self._strict = strict
         self._clock = clock
         self._topic = TEAM_EVENTS.full_name(settings)
-        self._new_transport = new_transport or (lambda: kafka_transport(settings, linger_ms=LINGER_MS))
+        # A service need not know the number; one that does is independent of what the broker says.
+        partitions = settings.partitions if "partitions" in settings.model_fields_set else None
+        self._new_transport = new_transport or (lambda: kafka_transport(settings, linger_ms=LINGER_MS, partitions=partitions))
         self._open_spool = None if spool is None else lambda: Spool(spool, max_bytes=spool_max_bytes, fsync=fsync, opener=opener)
         self._limits = limits
         self._on_failure = on_failure

@@ -10,6 +10,8 @@ A record's way, and where it waits:
 2. Once the oldest record of the window has waited ``spill_after_seconds``, Kafka is late: the window's records are written to the
    spool (and stay in the window), then the backlog, then all that comes, at once, until Kafka has acknowledged again.
 3. A record leaves the spool once it, and all before it, are acknowledged.
+4. A record that is larger than its topic takes now, for the topic was altered, goes to a queue of its own beside the spool. It holds up
+   nothing and is not lost: it is tried again every ``aside_seconds``, in no order with newer records. Without a spool it is dropped.
 
 So a crash loses what was put within the last ``spill_after_seconds`` and was not acknowledged; with 0 every record is written
 before it is sent, and what is lost is what the thread had not taken yet, a few milliseconds' worth. What is delivered again
@@ -20,7 +22,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from queue import Empty, SimpleQueue
 
@@ -41,6 +43,9 @@ _YIELD_SECONDS = 0.0002
 
 REOPEN_SECONDS = 5.0
 """How often a spool that another process has, or that can not be opened, is tried again."""
+
+ASIDE = "too-large"
+"""The directory, in the spool's, of records that are larger than their topic takes. It may grow as large as the spool."""
 
 _ACK_POLL_SECONDS = 0.005
 _LATE_POLL_SECONDS = 0.05
@@ -66,7 +71,9 @@ class Delivery:
         limits: Limits | None = None,
         *,
         on_failure: OnFailure | None = None,
+        refusal: str | None = None,
     ) -> None:
+        """``refusal`` says why nothing is to be sent from the start on."""
         self._open_spool = open_spool
         self._limits = limits or Limits()
         # Shared with the callers of put; each count has one writer: the holder of the lock, or the thread.
@@ -82,11 +89,14 @@ class Delivery:
         self._taken = self._taken_bytes = 0
         self.spool_problem: str | None = None
         """Why the spool does not take records now."""
-        self._window = Window(new_transport, self._limits, self.failures)
+        self._window = Window(new_transport, self._limits, self.failures, self._keep_aside)
         self._spool: Spool | None = None
-        self._reopen_at = self._store_at = 0.0
+        self._aside: Spool | None = None
+        self._reopen_at = self._store_at = self._aside_at = 0.0
         self.is_late = False
-        """Whether Kafka does not acknowledge now."""
+        """Whether Kafka does not acknowledge now, or is not to be sent anything."""
+        self.refusal = refusal
+        """Why nothing is to be sent now, in a sentence. May be set from any thread."""
         self._lost = self._spooled = self._recovered = self._damaged = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -110,10 +120,24 @@ class Delivery:
         self.failures.report("dropped", "an event is dropped, for " + ("its buffer is full" if full else "its publisher is closed"))
         return False
 
+    @property
+    def kept_aside(self) -> int:
+        """How many records wait that are larger than their topic takes."""
+        return self._aside.pending if self._aside else 0
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """``max.message.bytes`` of topics as far as it is known, for what is said of a record that is too large."""
+        return self._window.sizes
+
+    @sizes.setter
+    def sizes(self, sizes: Mapping[str, int]) -> None:
+        self._window.sizes = sizes
+
     def stats(self) -> Stats:
         """The counts now, without ``invalid``, which is the caller's."""
-        spool = self._spool
-        lost = self._lost + self._window.lost + (spool.lost if spool else 0)
+        spools = [spool for spool in (self._spool, self._aside) if spool is not None]
+        lost = self._lost + self._window.lost + sum(spool.lost for spool in spools)
         sent, accepted, refused, recovered = self._window.sent, self._accepted, self._refused, self._recovered
         return Stats(
             published=accepted + refused,
@@ -122,7 +146,7 @@ class Delivery:
             dropped=refused + lost,
             pending=accepted + recovered - sent - lost,
             spooled=self._spooled,
-            damaged=self._damaged + (spool.damaged if spool else 0),
+            damaged=self._damaged + sum(spool.damaged for spool in spools),
         )
 
     def close(self, timeout_seconds: float) -> int:
@@ -143,8 +167,9 @@ class Delivery:
         """In a forked child: let go of the parent's files, and of its producer without ending it, for its threads are not here."""
         if self._ended.is_set():
             return
-        if self._spool is not None:
-            self._spool.abandon()
+        for spool in (self._spool, self._aside):
+            if spool is not None:
+                spool.abandon()
         self._window.abandon()
 
     # The thread.
@@ -169,7 +194,8 @@ class Delivery:
         now = time.monotonic()
         self._forget_acknowledged()
         self._note_lateness(now)
-        self._window.retry(now)
+        if self.refusal is None:
+            self._window.retry(now)
         self._store(now)
         self._send(now)
         self.failures.emit()
@@ -180,7 +206,7 @@ class Delivery:
 
     def _wait(self) -> None:
         """Wait for something to do: a little while there is more to send, for acknowledgements while they are due, else for events."""
-        if self._window.room and (self._backlog or (self._spool and self._spool.unread)):
+        if self.refusal is None and self._window.room and (self._backlog or (self._spool and self._spool.unread)):
             time.sleep(_YIELD_SECONDS)
             self._take(0.0)
             self._window.poll(0.0)
@@ -206,9 +232,19 @@ class Delivery:
             self.failures.warn("no spool", f"events wait in memory only, without the spool, for {why}")
         else:
             self._recovered += self._spool.unread
+            self._try_aside(self._spool)
             if self._spool.unread or self._spool.damaged:
                 log.info("%d records in the spool are sent first; %d places in it are damaged", self._spool.unread, self._spool.damaged)
         self._reopen_at = now + REOPEN_SECONDS
+
+    def _try_aside(self, spool: Spool) -> None:
+        """Open the queue beside the spool. Without it a spooled record that is too large waits where it is, and what follows behind it."""
+        try:
+            self._aside = spool.beside(ASIDE)
+        except OSError as error:
+            self.failures.warn("no aside", f"records that are too large can not be kept aside: {error.strerror}")
+        else:
+            self._recovered += self._aside.unread
 
     def _take(self, wait_seconds: float) -> None:
         try:
@@ -223,15 +259,28 @@ class Delivery:
             return
 
     def _forget_acknowledged(self) -> None:
-        stored = self._window.forget_acknowledged()
-        if stored and self._spool is not None:
+        stored, aside = self._window.forget_acknowledged()
+        if self._spool is not None:
             self._spool.ack(stored)
+        if self._aside is not None:
+            self._aside.ack(aside)
+
+    def _keep_aside(self, entry: Entry) -> bool:
+        """Write a record that is too large for its topic beside the spool; behind the others there, when it comes from there."""
+        if self._aside is None:
+            return False
+        self._aside_at = time.monotonic() + self._limits.aside_seconds
+        kept = self._aside.append([pack(entry.record)]).kept
+        self._spooled += kept
+        return kept == 1
 
     def _note_lateness(self, now: float) -> None:
-        late = self._window.is_late(now, self._limits.spill_after_seconds or _LATE_SECONDS)
+        refusal = self.refusal
+        late = refusal is not None or self._window.is_late(now, self._limits.spill_after_seconds or _LATE_SECONDS)
         if late and not self.is_late:
             where = "the spool" if self._spool else "memory"
-            self.failures.warn("late", f"Kafka does not acknowledge; events wait in {where} until it does")
+            why = refusal or "Kafka does not acknowledge"
+            self.failures.warn("late", f"{why.removesuffix('.')}; events wait in {where} until that is over")
         elif self.is_late and not late and self.failures.throttle.passes("in time"):
             log.info("Kafka acknowledges again")
         self.is_late = late
@@ -284,8 +333,16 @@ class Delivery:
     def _send(self, now: float) -> None:
         spool = self._spool
         room = min(SLICE, self._window.room)
-        if not room:
+        if not room or self.refusal is not None:
             return
+        if (
+            self._aside is not None
+            and self._aside.unread
+            and now >= self._aside_at
+            and not any(entry.aside for entry in self._window.entries)
+        ):
+            for payload in self._aside.read(1):
+                self._window.add(self._spooled_entry(payload, aside=True), now)
         if spool is not None and spool.unread:
             for payload in spool.read(room, self._window.room_bytes):
                 self._window.add(self._spooled_entry(payload), now)
@@ -294,9 +351,9 @@ class Delivery:
             self._window.add(self._leave_backlog(), now)
             room = min(room - 1, self._window.room)
 
-    def _spooled_entry(self, payload: bytes) -> Entry:
+    def _spooled_entry(self, payload: bytes, *, aside: bool = False) -> Entry:
         record = unpack(payload)
-        entry = Entry(record or Record("", b""), stored=True)
+        entry = Entry(record or Record("", b""), stored=not aside, aside=aside)
         if record is None:
             entry.state = State.DONE
             self._lost += 1
@@ -312,16 +369,17 @@ class Delivery:
         self._forget_acknowledged()
         self._store(time.monotonic(), all_of_it=True)
         waiting = [entry for entry in (*self._window.entries, *self._backlog) if entry.state is not State.DONE]
-        gone = [entry for entry in waiting if not entry.stored]
-        kept = len(waiting) - len(gone) + (self._spool.unread if self._spool else 0)
+        gone = [entry for entry in waiting if not (entry.stored or entry.aside)]
+        kept = len(waiting) - len(gone) + sum(spool.unread for spool in (self._spool, self._aside) if spool)
         for entry in gone:
             self._window.lose(entry, KafkaUnavailable("Kafka did not acknowledge the record before the end, and it could not be spooled."))
         self._left = kept + len(gone)
         self.failures.emit()
-        if self._spool is not None:
-            self._damaged += self._spool.damaged
-            self._lost += self._spool.lost
-            spool, self._spool = self._spool, None
-            spool.close()
+        for spool in (self._spool, self._aside):
+            if spool is not None:
+                self._damaged += spool.damaged
+                self._lost += spool.lost
+                spool.close()
+        self._spool = self._aside = None
         if self._left:
             log.warning("%d records are not delivered at the end: %d are in the spool, %d are dropped", self._left, kept, len(gone))

@@ -24,6 +24,9 @@ class Limits:
     window_records: int = 2_000
     window_bytes: int = 8_388_608
     spill_after_seconds: float = 0.1
+    aside_seconds: float = 60.0
+    """How long a record that is larger than its topic takes waits before it is tried again: those that are sent with it are sent again,
+    one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,16 @@ class State(Enum):
 class Entry:
     """One record on its way."""
 
-    __slots__ = ("record", "settled", "since", "size", "state", "stored")
+    __slots__ = ("aside", "record", "settled", "since", "size", "state", "stored", "suspect")
 
-    def __init__(self, record: Record, settled: Settled | None = None, *, stored: bool = False) -> None:
+    def __init__(self, record: Record, settled: Settled | None = None, *, stored: bool = False, aside: bool = False) -> None:
         self.record = record
         self.settled = settled
         self.size = len(record.value) + len(record.key or b"") + _OVERHEAD_BYTES
         self.state = State.WAITING
-        self.stored = stored
+        self.stored = stored  # in the spool
+        self.aside = aside  # in the queue of what was too large
+        self.suspect = False  # its batch was too large, and it may be the one
         self.since = 0.0
 
     def settle(self, error: TierstreamError | None) -> None:

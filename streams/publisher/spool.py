@@ -107,6 +107,16 @@ class Spool:
             self.abandon()
             raise
 
+    def beside(self, name: str) -> "Spool":
+        """Open another queue with the same limits, in the directory ``name`` of this one. Raises OSError."""
+        return Spool(
+            self._directory / name,
+            max_bytes=self._max_bytes,
+            fsync=self._fsync,
+            max_segment_bytes=self._segment_bytes,
+            opener=self._opener,
+        )
+
     @property
     def pending(self) -> int:
         """Records that were not acknowledged, read or not."""

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streams.errors import ConfigurationError
 from streams.kafka.client import producer_config
+from streams.kafka.partitioner import partition_for
 from streams.kafka.producer import MAX_MESSAGE_BYTES
 from streams.logging import LIBRDKAFKA, ThrottledLogs
 from streams.settings import Settings
@@ -38,12 +39,8 @@ class Transport(Protocol):
 
 TransportFactory = Callable[[], Transport]
 
-_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
-
-
-def is_too_large(error: KafkaError) -> bool:
-    """Whether Kafka will never take this record."""
-    return error.code() in _TOO_LARGE
+ANY_PARTITION = -1
+"""librdkafka takes the partition of the key, by the number of partitions that the broker has."""
 
 
 def is_fatal(error: KafkaError) -> bool:
@@ -51,10 +48,32 @@ def is_fatal(error: KafkaError) -> bool:
     return bool(error.fatal()) or error.code() == KafkaError._FATAL
 
 
-def kafka_transport(settings: Settings, *, linger_ms: float) -> Transport:
+class _Placing:
+    """librdkafka's producer, with each record on the partition that its key has among ``partitions``; None leaves that to librdkafka."""
+
+    def __init__(self, producer: Producer, partitions: int | None) -> None:
+        self._producer = producer
+        self._partitions = partitions
+        self.poll, self.purge = producer.poll, producer.purge
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None = None,
+        key: bytes | None = None,
+        *,
+        on_delivery: OnDelivery | None = None,
+        headers: Any = None,
+    ) -> None:
+        partition = ANY_PARTITION if self._partitions is None else partition_for(key, self._partitions)
+        self._producer.produce(topic, value, key, partition, on_delivery=on_delivery, headers=headers)
+
+
+def kafka_transport(settings: Settings, *, linger_ms: float, partitions: int | None) -> Transport:
     """Return an idempotent producer with ``acks=all`` that tries for ever; order and time-outs are for delivery to decide.
 
-    Raises ConfigurationError when none can be made of the settings. Kafka need not be there.
+    ``partitions`` is the number that keys are placed by, or None for the broker's. Raises ConfigurationError when none can be made of
+    the settings. Kafka need not be there.
     """
     log = logging.getLogger(f"{LIBRDKAFKA}.publisher")
     if not log.filters:
@@ -71,6 +90,6 @@ def kafka_transport(settings: Settings, *, linger_ms: float) -> Transport:
         "error_cb": lambda error: log.warning("%s", error.str()),
     }
     try:
-        return Producer(config, logger=log)
+        return _Placing(Producer(config, logger=log), partitions)
     except KafkaException as error:
         raise ConfigurationError(f"No Kafka producer can be made of the TIERSTREAM_KAFKA_* settings: {error.args[0]}.") from error

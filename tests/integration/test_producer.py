@@ -15,12 +15,14 @@ from streams.kafka import topic_admin
 from streams.kafka.client import client_config
 from streams.kafka.partitioner import partition_of
 from streams.kafka.producer import MAX_MESSAGE_BYTES, AcknowledgedProducer, Record
+from streams.kafka.topic_watch import Seen
 from streams.logging import configure_logging
 from streams.settings import Settings, load_settings
 from streams.topics import TEAM_EVENTS
 from tests.conftest import PARTITIONS
 from tests.logs import logging_restored
 from tests.topic_io import read_all
+from tests.waiting import blocked_until
 
 NOWHERE = Settings(kafka_bootstrap_servers="127.0.0.1:1")
 
@@ -69,16 +71,57 @@ async def test_record_of_the_largest_size_is_taken_and_a_larger_one_is_too_large
     async with AcknowledgedProducer(kafka_settings) as producer:
         await producer.send(topic, bytes(MAX_MESSAGE_BYTES - 200), b"k", timeout_seconds=5)
 
-        with pytest.raises(RecordTooLarge, match=f"larger than {topic} takes"):
+        with pytest.raises(RecordTooLarge, match=f"that tierstream takes for {topic}; send less in one event"):
             await producer.send(topic, bytes(MAX_MESSAGE_BYTES + 1), b"k", timeout_seconds=5)
 
 
 async def test_record_larger_than_its_topic_takes_is_too_large(kafka_settings: Settings) -> None:
     topic = kafka_settings.topic_prefix + "small"
-    await asyncio.to_thread(_create, kafka_settings, NewTopic(topic, 1, 1, config={"max.message.bytes": "1000"}))
+    await asyncio.to_thread(_create, kafka_settings, NewTopic(topic, PARTITIONS, 1, config={"max.message.bytes": "1000"}))
     async with AcknowledgedProducer(kafka_settings) as producer:
-        with pytest.raises(RecordTooLarge, match="`tierstream topics apply`"):
+        with pytest.raises(RecordTooLarge, match=r"max\.message\.bytes is less instead of 4194304; `tierstream topics apply --alter`"):
             await producer.send(topic, os.urandom(10_000), timeout_seconds=5)  # what compression can not save
+
+        producer.note_topics(Seen(limits={topic: 1_000}), None)
+        with pytest.raises(
+            RecordTooLarge, match=rf"A record of 10000 bytes is larger than {topic} takes, for its max\.message\.bytes is 1000"
+        ):
+            await producer.send(topic, os.urandom(10_000), timeout_seconds=5)
+
+
+async def test_keys_are_placed_by_the_number_of_partitions_that_is_set_whatever_the_broker_has(kafka_settings: Settings) -> None:
+    topic = kafka_settings.topic_prefix + "larger"
+    await asyncio.to_thread(_create, kafka_settings, NewTopic(topic, 3 * PARTITIONS, 1))
+    keys = [b"team-%d" % number for number in range(100)]
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        await producer.send_many([Record(topic, b"", key) for key in keys] + [Record(topic, b"", None)] * 20, timeout_seconds=5)
+        messages = await asyncio.to_thread(read_all, kafka_settings, "larger")
+
+    placed = {message.key(): message.partition() for message in messages if message.key() is not None}
+    assert placed == {key: partition_of(key, PARTITIONS) for key in keys}
+    assert {message.partition() for message in messages} <= set(range(PARTITIONS))
+
+
+async def test_topic_with_fewer_partitions_than_are_set_is_unavailable_and_gets_nothing(kafka_settings: Settings) -> None:
+    topic = kafka_settings.topic_prefix + "smaller"
+    await asyncio.to_thread(_create, kafka_settings, NewTopic(topic, 1, 1))
+    key = next(b"%d" % number for number in range(100) if partition_of(b"%d" % number, PARTITIONS) > 0)
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        with pytest.raises(KafkaUnavailable, match=f"has no topic {topic} with {PARTITIONS} partitions; run `tierstream topics check`"):
+            await producer.send(topic, b"value", key, timeout_seconds=5)
+
+
+async def test_what_is_known_of_the_topics_refuses_at_once(kafka_settings: Settings) -> None:
+    topic = TEAM_EVENTS.full_name(kafka_settings)
+    async with AcknowledgedProducer(kafka_settings) as producer:
+        producer.note_topics(Seen(), "The topic is compacted.")
+        with pytest.raises(KafkaUnavailable, match=r"The topic is compacted\."):
+            await producer.send(topic, b"value", timeout_seconds=5)
+        producer.note_topics(Seen(missing=(topic,)), None)
+        with pytest.raises(KafkaUnavailable, match=f"has no topic {topic}; run `tierstream topics apply`"):
+            await producer.send(topic, b"value", timeout_seconds=5)
+        producer.note_topics(Seen(), None)
+        await producer.send(topic, b"value", timeout_seconds=5)
 
 
 async def test_topic_that_is_absent_is_unavailable_and_named(kafka_settings: Settings) -> None:
@@ -86,9 +129,6 @@ async def test_topic_that_is_absent_is_unavailable_and_named(kafka_settings: Set
     async with AcknowledgedProducer(kafka_settings) as producer:
         with pytest.raises(KafkaUnavailable, match=f"has no topic {topic}; run `tierstream topics apply`"):
             await producer.send(topic, b"value", timeout_seconds=10)
-        with pytest.raises(KafkaUnavailable, match=f"has no topic {topic}; run `tierstream topics apply`"):
-            await producer.check([TEAM_EVENTS.full_name(kafka_settings), topic], timeout_seconds=5)
-        await producer.check([TEAM_EVENTS.full_name(kafka_settings)], timeout_seconds=5)
 
 
 async def test_kafka_away_is_logged_a_few_times_and_not_at_every_try(capfd: pytest.CaptureFixture[str]) -> None:
@@ -165,3 +205,4 @@ def _create(settings: Settings, topic: NewTopic) -> None:
     admin = AdminClient(client_config(settings))
     for future in admin.create_topics([topic]).values():
         future.result(10)
+    blocked_until(lambda: topic.topic in admin.list_topics(timeout=10).topics)

@@ -63,6 +63,7 @@ async def gateway_process(settings: Settings, spool: Path, servers: str) -> Asyn
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": servers,
         "TOPIC_PREFIX": settings.topic_prefix,
+        "PARTITIONS": str(settings.partitions),
         "RAZORPAY_WEBHOOK_SECRETS": "demo-secret",
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),

@@ -161,8 +161,13 @@ async def test_positions_that_do_not_fit_stop_the_worker_and_the_way_out_that_it
     write_position(settings, topic, number, position)
     commit(settings, TopicPartition(topic, number, end))
 
+    of_the_former_changelog = positions(settings, "classify")
     delete_topic(settings, CHANGELOG)
     assert "The table has no position for" in await refusal(settings)
+    for (topic, number), position in of_the_former_changelog.items():  # as a worker would that has not noticed yet
+        write_position(settings, topic, number, position)
+    assert f"{settings.topic_prefix}{CHANGELOG} was deleted and made anew: it does not hold the table's rows" in await refusal(settings)
+    delete_topic(settings, CHANGELOG)
     delete_group(settings)
     async with running(settings, table(settings, ClassifyStage(settings))) as run:
         await run.decided(settings, "classify", 120)

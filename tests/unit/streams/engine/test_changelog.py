@@ -30,7 +30,7 @@ def position(next_offset: int, topic_id: str = "A") -> Position:
 # The position row
 
 
-@pytest.mark.parametrize("kept", [Position("A", 0), Position("B-C_d", 2**53, {"renewal": 3, "upgraded": 1})])
+@pytest.mark.parametrize("kept", [Position("A", 0), Position("B-C_d", 2**53, {"renewal": 3, "upgraded": 1}, "log")])
 def test_position_survives_the_changelog(kept: Position) -> None:
     assert decode_position(encode_position(kept)) == kept
 
@@ -40,10 +40,10 @@ def test_position_of_an_older_version_without_counts_can_be_read() -> None:
 
 
 def test_position_advances_and_adds_up_the_outcomes() -> None:
-    first = Position("A", 10).advanced(15, Counter({Reason.RENEWAL: 4, Reason.UPGRADED: 1}))
+    first = Position("A", 10, {}, "log").advanced(15, Counter({Reason.RENEWAL: 4, Reason.UPGRADED: 1}))
     second = first.advanced(17, Counter({Reason.RENEWAL: 1, Reason.MALFORMED: 1}))
 
-    assert second == Position("A", 17, {"renewal": 5, "upgraded": 1, "malformed": 1})
+    assert second == Position("A", 17, {"renewal": 5, "upgraded": 1, "malformed": 1}, "log")
     assert sum(second.outcomes.values()) == 17 - 10
     assert first.outcomes == {"renewal": 4, "upgraded": 1}, "a position is never changed in place"
 
@@ -119,6 +119,16 @@ def test_checked_a_position_that_would_skip_or_repeat_stops_with_one_sentence(
 def test_checked_a_position_ahead_of_the_group_is_wrong_where_no_transaction_was_under_way() -> None:
     with pytest.raises(PositionError, match=r"position 70 for team.events, partition 3, is ahead of the 50 that its group has read"):
         checked(position(70), FOUND, GROUP, settled=True)
+
+
+def test_checked_a_position_names_the_changelog_that_its_rows_stand_in_and_another_one_is_not_it() -> None:
+    found = replace(FOUND, committed=50, changelog="teams-changelog", changelog_id="log")
+    first = checked(None, replace(found, committed=0), GROUP)
+    assert first.changelog_id == checked(position(50), found, GROUP).changelog_id == "log", "also where an older version wrote none"
+
+    assert checked(Position("A", 50, {}, "log"), found, GROUP).changelog_id == "log"
+    with pytest.raises(PositionError, match=r"^teams-changelog was deleted and made anew: it does not hold the table's rows\. If that"):
+        checked(Position("A", 50, {}, "another"), found, GROUP)
 
 
 @pytest.mark.parametrize("committed", [70, 0], ids=["where the group is", "the group's offset has expired"])

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 from streams.engine import transactions
 from streams.engine.record_batches import BATCH_BYTES
 from streams.engine.transactions import Membership, Output, TransactionalWriter
-from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, StageFailed
+from streams.errors import Fenced, GenerationEnded, KafkaUnavailable, ProducerLost, RecordTooLarge, StageFailed
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 from tests.unit.streams.engine.test_record_batches import incompressible
@@ -240,7 +240,7 @@ def sequence(payload: bytes) -> int:
         ("Produce", 45, ProducerLost),
         ("Produce", 59, ProducerLost),
         ("EndTxn", 48, ProducerLost),
-        ("Produce", 10, StageFailed),
+        ("Produce", 10, RecordTooLarge),
         ("AddPartitionsToTxn", 29, StageFailed),
     ],
 )

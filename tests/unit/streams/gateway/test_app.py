@@ -144,14 +144,14 @@ async def test_unsigned_body_that_is_no_json_is_401(http: httpx.AsyncClient, pro
 
 
 @pytest.mark.parametrize(
-    "failure",
+    ("failure", "status", "retry_after"),
     [
-        KafkaUnavailable("Kafka at b:9092 did not acknowledge; check it."),
-        RecordTooLarge("A record is larger than its topic takes; run `tierstream topics apply`."),
+        (KafkaUnavailable("Kafka at b:9092 did not acknowledge; check it."), 503, "5"),
+        (RecordTooLarge("A record is larger than its topic takes; run `tierstream topics apply --alter`."), 413, None),
     ],
 )
-async def test_record_that_kafka_does_not_take_is_503_with_retry_after(
-    http: httpx.AsyncClient, producer: RememberingProducer, failure: Exception
+async def test_record_that_kafka_does_not_take_is_503_with_retry_after_or_413_when_it_is_too_large(
+    http: httpx.AsyncClient, producer: RememberingProducer, failure: Exception, status: int, retry_after: str | None
 ) -> None:
     producer.failure = failure
 
@@ -161,8 +161,8 @@ async def test_record_that_kafka_does_not_take_is_503_with_retry_after(
         await http.post("/v1/events", json=claim(), headers=bearer("b-token")),
     ]
 
-    assert [(answer.status_code, answer.headers["retry-after"], answer.json()) for answer in answers] == [
-        (503, "5", {"error": str(failure)})
+    assert [(answer.status_code, answer.headers.get("retry-after"), answer.json()) for answer in answers] == [
+        (status, retry_after, {"error": str(failure)})
     ] * 3
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
 
 from streams.errors import ConfigurationError, KafkaUnavailable, RecordTooLarge
+from streams.gateway import spooling
 from streams.gateway.spooling import SpoolingProducer
 from streams.kafka.producer import Record
+from streams.kafka.topic_watch import Seen
+from streams.publisher.entries import Limits
 from streams.settings import Settings
 from tests.publisher_doubles import FakeKafka
+from tests.waiting import eventually
 
 HEADERS = [("a", b"1"), ("b", None)]
 
@@ -96,10 +99,54 @@ async def test_spool_at_its_limit_is_unavailable_in_time_and_reported(kafka: Fak
 
 
 async def test_record_that_is_too_large_for_kafka_is_said_to_be(kafka: FakeKafka, tmp_path: Path) -> None:
-    kafka.refusal = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+    kafka.max_bytes = 0
     async with producing(kafka, tmp_path) as producer:
-        with pytest.raises(RecordTooLarge, match="larger than t takes"):
+        producer.note_topics(Seen(limits={"t": 1_000}), None)
+        with pytest.raises(
+            RecordTooLarge, match=r"larger than t takes, for its max\.message\.bytes is 1000 instead of 4194304; `tierstream"
+        ):
             await send(producer, 1)
+
+        kafka.max_bytes = None
+        await send(producer, 2)
+        assert [record.value for record in kafka.taken] == [b"2"]
+        assert producer.state() == (True, "0 records wait for Kafka")
+
+
+async def test_refusal_keeps_all_that_comes_in_the_spool_until_it_is_taken_back(kafka: FakeKafka, tmp_path: Path) -> None:
+    async with producing(kafka, tmp_path) as producer:
+        producer.note_topics(Seen(), "t is compacted.")
+        started = time.monotonic()
+        for number in range(5):
+            await send(producer, number)
+        assert time.monotonic() - started < 1.0
+        assert kafka.taken == []
+        assert producer.state() == (True, "5 records wait for Kafka")
+
+        producer.note_topics(Seen(), None)
+        await eventually(lambda: [record.value for record in kafka.taken] == [b"0", b"1", b"2", b"3", b"4"])
+
+
+async def test_accepted_record_that_has_become_too_large_waits_aside_and_is_sent_once_its_topic_takes_it(
+    kafka: FakeKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spooling, "LIMITS", Limits(spill_after_seconds=0.02, aside_seconds=0.05))
+    kafka.away = True
+    async with producing(kafka, tmp_path) as producer:
+        await producer.send_many([Record("t", value, b"k", HEADERS) for value in (b"1", bytes(500), b"3")], timeout_seconds=1.7)
+    async with producing(kafka, tmp_path) as producer:
+        kafka.max_bytes = 100
+        kafka.away = False
+        await eventually(lambda: [record.value for record in kafka.taken] == [b"1", b"3"])
+        await send(producer, 4)
+        said = "1 records wait for Kafka, 1 of them because they are larger than their topic takes (`tierstream topics apply --alter`)"
+        await eventually(lambda: producer.state() == (True, said))
+
+    async with producing(kafka, tmp_path) as producer:
+        kafka.max_bytes = None
+        await eventually(lambda: [record.value for record in kafka.taken] == [b"1", b"3", b"4", bytes(500)])
+        await eventually(lambda: producer.state() == (True, "0 records wait for Kafka"))
+    assert not list(tmp_path.rglob("*.spool"))
 
 
 async def test_directory_that_can_not_be_used_stops_the_start_naming_the_setting(kafka: FakeKafka, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from confluent_kafka import Message, Producer
 
 from streams.kafka.client import PARTITIONER
-from streams.kafka.partitioner import partition_of
+from streams.kafka.partitioner import partition_for, partition_of
 
 
 def keys(count: int) -> list[bytes]:
@@ -20,6 +20,11 @@ def test_partition_of_agrees_with_aiokafkas_default(partitions: int) -> None:
     numbers = list(range(partitions))
     theirs = DefaultPartitioner()
     assert [partition_of(key, partitions) for key in keys(1_000)] == [theirs(key, numbers, numbers) for key in keys(1_000)]
+
+
+def test_partition_for_a_record_without_a_key_is_any_of_those_that_are_set() -> None:
+    assert {partition_for(None, 3) for _ in range(200)} == {0, 1, 2}
+    assert {partition_for(b"key", 3) for _ in range(20)} == {partition_of(b"key", 3)}
 
 
 def test_partition_of_agrees_with_our_librdkafka_producers() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from streams.kafka.producer import MAX_MESSAGE_BYTES, Record
 from streams.publisher import Limits
+from streams.publisher.delivery import Delivery
 from streams.publisher.spool import Spool, open_private
-from tests.publisher_doubles import FakeKafka, balanced, publish, publishing
+from tests.publisher_doubles import FAST, FakeKafka, balanced, publish, publishing
 from tests.waiting import blocked_until
 
 
@@ -140,3 +142,15 @@ def test_record_in_the_spool_that_is_none_of_ours_is_dropped_and_counted(kafka: 
         publish(publisher, 1)
         assert publisher.close(5) == 0
         assert (publisher.stats().recovered, publisher.stats().dropped, publisher.stats().sent) == (1, 1, 1)
+
+
+def test_record_larger_than_any_topic_takes_is_dropped_also_where_there_is_a_spool(kafka: FakeKafka, tmp_path: Path) -> None:
+    kafka.max_bytes = MAX_MESSAGE_BYTES
+    delivery = Delivery(kafka, lambda: Spool(tmp_path, max_bytes=1_000_000, fsync=False), FAST)
+    assert delivery.put(Record("t", bytes(MAX_MESSAGE_BYTES + 1)))
+    assert delivery.put(Record("t", b"1"))
+
+    blocked_until(lambda: [record.value for record in kafka.taken] == [b"1"])
+    blocked_until(lambda: delivery.stats().pending == 0)
+    assert (delivery.stats().sent, delivery.stats().dropped) == (1, 1)
+    assert delivery.close(1.0) == 0

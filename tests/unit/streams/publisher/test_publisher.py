@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -179,12 +180,36 @@ def test_record_that_kafka_refuses_is_sent_again_before_those_behind_it(kafka: F
 
 
 def test_record_that_is_too_large_for_kafka_is_dropped_and_holds_up_nothing(kafka: FakeKafka) -> None:
-    kafka.refusal = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
-    with publishing(kafka) as publisher:
+    reports: list[tuple[str, str]] = []
+    kafka.max_bytes = 1_000
+    with publishing(kafka, on_failure=lambda *report: reports.append(report)) as publisher:
         publish(publisher, *range(3))
+        publisher.publish("near_quota_wall", TEAM, {**QUOTA, "note": "x" * 1_000})
+        publish(publisher, *range(3, 6))
         assert publisher.close(5) == 0
-        assert (publisher.stats().sent, publisher.stats().dropped) == (2, 1)
-    assert kafka.used == [1, 2]
+        assert (publisher.stats().sent, publisher.stats().dropped) == (6, 1)
+    assert kafka.used == [0, 1, 2, 3, 4, 5]
+    assert [kind for kind, _ in reports] == ["dropped"]
+    assert (
+        "larger than t.team.events takes, for its max.message.bytes is less instead of 4194304; `tierstream topics apply --alter`"
+        in reports[0][1]
+    )
+
+
+def test_record_too_large_for_its_topic_waits_aside_where_there_is_a_spool(kafka: FakeKafka, tmp_path: Path) -> None:
+    kafka.max_bytes = 1_000
+    limits = Limits(spill_after_seconds=0.02, aside_seconds=0.05)
+    with publishing(kafka, spool=tmp_path, limits=limits) as publisher:
+        publisher.publish("near_quota_wall", TEAM, {**QUOTA, "used": 0, "note": "x" * 1_000})
+        publish(publisher, 1, 2)
+        blocked_until(lambda: kafka.used == [1, 2])
+        assert (publisher.stats().pending, publisher.stats().dropped) == (1, 0)
+        assert balanced(publisher)
+
+        kafka.max_bytes = None
+        blocked_until(lambda: kafka.used == [1, 2, 0])
+        blocked_until(lambda: publisher.stats().pending == 0)
+        assert balanced(publisher)
 
 
 def test_producer_that_failed_for_good_is_replaced_and_all_is_delivered(kafka: FakeKafka) -> None:
