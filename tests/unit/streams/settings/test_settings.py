@@ -10,7 +10,7 @@ from schemas.tiers import Tier
 from streams.errors import ConfigurationError
 from streams.settings import Role, Settings, load_plans, load_settings
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "plans.toml"
+EXAMPLE = Path(__file__).parents[4] / "examples" / "plans.toml"
 WriteFile = Callable[[str], Path]
 
 
