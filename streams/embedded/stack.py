@@ -199,6 +199,10 @@ def _embedded_settings(overrides: Mapping[str, object]) -> Settings:
     if not given.kafka_bootstrap_servers:
         defaults |= {name: value for name, value in (("partitions", 8), ("replication_factor", 1)) if name not in given.model_fields_set}
     settings = load_settings(**{**overrides, **defaults})
+    if settings.kafka_bootstrap_servers:
+        settings.require("topics")
+    if settings.postgres_dsn:
+        settings.require("migrate")
     assert settings.plans is not None
     load_plans(settings.plans)  # a bad plan file is reported here, once, and not by a stage that restarts in a loop
     return settings
