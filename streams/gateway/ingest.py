@@ -35,7 +35,9 @@ def read_events(body: bytes) -> list[object]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Invalid([Fault(0, "", f"is not valid JSON; {_HOW}")]) from None
+        raise Invalid(
+            [Fault(0, "", f"is not valid JSON, or holds a lone surrogate, a number beyond a double or too many levels; {_HOW}")]
+        ) from None
     events = document if isinstance(document, list) else [document]
     if len(events) > MAX_EVENTS:
         raise Invalid([Fault(MAX_EVENTS, "", f"is one too many; {_HOW}")])
