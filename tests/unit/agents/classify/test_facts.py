@@ -11,7 +11,7 @@ from schemas.kinds import SERVICE_KINDS
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import EVENT_RANK, MAX_CLOCK_SKEW_SECONDS, SERVICE_DATA, SubscriptionEvent, SubscriptionFact, starts
 from schemas.tiers import Tier
-from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, claim, imported, override, read, rfc3339, service
+from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, claim, due, imported, override, read, rfc3339, service
 
 OTHER_TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b02"
 
@@ -333,6 +333,12 @@ def test_read_value_that_only_the_contract_takes_is_taken_as_it_says(field: str,
     assert isinstance(event.body, Billing)
     assert event.body.tier is Tier.PRO
     assert field == "tier" or getattr(event.body.fact, field) == taken
+
+
+def test_read_due_record_by_a_clock_ahead_of_the_brokers_is_taken() -> None:
+    ahead = due(MAX_CLOCK_SKEW_SECONDS + 999)
+
+    assert read_team_event(orjson.dumps(ahead), T0).occurred_at == T0 + MAX_CLOCK_SKEW_SECONDS + 999
 
 
 # Hostile JSON, of a producer that is not ours

@@ -1,6 +1,7 @@
 """Publishing with a Kafka that is only a list: what is reported to the caller, what waits, and what is lost, to the record."""
 
 import asyncio
+import math
 import signal
 import threading
 from decimal import Decimal
@@ -73,6 +74,9 @@ class Nasty:
 
 CYCLE: dict[str, Any] = {**QUOTA}
 CYCLE["self"] = CYCLE
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
 
 INVALID: list[tuple[Any, ...]] = [
     ("subscription.upgraded", TEAM, {}),
@@ -90,6 +94,13 @@ INVALID: list[tuple[Any, ...]] = [
     ("near_quota_wall", TEAM, {**QUOTA, "note": object()}),
     ("near_quota_wall", TEAM, {**QUOTA, "note": "x" * 1_100_000}),
     ("near_quota_wall", TEAM, CYCLE),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": DEEP}),
+    ("near_quota_wall", TEAM, {**QUOTA, "used": math.nan}),
+    ("near_quota_wall", TEAM, {**QUOTA, "used": "inf"}),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": [math.inf]}),
+    ("near_quota_wall", TEAM, QUOTA, None, math.nan),
+    ("near_quota_wall", TEAM, QUOTA, None, math.inf),
+    ("near_quota_wall", TEAM, QUOTA, None, 10**400),
     (Nasty(), Nasty(), Nasty(), Nasty(), Nasty()),
 ]
 
