@@ -192,9 +192,8 @@ def _billing_event(
     head: "BillingEnvelope | _Head", event: SubscriptionEvent, fact: BillingFact, tier: Tier | None, team_id: str, received_at: int
 ) -> TeamEvent:
     seconds = fact.occurred_at
-    if (
-        event is not SubscriptionEvent.DUE
-    ):  # a time by our own clock; the broker's may lag behind it, and a refused one would not come again
+    if event is not SubscriptionEvent.DUE:
+        # That one is by our own clock. The broker's may lag behind it, and what is refused would not come again.
         _check_time(seconds, received_at)
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
         raise Unreadable(Reason.UNKNOWN_PLAN, f"{event.value} needs the tier of its plan, and the fact has none.")
