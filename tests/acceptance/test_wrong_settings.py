@@ -109,6 +109,32 @@ def test_setting_that_only_a_client_would_find_wrong_is_one_sentence_before_the_
     assert sentence in said.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["loops-sink", "--rate", "nan"], "--rate nan: "),
+        (["loops-sink", "--rate", "-1"], "--rate -1: "),
+        (["loops-sink", "--rate", "0"], "--rate 0: "),
+        (["loops-sink", "--rate", "inf"], "--rate inf: "),
+        (["loops-sink", "--port", "99999"], "--port"),
+        (["up", "--workers", "classify=\u0661"], "STAGE=N"),
+        (["up", "--workers", "classify=" + "1" * 5_000], "STAGE=N"),
+        (["up", "--data-dir", "file"], "--data-dir: file can not be made"),
+        (["up", "--data-dir", "file/more"], "--data-dir: file/more can not be made"),
+        (["up", "--ready-file", "file/ready.json"], "--ready-file: file can not be made"),
+        (["verify", "--write-snapshot", "file/last.snapshot"], "file/last.snapshot"),
+    ],
+)
+def test_option_that_can_not_be_is_one_sentence(tmp_path: Path, command: list[str], sentence: str) -> None:
+    (tmp_path / "file").touch()
+    complete = {**NO_KAFKA, "POSTGRES_DSN": DSN, "PLANS": "/no/such"} if command[0] == "verify" else {}
+
+    code, said = tierstream(tmp_path, command, **complete)
+
+    assert code == 2
+    assert sentence in said
+
+
 def test_configuration_file_in_another_encoding_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("partitions = 4\n", encoding="utf-16")
 
