@@ -6,14 +6,13 @@ deliveries, which differ from it: ``notes`` is an object, ``[]``, null or JSON i
 Times are Unix seconds. A field that can not be read as what it should be counts as absent.
 """
 
-import json
 import re
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-import orjson
 from msgspec import Meta
 
+from schemas.json_text import TooDeep, decode
 from schemas.team_events import MAX_SECONDS
 
 PLACEHOLDER_EMAIL = "void@razorpay.com"
@@ -21,6 +20,7 @@ PLACEHOLDER_EMAIL = "void@razorpay.com"
 
 MAX_ID_CHARACTERS = 100
 MAX_TEXT_CHARACTERS = 1_000
+JSON_WHITESPACE = b" \t\r\n"
 MAX_COUNT = 2**53
 """The largest whole number that every JSON reader keeps exactly."""
 
@@ -47,7 +47,7 @@ TimeSource = Literal["created_at", "entities", "receipt"]
 
 
 class MalformedWebhook(ValueError):
-    """The body is not a JSON object. The message never repeats any of it."""
+    """The body is not a JSON object, or is nested too deep. The message never repeats any of it."""
 
 
 class LandingKey(NamedTuple):
@@ -57,35 +57,13 @@ class LandingKey(NamedTuple):
     subscription_id: str | None
 
 
-def _reject_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < 20 else float(digits)
-
-
-def _decode(text: bytes | str) -> object:
-    """Return the JSON value of ``text``. Raises ValueError when there is none."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    # Lone surrogates and numbers beyond a double are JSON by RFC 8259, though orjson has no value for them.
-    try:
-        decoded = text.decode() if isinstance(text, bytes) else text
-        return json.loads(decoded, parse_constant=_reject_constant, parse_int=_integer)
-    except RecursionError:
-        raise ValueError("is nested too deep") from None
-
-
 def _object(value: object) -> JsonObject:
     """Return ``value`` when it is an object, or the object that it holds as JSON text; else an empty one."""
     if isinstance(value, dict):
         return value
     if isinstance(value, str) and value.lstrip()[:1] == "{":
         try:
-            decoded = _decode(value)
+            decoded = decode(value)
         except ValueError:
             return {}
         return decoded if isinstance(decoded, dict) else {}
@@ -255,10 +233,13 @@ def _entity_times(payload: JsonObject) -> tuple[int, ...]:
 def landing_key(body: bytes) -> LandingKey:
     """Return whether ``body`` is a JSON object and, if it names one, its subscription. Never raises.
 
-    Agrees with ``parse_webhook``: that one raises exactly where ``is_json_object`` is false, and reads the same id.
+    Agrees with ``parse_webhook``: that one raises where ``is_json_object`` is false, and reads the same id. What is nested too deep counts
+    as an object that names no subscription, if it begins like one; that one raises there too.
     """
     try:
-        document = _decode(body)
+        document = decode(body)
+    except TooDeep:
+        return LandingKey(body.lstrip(JSON_WHITESPACE).startswith(b"{"), None)
     except ValueError:
         return LandingKey(False, None)
     if not isinstance(document, dict):
@@ -267,9 +248,11 @@ def landing_key(body: bytes) -> LandingKey:
 
 
 def parse_webhook(body: bytes) -> RazorpayWebhook:
-    """Read one webhook body, whatever its event. Raises MalformedWebhook when it is not a JSON object, nothing else."""
+    """Read one webhook body, whatever its event. Raises MalformedWebhook when it is not a JSON object or nested too deep, nothing else."""
     try:
-        document = _decode(body)
+        document = decode(body)
+    except TooDeep:
+        raise MalformedWebhook("The webhook body is nested too deep to be read.") from None
     except ValueError:
         raise MalformedWebhook("The webhook body is not valid JSON.") from None
     if not isinstance(document, dict):

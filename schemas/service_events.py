@@ -3,6 +3,7 @@
 ``POST /v1/events`` and ``streams.publisher`` both make their records here, so that they can not differ.
 """
 
+import math
 import re
 import uuid
 from collections.abc import Iterable
@@ -181,6 +182,8 @@ def _unstorable(value: object, depth: int) -> str | None:
     """Say why a stage further down could not store ``value``; None when it can."""
     if isinstance(value, str):
         return "holds a NUL character, which no row can store" if "\x00" in value else None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "holds NaN or Infinity, which JSON does not have"
     if not isinstance(value, dict | list):
         return None
     if depth == 0:

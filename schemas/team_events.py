@@ -108,9 +108,9 @@ Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^
 
 
 class Data(BaseModel):
-    """Base of the ``data`` of one kind. Unknown fields are kept."""
+    """Base of the ``data`` of one kind. Unknown fields are kept. NaN and Infinity, which JSON does not have, are no numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     @property
     def extra(self) -> dict[str, Any]:

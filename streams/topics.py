@@ -21,7 +21,10 @@ than the record, so every derived record, and every dead letter with its added h
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. ``retention`` names the setting with its days; None keeps records for ever (compacted topics)."""
+    """One topic. ``retention`` names the setting with its days; None keeps records for ever (compacted topics).
+
+    ``received`` says that a record's timestamp counts as its receipt. Then the broker sets it: producers that are not ours set it to anything.
+    """
 
     name: str
     key: str
@@ -30,6 +33,7 @@ class Topic:
     consumers: tuple[str, ...]
     cleanup: Cleanup = "delete"
     retention: str | None = None
+    received: bool = False
 
     def full_name(self, settings: Settings) -> str:
         """The name on the broker."""
@@ -42,6 +46,8 @@ class Topic:
         if self.retention is not None:
             properties["retention.ms"] = str(getattr(settings, self.retention) * DAY_MS)
             properties["retention.bytes"] = "-1"  # by age alone: a broker's default size would delete what nobody has read yet
+        if self.received:
+            properties["message.timestamp.type"] = "LogAppendTime"
         return properties
 
 
@@ -52,12 +58,19 @@ RAZORPAY_WEBHOOKS = Topic(
     ("gateway",),
     ("normalise",),
     retention="retention_razorpay_webhooks_days",
+    received=True,
 )
 LOOPS_WEBHOOKS = Topic(
     "loops.webhooks", "webhook id", "Loops' raw bytes", ("gateway",), ("feedback",), retention="retention_loops_webhooks_days"
 )
 SUBSCRIPTION_LINKS = Topic(
-    "subscription.links", "subscription id", "Envelope[SubscriptionLink]", ("import-tiers",), ("normalise",), cleanup="compact"
+    "subscription.links",
+    "subscription id",
+    "Envelope[SubscriptionLink]",
+    ("import-tiers",),
+    ("normalise",),
+    cleanup="compact",
+    received=True,
 )
 TEAM_EVENTS = Topic(
     "team.events",
@@ -66,6 +79,7 @@ TEAM_EVENTS = Topic(
     ("gateway", "normalise", "classify", "services"),
     ("classify",),
     retention="retention_team_events_days",
+    received=True,
 )
 AUDIT_EVENTS = Topic(
     "audit.events",

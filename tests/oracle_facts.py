@@ -120,7 +120,7 @@ def read(event: Event, received_at: int) -> Fact | str:
     tier = None if label is None else fold(label)
     if label is not None and tier is None:
         return "unknown_tier"
-    if seconds > received_at + ALLOWED_SKEW:
+    if seconds > received_at + ALLOWED_SKEW and kind != "subscription.due":
         return "future_time"
     if role == "start" and tier is None:
         return "unknown_plan"

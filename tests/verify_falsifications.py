@@ -234,11 +234,11 @@ def changed_due_record(stack: Stack) -> None:
 
 
 def early_due_record(stack: Stack) -> None:
-    """It stands ten seconds before the time that it says has come."""
+    """It stands two minutes before the time that it says has come."""
     records = stack[0].topics[TEAM_EVENTS.name]
     (due, *_) = [record for record in records if is_due(record)]
     at = int(orjson.loads(due.value or b"")["data"]["occurred_at"])
-    records[records.index(due)] = replace(due, timestamp=(at - 10) * 1000)
+    records[records.index(due)] = replace(due, timestamp=(at - 120) * 1000)
 
 
 def invented_due_record(stack: Stack) -> None:
@@ -326,7 +326,7 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Stack], None], str, str]] = {
     "a doubled audit event": (doubled_event, "audit.events", rf"audit\.events holds {ID} 2 times instead of 1 \({PLACE}\)\."),
     "a lost fact": (lost_fact, "team.events", rf"team\.events lacks {ID}, which normalise decides from razorpay\.webhooks, partition \d, offset \d+\."),
     "a changed due record": (changed_due_record, "due records", rf"{PLACE}, is a due record of other content than classify produces\."),
-    "an early due record": (early_due_record, "due records", rf"{PLACE}, says that a time has come 10 s before it came\."),
+    "an early due record": (early_due_record, "due records", rf"{PLACE}, says that a time has come 120 s before it came\."),
     "an invented due record": (invented_due_record, "due records", rf"{PLACE}, says that a time has come that the row of its team never waited for\."),
     "a lost dead letter": (lost_dead_letter, "dead.letters", rf"dead\.letters lacks {PLACE}, which normalise parks\."),
     "a doubled dead letter": (doubled_dead_letter, "dead.letters", rf"dead\.letters holds {PLACE} of normalise 2 times\."),

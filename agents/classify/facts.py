@@ -4,6 +4,7 @@ Subscription facts, which normalise writes and which are nearly all of the topic
 whatever that does not take is read again with the pydantic models of the contract, which decide.
 """
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
 
@@ -12,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from schemas.envelope import Envelope, canonical_team_id
+from schemas.json_text import depth
 from schemas.kinds import SERVICE_KINDS, Kind
 from schemas.reasons import Reason
 from schemas.team_events import (
@@ -129,6 +131,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _MAX_INT = 2**63 - 1
 
+MAX_DEPTH = 200
+"""Levels of an envelope that are read, as many as pydantic takes. msgspec takes some 1,000, calls included: another number in each process."""
+
+_SHALLOW_BYTES = 1_000
+"""What is shorter is not looked at for its depth: msgspec reads whatever it may hold, at any depth of calls."""
+
 _DATA: dict[str | None, type[Data]] = {None: ImportedTier}
 _DATA.update({kind.value: model for kind, model in SERVICE_DATA.items()})
 _ENVELOPES: dict[Kind | None, type[BaseModel]] = {None: Envelope[ImportedTier]}
@@ -142,7 +150,7 @@ _read_fact = msgspec.json.Decoder(BillingFact).decode
 
 
 def read_team_event(value: bytes | None, received_at: int) -> TeamEvent:
-    """Return the event that ``value`` holds; ``received_at`` is the record's timestamp in Unix seconds.
+    """Return the event that ``value`` holds; ``received_at`` is when the broker appended the record, in Unix seconds.
 
     Raises Unreadable: malformed, unknown kind or team or tier, or a time too far ahead of ``received_at``.
     """
@@ -160,11 +168,17 @@ def read_team_event(value: bytes | None, received_at: int) -> TeamEvent:
 
 def read_billing_envelope(value: bytes) -> BillingEnvelope | None:
     """Return the subscription fact that ``value`` holds, or None when it holds another event, or one that has to be looked at closer."""
+    if len(value) > _SHALLOW_BYTES and _is_too_deep(value):
+        return None
     try:
         envelope = _read_billing(value)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return envelope if 1 <= len(envelope.id) <= 100 and envelope.source else None
+
+
+def _is_too_deep(value: bytes) -> bool:
+    return value.count(b"{") + value.count(b"[") > MAX_DEPTH and depth(value) > MAX_DEPTH
 
 
 def _team_of(subject: str | None) -> str:
@@ -178,7 +192,9 @@ def _billing_event(
     head: "BillingEnvelope | _Head", event: SubscriptionEvent, fact: BillingFact, tier: Tier | None, team_id: str, received_at: int
 ) -> TeamEvent:
     seconds = fact.occurred_at
-    _check_time(seconds, received_at)
+    if event is not SubscriptionEvent.DUE:
+        # That one is by our own clock. The broker's may lag behind it, and what is refused would not come again.
+        _check_time(seconds, received_at)
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
         raise Unreadable(Reason.UNKNOWN_PLAN, f"{event.value} needs the tier of its plan, and the fact has none.")
     version = (seconds, EVENT_RANK[event], fact.paid_count, fact.event_id)
@@ -187,6 +203,8 @@ def _billing_event(
 
 def _read_any(value: bytes, received_at: int) -> TeamEvent:
     """Read any envelope, slowly and with a sentence for what is wrong."""
+    if len(value) > _SHALLOW_BYTES and _is_too_deep(value):
+        raise Unreadable(Reason.MALFORMED, f"The value is nested deeper than {MAX_DEPTH} levels.")
     try:
         head = _read_head(value)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -251,10 +269,11 @@ def _billing_fact(raw: msgspec.Raw) -> BillingFact:
     return BillingFact(**model.model_dump())
 
 
-def _check_numbers(data: BaseModel) -> None:
-    """Refuse numbers that JSON readers can not take: whatever is kept is emitted as well, and common JSON ends at 64 bits."""
+def _check_numbers(data: Data) -> None:
+    """Refuse numbers that JSON readers can not take: whatever is kept is emitted as well, and common JSON ends at 64 bits and at a double."""
     try:
         orjson.dumps(data.model_dump(mode="json"))
+        json.dumps(data.extra, allow_nan=False)  # where orjson would write null
     except (TypeError, ValueError) as error:
         raise Unreadable(Reason.MALFORMED, "data: holds a value that can not be written as JSON again.") from error
 

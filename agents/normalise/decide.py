@@ -116,7 +116,8 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     occurred_at, time_source = webhook.occurred_at(received_at)
     if occurred_at > received_at + MAX_CLOCK_SKEW_SECONDS:
         return Parked(
-            Reason.FUTURE_TIME, f"The event's time lies {occurred_at - received_at} s after its receipt; milliseconds instead of seconds?"
+            Reason.FUTURE_TIME,
+            f"The event's time lies {occurred_at - received_at} s after its receipt; check the clocks of its sender and of the gateway.",
         )
     payment = webhook.payment
     plan_id = subscription.plan_id

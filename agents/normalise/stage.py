@@ -28,6 +28,9 @@ from streams.topics import AUDIT_EVENTS, SUBSCRIPTION_LINKS, TEAM_EVENTS
 RAZORPAY = "razorpay"
 NORMALISE_SOURCE = "tierstream/normalise"
 
+_MAX_DIGITS = 15
+"""Of the gateway's receipt in milliseconds: more is nobody's clock."""
+
 _RANKED: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
 
 
@@ -213,9 +216,10 @@ def _learned(known: Ownership, verdict: Normalisation) -> tuple[Ownership, Seque
 
 
 def _delivery(record: Record) -> tuple[str, int]:
-    """Return the event id and the receipt (Unix seconds) that the gateway noted in the record's headers."""
+    """Return the event id and the receipt (Unix seconds): as the gateway noted them in the record's headers, else the record's place, and the
+    time at which the broker appended it."""
     headers = {name: value for name, value in record.headers if value}
     event_id = headers.get("razorpay-event-id", b"").decode("ascii", "replace")
     received = headers.get("received-at", b"")
-    received_ms = int(received) if received.isdigit() else record.timestamp
+    received_ms = int(received) if received.isdigit() and len(received) <= _MAX_DIGITS else record.timestamp
     return event_id or f"{record.topic}-{record.partition}-{record.offset}", received_ms // 1000

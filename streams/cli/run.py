@@ -1,6 +1,7 @@
 """Commands that run one process: the gateway, stages, the fake Loops."""
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -64,7 +65,7 @@ def worker(
 
 
 def loops_sink(
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 chooses one.")] = 8025,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 chooses one.")] = 8025,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     rate: Annotated[float | None, typer.Option(help="Requests per second to enforce; none without it.")] = None,
 ) -> None:
@@ -75,6 +76,8 @@ def loops_sink(
     from streams.loops.sink import create_sink
     from streams.runtime.http_server import listen, serving
 
+    if rate is not None and not 0 < rate < math.inf:
+        raise ConfigurationError(f"--rate {rate:g}: write a number of requests above 0, or leave it out.")
     settings = load_settings()
 
     async def run(stop: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
 """``up`` and ``demo``: the whole of tierstream on one machine, with nothing else installed."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,7 @@ def _worker_counts(options: list[str]) -> dict[str, int]:
     counts = dict.fromkeys(STAGES, 1)
     for option in options:
         stage, _, number = option.partition("=")
-        if stage not in counts or not number.isdigit() or int(number) > 32:
+        if stage not in counts or not re.fullmatch("[0-9]{1,2}", number) or int(number) > 32:
             raise ConfigurationError(f"--workers {option}: write STAGE=N with one of {', '.join(STAGES)} and N from 0 to 32.")
         counts[stage] = int(number)
     return counts

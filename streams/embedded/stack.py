@@ -23,6 +23,7 @@ from streams.embedded.ready_file import write_ready_file
 from streams.embedded.running import DIRECTORY, published
 from streams.embedded.supervisor import PidTable, Supervisor
 from streams.engine.worker import on_hangup, stop_on_signals
+from streams.errors import ConfigurationError
 from streams.kafka import topic_admin
 from streams.settings import PREFIX, Settings, load_plans, load_settings
 from streams.stores.migrate import migrate
@@ -93,6 +94,8 @@ async def run_up(
     accept_initial_tier: bool = False,
 ) -> None:
     """Run the stack until SIGINT or SIGTERM; pass SIGHUP on to normalise. Raises TierstreamError when it can not start."""
+    if ready_file is not None:
+        _make_directory(ready_file.parent, "--ready-file")
     stop = asyncio.Event()
     stop_on_signals(stop)
     options = StackOptions(
@@ -177,10 +180,17 @@ async def _prepare(settings: Settings) -> None:
     await asyncio.gather(created, migrate(postgres.get_secret_value()))
 
 
+def _make_directory(path: Path, option: str) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{option}: {path} can not be made ({error.strerror}); choose another directory.") from error
+
+
 @contextlib.contextmanager
 def _data_directory(given: Path | None) -> Iterator[Path]:
     if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
+        _make_directory(given, "--data-dir")
         yield given.absolute()
         return
     temporary = Path(tempfile.mkdtemp(prefix="tierstream-"))
@@ -199,6 +209,10 @@ def _embedded_settings(overrides: Mapping[str, object]) -> Settings:
     if not given.kafka_bootstrap_servers:
         defaults |= {name: value for name, value in (("partitions", 8), ("replication_factor", 1)) if name not in given.model_fields_set}
     settings = load_settings(**{**overrides, **defaults})
+    if settings.kafka_bootstrap_servers:
+        settings.require("topics")
+    if settings.postgres_dsn:
+        settings.require("migrate")
     assert settings.plans is not None
     load_plans(settings.plans)  # a bad plan file is reported here, once, and not by a stage that restarts in a loop
     return settings

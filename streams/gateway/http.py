@@ -11,6 +11,8 @@ MAX_BODY_BYTES = 1_048_576
 BODY_SECONDS = 10.0
 """How long a client may take to send its body. Razorpay itself gives up after 5 s."""
 
+OPTIONAL_WHITESPACE = b" \t"
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -59,13 +61,18 @@ class Request:
     receive: Receive
     body_seconds: float = BODY_SECONDS
 
+    def header(self, name: bytes) -> bytes | None:
+        """Return a header's value without the spaces and tabs around it, which are no part of it (RFC 9110, section 5.5), or None."""
+        value = self.headers.get(name)
+        return None if value is None else value.strip(OPTIONAL_WHITESPACE)
+
     async def body(self) -> bytes:
         """Return the body's raw bytes, at most ``MAX_BODY_BYTES`` of them.
 
         Raises Refused: 413 as soon as it is known to be larger, without reading the rest; 408 when it does not come in time.
         Raises Disconnected.
         """
-        length = self.headers.get(b"content-length", b"")
+        length = self.header(b"content-length") or b""
         if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
             raise Refused(TOO_LARGE)
         try:

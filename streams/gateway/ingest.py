@@ -10,7 +10,7 @@ import orjson
 
 from schemas.envelope import HEADERS
 from schemas.service_events import Fault, Invalid, enveloped
-from streams.gateway.http import Answer, Refused, Request, refusal
+from streams.gateway.http import OPTIONAL_WHITESPACE, Answer, Refused, Request, refusal
 from streams.gateway.webhooks import ACK_SECONDS, Clock, GatewayProducer
 from streams.kafka.producer import Record
 from streams.settings import Settings
@@ -35,7 +35,9 @@ def read_events(body: bytes) -> list[object]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise Invalid([Fault(0, "", f"is not valid JSON; {_HOW}")]) from None
+        raise Invalid(
+            [Fault(0, "", f"is not valid JSON, or holds a lone surrogate, a number beyond a double or too many levels; {_HOW}")]
+        ) from None
     events = document if isinstance(document, list) else [document]
     if len(events) > MAX_EVENTS:
         raise Invalid([Fault(MAX_EVENTS, "", f"is one too many; {_HOW}")])
@@ -80,7 +82,7 @@ class IngestRoute:
         self._topic = TEAM_EVENTS.full_name(settings)
 
     async def __call__(self, request: Request) -> Answer:
-        client = self._client(request.headers.get(b"authorization", b""))
+        client = self._client(request.header(b"authorization") or b"")
         if client is None:
             raise Refused(_UNAUTHORISED)
         body = await request.body()
@@ -99,7 +101,7 @@ class IngestRoute:
     def _client(self, authorization: bytes) -> str | None:
         """The client whose token this is. Compares digests, all of them, so that the time taken reveals nothing about any token."""
         scheme, _, token = authorization.partition(b" ")
-        digest = _digest(token.strip())
+        digest = _digest(token.strip(OPTIONAL_WHITESPACE))
         found = None
         for known, client in self._clients.items():
             if hmac.compare_digest(known, digest):

@@ -31,7 +31,7 @@ from streams.publisher.entries import Limits, Stats
 from streams.publisher.failures import OnFailure
 from streams.publisher.spool import Opener, Spool, open_private
 from streams.publisher.transport import TransportFactory, kafka_transport
-from streams.settings import Settings, load_settings
+from streams.settings import Settings, changed, load_settings
 from streams.topics import TEAM_EVENTS
 
 __all__ = ["Limits", "Publisher", "Stats"]
@@ -80,11 +80,12 @@ class Publisher:
     ) -> None:
         settings = settings or load_settings()
         if bootstrap_servers:
-            settings = settings.model_copy(update={"kafka_bootstrap_servers": bootstrap_servers})
+            settings = changed(settings, kafka_bootstrap_servers=bootstrap_servers)
         if not settings.kafka_bootstrap_servers:
             raise ConfigurationError(
                 "The publisher needs Kafka's addresses: give bootstrap_servers, or set TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS."
             )
+        settings.check_kafka_certificates()
         if not source:
             raise ConfigurationError("The publisher needs a source that names the service, such as source='billing'.")
         self._source = source

@@ -23,7 +23,7 @@ def listen(host: str, port: int, name: str) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise ConfigurationError(f"{PREFIX}{name}_HOST: {host} is no address of this machine; set it to one, such as 127.0.0.1.") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

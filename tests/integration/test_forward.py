@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
@@ -19,7 +20,7 @@ from schemas.reasons import Reason
 from streams.errors import LoopsKeyRejected
 from streams.loops.rate_limit import RateLimiter
 from streams.runtime.waiting import Backoff, Waiting
-from streams.settings import Settings
+from streams.settings import Settings, changed
 from streams.stores.ledger import PostgresLedger
 from streams.stores.migrate import migrate
 from tests.integration.databases import pool_of, query
@@ -168,6 +169,20 @@ async def test_stage_with_a_wrong_key_does_not_start(stage: Stage, kafka_setting
     with pytest.raises(LoopsKeyRejected, match="TIERSTREAM_LOOPS_API_KEY"):
         async with stage_factory(settings, "forward")():
             pass
+
+
+async def test_stage_with_a_key_and_an_address_as_people_paste_them_reaches_loops(
+    stage: Stage, kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIERSTREAM_LOOPS_API_KEY", "key\n")
+    monkeypatch.setenv("TIERSTREAM_LOOPS_BASE_URL", f"{stage.sink.url}/api/v1/ ")
+    settings = changed(kafka_settings, postgres_dsn=stage.dsn)
+
+    with structlog.testing.capture_logs() as lines:
+        async with stage_factory(settings, "forward")() as built:
+            assert built.name == "forward"
+
+    assert lines == [], "the key was asked for, and is right"
 
 
 async def test_stage_starts_while_loops_is_away(stage: Stage, kafka_settings: Settings) -> None:

@@ -275,6 +275,20 @@ async def test_missing_secret_or_taken_port_stops_the_start_naming_the_setting(k
             await run(settings.model_copy(update={"gateway_port": port}), asyncio.Event())
 
 
+async def test_spaces_and_tabs_around_a_header_are_no_part_of_it(gateway: RunningGateway) -> None:
+    reader, writer = await connect(gateway)
+    given = {"X-Razorpay-Signature": sign_razorpay(BODY, b"demo-secret"), "X-Razorpay-Event-Id": "Rp1", "Content-Length": str(len(BODY))}
+    lines = ["POST /webhooks/razorpay HTTP/1.1", "Host: gateway", *(f"{name}:\t {value} \t" for name, value in given.items()), "", ""]
+
+    writer.write("\r\n".join(lines).encode() + BODY)
+    answer = await reader.readline()
+    writer.close()
+
+    assert answer == b"HTTP/1.1 200 OK\r\n"
+    (record,) = await gateway.records(RAZORPAY_WEBHOOKS)
+    assert headers_of(record)["razorpay-event-id"] == b"Rp1"
+
+
 def headers_of(message: Message) -> dict[str, bytes]:
     headers = message.headers() or []
     assert isinstance(headers, list)

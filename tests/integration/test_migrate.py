@@ -1,14 +1,19 @@
 """Migrations on the real PostgreSQL."""
 
 import asyncio
+import secrets
 from itertools import chain
+from urllib.parse import quote
 
 import asyncpg
 import pytest
 
 from streams.errors import ConfigurationError, MigrationError, PostgresUnavailable
+from streams.settings import load_settings
+from streams.stores.accounts import StoredAccounts
 from streams.stores.migrate import Migration, migrate, read_migrations
 from streams.stores.pool import connect
+from tests.integration.databases import pool_of
 
 NAMES = [migration.name for migration in read_migrations()]
 COLUMNS = """
@@ -154,6 +159,31 @@ async def test_migrate_unreachable_server_is_one_sentence() -> None:
         PostgresUnavailable, match=r"^PostgreSQL at 127.0.0.1:1/none does not answer \(ConnectionRefusedError\); start it, or correct"
     ):
         await migrate("postgresql://nobody:secret@127.0.0.1:1/none")
+
+
+def ledger_lines(dsn: str) -> int:
+    with StoredAccounts(dsn) as accounts:
+        return len(list(accounts.ledger()))
+
+
+@pytest.mark.parametrize("password", ["S3cret Tail", "[S3cret:Tail@", "50%S3cretTail", "S3cret/Tail?#"])
+async def test_migrate_and_every_store_log_in_with_a_password_of_any_characters(database: str, password: str) -> None:
+    login = f"r{secrets.token_hex(6)}"
+    await run(database, f"create role {login} login password '{password}'")
+    await run(database, f"grant all on schema public to {login}")
+    server = database.rpartition("@")[2]
+    encoded = quote(password, safe="") if set(password) & set("/?#") else password
+    settings = load_settings(postgres_dsn=f"postgresql://{login}:{encoded}@{server}\n")
+    assert settings.postgres_dsn is not None
+    dsn = settings.postgres_dsn.get_secret_value()
+    try:
+        assert await migrate(dsn) == NAMES
+        async with pool_of(dsn) as pool:
+            assert await pool.attempt(lambda connection: connection.fetchval("select current_user")) == login
+        assert await asyncio.to_thread(ledger_lines, dsn) == 0
+    finally:
+        await run(database, f"drop owned by {login}")
+        await run(database, f"drop role {login}")
 
 
 async def test_migrate_dsn_that_is_none_is_a_configuration_error() -> None:

@@ -76,6 +76,13 @@ def test_topic_is_kept_for_so_many_days_by_default(topic: Topic, days: int) -> N
     assert topic.config(settings())["retention.ms"] == str(days * 86_400_000)
 
 
+@every_topic
+def test_topic_whose_timestamps_are_receipts_has_them_from_the_broker(topic: Topic) -> None:
+    decided_on = {topics.RAZORPAY_WEBHOOKS, topics.SUBSCRIPTION_LINKS, topics.TEAM_EVENTS}
+
+    assert topic.config(settings()).get("message.timestamp.type") == ("LogAppendTime" if topic in decided_on else None)
+
+
 def test_topic_retention_follows_its_setting() -> None:
     assert topics.AUDIT_EVENTS.config(settings(retention_audit_events_days=2))["retention.ms"] == "172800000"
 

@@ -6,12 +6,12 @@ import msgspec
 import orjson
 import pytest
 
-from agents.classify.facts import Billing, BillingFact, Imported, Service, Unreadable, read_team_event
+from agents.classify.facts import MAX_DEPTH, Billing, BillingFact, Imported, Service, Unreadable, read_team_event
 from schemas.kinds import SERVICE_KINDS
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import EVENT_RANK, MAX_CLOCK_SKEW_SECONDS, SERVICE_DATA, SubscriptionEvent, SubscriptionFact, starts
 from schemas.tiers import Tier
-from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, claim, imported, override, read, rfc3339, service
+from tests.factories import RECEIVED_AT, T0, TEAM, Event, billing, claim, due, imported, override, read, rfc3339, service
 
 OTHER_TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b02"
 
@@ -333,3 +333,45 @@ def test_read_value_that_only_the_contract_takes_is_taken_as_it_says(field: str,
     assert isinstance(event.body, Billing)
     assert event.body.tier is Tier.PRO
     assert field == "tier" or getattr(event.body.fact, field) == taken
+
+
+def test_read_due_record_by_a_clock_ahead_of_the_brokers_is_taken() -> None:
+    ahead = due(MAX_CLOCK_SKEW_SECONDS + 999)
+
+    assert read_team_event(orjson.dumps(ahead), T0).occurred_at == T0 + MAX_CLOCK_SKEW_SECONDS + 999
+
+
+# Hostile JSON, of a producer that is not ours
+
+
+def with_text(text: str) -> bytes:
+    """An event whose data holds ``text`` as JSON in a field that the contract does not name."""
+    event = orjson.dumps(service("near_quota_wall", 7, resource_type="seats", used=9, limit=10, note=0)).decode()
+    return event.replace('"note":0', f'"note":{text}').encode()
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 900, 950, 990, 1_100, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_read_what_is_nested_too_deep_is_malformed_at_any_depth_of_calls(levels: int, opening: str, closing: str) -> None:
+    deep = opening * levels + "1" + closing * levels
+    billed = orjson.dumps(billing("charged", 7)).decode().removesuffix("}") + f', "more": {deep}}}'
+    unknown = with_text(deep).replace(b"near_quota_wall", b"no.such.kind")
+
+    def called(times: int, value: bytes) -> Reason:
+        return called(times - 1, value) if times else unreadable(value).reason
+
+    for value in (with_text(deep), billed.encode(), unknown):
+        if len(value) > 1_000:
+            assert [called(times, value) for times in (0, 400)] == [Reason.MALFORMED] * 2
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "[[1e400]]", "9" * 25])
+def test_read_number_that_would_be_written_as_another_is_malformed(text: str) -> None:
+    assert unreadable(with_text(text)).reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("used", ["1e400", '"nan"', '"inf"', "-1e400"])
+def test_read_number_that_json_does_not_have_is_malformed(used: str) -> None:
+    value = with_text("0").replace(b'"used":9', f'"used":{used}'.encode())
+
+    assert "data.used" in str(unreadable(value))

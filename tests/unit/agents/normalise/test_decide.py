@@ -212,6 +212,15 @@ def test_decide_a_time_up_to_five_minutes_ahead_is_taken(ahead: int) -> None:
     assert fact_of(body(created_at=RECEIVED_AT + ahead)).occurred_at == RECEIVED_AT + ahead
 
 
+@pytest.mark.parametrize("milliseconds", [AT * 1_000, str(AT * 1_000), AT * 1_000.0])
+def test_decide_milliseconds_are_no_time_and_the_entities_times_or_the_receipt_count(milliseconds: object) -> None:
+    with_times = fact_of(body(created_at=milliseconds, subscription={"current_start": AT - 9, "created_at": AT * 1_000}))
+    without = fact_of(body(created_at=milliseconds))
+
+    assert (with_times.occurred_at, with_times.time_source) == (AT - 9, "entities")
+    assert (without.occurred_at, without.time_source) == (RECEIVED_AT, "receipt")
+
+
 @pytest.mark.parametrize("created_at", [RECEIVED_AT + 301, AT * 100], ids=["just beyond", "far beyond"])
 def test_decide_a_time_further_ahead_is_parked(created_at: int) -> None:
     found = verdict(body(created_at=created_at))

@@ -42,7 +42,7 @@ def test_without_an_address_the_running_up_is_used_and_named_on_stderr(capsys: p
 def test_with_an_address_set_the_running_up_is_not_used(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(PREFIX + name.upper(), "http://elsewhere:1")
+    monkeypatch.setenv(PREFIX + name.upper(), UP[PREFIX + name.upper()])
 
     settings = command_settings(None)
 

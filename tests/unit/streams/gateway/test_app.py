@@ -96,14 +96,14 @@ async def test_razorpay_webhook_without_an_event_id_gets_the_hash_of_its_body(
     assert record.key == headers["razorpay-event-id"] == expected
 
 
-@pytest.mark.parametrize("header", [None, b"", b"  ", b"x" * 101, "ü".encode(), b"a\x07b", b"\xff"])
+@pytest.mark.parametrize("header", [None, b"", b"x" * 101, "ü".encode(), b"a\x07b", b"\xff"])
 def test_event_id_that_is_no_printable_text_is_replaced_by_the_hash_of_the_body(header: bytes | None) -> None:
     assert event_id_of(header, b"body") == b"sha256-" + hashlib.sha256(b"body").hexdigest()[:40].encode()
 
 
-@pytest.mark.parametrize("header", [b"Rp71ZiqdEWusLa", b" Rp71ZiqdEWusLa ", b"x" * 100, b"with space"])
+@pytest.mark.parametrize("header", [b"Rp71ZiqdEWusLa", b"x" * 100, b"with space"])
 def test_event_id_that_is_printable_text_is_kept(header: bytes) -> None:
-    assert event_id_of(header, b"body") == header.strip()
+    assert event_id_of(header, b"body") == header
 
 
 @pytest.mark.parametrize("signature", [None, "", "0" * 64, sign_razorpay(BODY, b"unknown"), sign_razorpay(BODY + b" ", b"current")])

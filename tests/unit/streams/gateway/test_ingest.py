@@ -1,6 +1,7 @@
 """What services may send: everything their contract allows, nothing else, and no fault repeats a value."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -221,6 +222,14 @@ def test_data_nested_up_to_the_limit_is_accepted() -> None:
     deep = json.loads("[" * (MAX_DEPTH - 1) + "1" + "]" * (MAX_DEPTH - 1))
 
     assert envelope_of(event(data={"email": "jane@example.com", "deep": deep}))["data"]["deep"] == deep
+
+
+@pytest.mark.parametrize("used", ["nan", "inf", "-Infinity", math.nan, math.inf])
+def test_number_that_json_does_not_have_is_a_fault_and_is_not_stored_as_null(used: object) -> None:
+    quota = {"resource_type": "seats", "used": used, "limit": 10}
+
+    assert [fault.field for fault in faults_of(event("near_quota_wall", data=quota))] == ["data.used"]
+    assert [fault.field for fault in faults_of(event(data={"email": "jane@example.com", "n": [math.inf]}))] == ["data"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff"])

@@ -1,6 +1,7 @@
 """Publishing with a Kafka that is only a list: what is reported to the caller, what waits, and what is lost, to the record."""
 
 import asyncio
+import math
 import signal
 import threading
 from decimal import Decimal
@@ -74,6 +75,9 @@ class Nasty:
 
 CYCLE: dict[str, Any] = {**QUOTA}
 CYCLE["self"] = CYCLE
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
 
 INVALID: list[tuple[Any, ...]] = [
     ("subscription.upgraded", TEAM, {}),
@@ -91,6 +95,13 @@ INVALID: list[tuple[Any, ...]] = [
     ("near_quota_wall", TEAM, {**QUOTA, "note": object()}),
     ("near_quota_wall", TEAM, {**QUOTA, "note": "x" * 1_100_000}),
     ("near_quota_wall", TEAM, CYCLE),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": DEEP}),
+    ("near_quota_wall", TEAM, {**QUOTA, "used": math.nan}),
+    ("near_quota_wall", TEAM, {**QUOTA, "used": "inf"}),
+    ("near_quota_wall", TEAM, {**QUOTA, "note": [math.inf]}),
+    ("near_quota_wall", TEAM, QUOTA, None, math.nan),
+    ("near_quota_wall", TEAM, QUOTA, None, math.inf),
+    ("near_quota_wall", TEAM, QUOTA, None, 10**400),
     (Nasty(), Nasty(), Nasty(), Nasty(), Nasty()),
 ]
 
@@ -270,3 +281,22 @@ def test_missing_address_or_source_is_a_configuration_error(kafka: FakeKafka) ->
         Publisher(source="billing", settings=Settings(), new_transport=kafka)
     with pytest.raises(ConfigurationError, match="source"):
         Publisher(source="", settings=SETTINGS, new_transport=kafka)
+
+
+def test_publisher_reads_the_addresses_it_is_given_as_any_setting(kafka: FakeKafka) -> None:
+    with pytest.raises(ConfigurationError, match="TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS: holds an address with a scheme"):
+        Publisher("kafka://kafka:9092", source="billing", new_transport=kafka)
+
+
+def test_publisher_in_a_pod_beside_a_service_of_our_name_starts(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERSTREAM_GATEWAY_PORT", "tcp://10.43.12.9:8080")
+
+    with Publisher("kafka:9092", source="billing", new_transport=kafka) as publisher:
+        assert publisher.publish("near_quota_wall", TEAM, QUOTA) is not None
+
+
+def test_publisher_without_the_certificates_that_are_named_does_not_start(kafka: FakeKafka) -> None:
+    settings = Settings(kafka_bootstrap_servers="kafka:9092", kafka_ssl_cafile="/no/such")
+
+    with pytest.raises(ConfigurationError, match="TIERSTREAM_KAFKA_SSL_CAFILE: /no/such can not be read"):
+        Publisher(source="billing", settings=settings, new_transport=kafka)

@@ -8,7 +8,7 @@ import pytest
 from agents.classify.outputs import due_record
 from agents.classify.packing import pack
 from streams.kafka.records import Record
-from streams.operate.verify.due_records import NOT_PRODUCED, DueRecords
+from streams.operate.verify.due_records import MAX_EARLY_SECONDS, NOT_PRODUCED, DueRecords
 from streams.operate.verify.report import Check
 from tests.factories import T0, TEAM, Team
 from tests.unit.agents.classify.decision_table import charged, completed
@@ -57,7 +57,7 @@ def test_due_record_of_what_an_earlier_record_made_the_row_wait_for_is_right() -
     [
         (due(31), "never waited for"),
         (due(30, "sub_B"), "never waited for"),
-        (due(30, produced_at=20), "10 s before it came"),
+        (due(30, produced_at=30 - MAX_EARLY_SECONDS - 1), "61 s before it came"),
         (replace(due(30), value=(due(30).value or b"").replace(b'"adopt":false', b'"adopt":true')), "content"),
     ],
 )
@@ -65,6 +65,10 @@ def test_due_record_that_is_wrong_is_reported(found: Record, sentence: str) -> N
     check = judged(found)
 
     assert [sentence in line for line in check.lines()] == [True]
+
+
+def test_due_record_of_a_worker_whose_clock_is_ahead_of_the_brokers_is_right() -> None:
+    assert judged(due(30, produced_at=30 - MAX_EARLY_SECONDS)).differing == 0
 
 
 def test_due_record_that_is_not_there_yet_is_pending() -> None:

@@ -10,7 +10,7 @@ from schemas.tiers import Tier
 from streams.errors import ConfigurationError
 from streams.settings import Role, Settings, load_plans, load_settings
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "plans.toml"
+EXAMPLE = Path(__file__).parents[4] / "examples" / "plans.toml"
 WriteFile = Callable[[str], Path]
 
 
@@ -93,7 +93,7 @@ def test_settings_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
 def test_settings_file_that_is_no_toml_is_named_with_the_line(config: WriteFile) -> None:
     path = config("partitions = \n")
 
-    assert refusal().startswith(f"{path} is no valid TOML: ")
+    assert refusal().startswith(f"TIERSTREAM_CONFIG: {path} is no valid TOML: ")
     assert "line 1" in refusal()
 
 
@@ -274,7 +274,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_secret_is_not_shown_when_settings_are_printed(name: str) -> None:
-    settings = load_settings(**{name: SECRET})
+    settings = load_settings(**{name: f"postgresql://u:{SECRET}@h/d" if name == "postgres_dsn" else SECRET})
 
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
