@@ -162,7 +162,8 @@ def _translated(error: KafkaException, action: str) -> Exception:
         return ProducerLost(f"Kafka has forgotten this producer (could not {action}).")
     if cause.fatal() or cause.code() in _FENCED:
         return Fenced(
-            f"Another process has this worker's instance id, or Kafka has ended its transaction (could not {action}); it stops and starts again."
+            f"Kafka has ended this worker's transaction, for nothing came for too long, or another process has its name (could not {action}); "
+            "it stops and starts again."
         )
     if cause.code() in _GENERATION_ENDED:
         return GenerationEnded(f"The group has gone on to another generation (could not {action}).")

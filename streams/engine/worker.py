@@ -91,7 +91,9 @@ async def _watch(stage: Stage, health: Health) -> None:
         )
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:
-            raise failure.result()
+            raise await stage.explained(failure.result())
+        if stage.taken is not None:
+            raise stage.taken
         if stage.app.should_stop:
             reason = stage.app.crash_reason
             if isinstance(reason, TierstreamError):
