@@ -88,6 +88,7 @@ async def test_a_worker_that_was_silent_beyond_its_session_joins_again_under_its
 ) -> None:
     settings, log = stage_settings.model_copy(update={"session_timeout_seconds": 6.0}), tmp_path / "worker.log"
     with worker(settings, stage, instance="single", log=log) as process:
+        await until(lambda: "stage started" in log.read_text(), "it starts")
         await until(lambda: members(settings, stage) == ["single"], "it is in the group")
         process.send_signal(signal.SIGSTOP)
         await until(lambda: members(settings, stage) == [], "its session has expired")
