@@ -28,7 +28,7 @@ MAX_BYTES = 1_024
 CONTENT_BYTES = 8
 _MAX_ID_BYTES = 255
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Known(Enum):
@@ -68,12 +68,16 @@ def content_of(webhook: RazorpayWebhook, event_id: str) -> bytes:
         subscription.has_scheduled_changes,
         subscription.created_at,
         subscription.current_end,
-        subscription.notes,
+        _told(subscription.notes),
     )
-    of_payment = payment and (payment.id, payment.amount, payment.currency, payment.email, payment.notes)
+    of_payment = payment and (payment.id, payment.amount, payment.currency, payment.email, _told(payment.notes))
     is_dated = webhook.created_at is not None or webhook.entity_times
     said = (webhook.event, webhook.created_at, webhook.entity_times, of_subscription, of_payment, None if is_dated else event_id)
     return blake2b(_encode(said), digest_size=CONTENT_BYTES).digest()
+
+
+def _told(notes: dict[str, str]) -> list[tuple[bytes, str]]:
+    return sorted((name.encode("utf-8", "surrogatepass"), note) for name, note in notes.items())
 
 
 def recalled(deliveries: bytes, event_id: str, content: bytes) -> Recalled:
