@@ -16,7 +16,8 @@
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
     ├── SettingsRefused           rows were decided with other settings, and nobody said that they may change (exit 1)
     ├── SnapshotError             a snapshot can not be read, or is not of this stack (exit 2)
-    ├── Fenced                    another process works under this one's name; this one must exit
+    ├── Fenced                    Kafka takes nothing more of this worker's producer; it must exit, and starts again
+    │   └── InstanceIdTaken       another process works under this one's instance id (exit 3)
     ├── GenerationEnded           the consumer group has gone on; what was read in its former generation is read again
     ├── ProducerLost              a transactional producer can not go on; a new one is needed (retriable)
     └── StageFailed               a stage could not go on and must be restarted
@@ -110,7 +111,13 @@ class SnapshotError(TierstreamError):
 
 
 class Fenced(TierstreamError):
-    """Another process works under the name of this one."""
+    """Kafka takes nothing more of this worker's producer: it was silent for too long in a transaction, or another has its name."""
+
+
+class InstanceIdTaken(Fenced):
+    """Another process was started with the instance id of this one. An exit code of its own, for a restart takes the other's place."""
+
+    exit_code = 3
 
 
 class GenerationEnded(TierstreamError):

@@ -92,7 +92,7 @@ AUDIT_EVENTS = Topic(
 TIER_CURRENT = Topic("tier.current", "team id", "Envelope[TierCurrent]", ("classify",), ("other teams",), cleanup="compact")
 DEAD_LETTERS = Topic("dead.letters", "as it was", "as it was", ("every stage",), ("operators",), retention="retention_dead_letters_days")
 NORMALISE_CHANGELOG = Topic(
-    "tierstream.normalise-links-changelog", "subscription id", "packed ownership", ("normalise",), ("normalise",), cleanup="compact"
+    "tierstream.normalise-links-changelog", "subscription id", "packed row", ("normalise",), ("normalise",), cleanup="compact"
 )
 CLASSIFY_CHANGELOG = Topic("tierstream.classify-teams-changelog", "team id", "packed row", ("classify",), ("classify",), cleanup="compact")
 

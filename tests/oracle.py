@@ -77,6 +77,8 @@ class SequentialOracle:
         self.initial_tier = initial_tier
         self.papers: dict[str, Papers] = {}
         self.standings: dict[str, Standing] = {}
+        self.said: dict[tuple[str, str, str], str] = {}
+        """What was said under each (team, source, id) of a service's event that was kept."""
 
     def standing(self, team: str) -> Standing:
         """The team's standing now."""
@@ -102,10 +104,15 @@ class SequentialOracle:
         if isinstance(fact, str):
             return Outcome(fact, (), None, None)
         before = self.standing(fact.team)
+        said = self.said.get((fact.team, fact.source, fact.id))
+        if fact.said and said is not None:
+            return Outcome("duplicate", (), before.tier, None) if said == fact.said else Outcome("id_conflict", (), None, None)
         if fact.role == "passed_through":
             return Outcome(fact.role, (_row(fact, fact.type, fact.role, before, before),), before.tier, None)
         if fact.role not in MERGED:
             return Outcome(fact.role, (), before.tier, None)
+        if fact.said:
+            self.said[fact.team, fact.source, fact.id] = fact.said
         known = self.papers.get(fact.team)
         if fact.role == "pending" and known is not None and known.subscriptions.get(fact.subscription or "", Subscription()).ends:
             return Outcome("payment_trouble", (), before.tier, None)

@@ -1,5 +1,6 @@
 """How the oracle reads ``team.events``: one event, what it does to its team, and when. Shares no code with ``agents``."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,6 +66,8 @@ class Fact:
     until: int = 0
     """Unix seconds: when what this fact begins would end. A pause (0: at once), an ending, the grace after a failed payment."""
     reminders: tuple[int, ...] = ()
+    said: str = ""
+    """What a service's event or an import says, whenever it was sent."""
 
 
 def fold(tier: object) -> str | None:
@@ -141,6 +144,7 @@ def read(event: Event, received_at: int) -> Fact | str:
         adopt=billed and data.get("adopt", False),
         until=_until(role, data),
         reminders=tuple(data.get("grace_reminders_at") or ()) if role == "pending" else (),
+        said="" if billed else json.dumps([kind, data], sort_keys=True),
     )
 
 

@@ -1,6 +1,6 @@
 """Reading what a stage made of a record, as the readers of its topics do."""
 
-from agents.normalise.ownership import unpack
+from agents.normalise.rows import unpack
 from schemas.audit import AuditData
 from schemas.envelope import Envelope
 from schemas.team_events import MAX_SECONDS, SubscriptionFact
@@ -35,4 +35,4 @@ def facts_of(step: Step) -> list[Envelope[SubscriptionFact]]:
 def owner(step: Step) -> str | None:
     """Whose the subscription is by the row that the step keeps."""
     assert step.row is not None
-    return unpack(step.row).team_at((MAX_SECONDS, 0, 0, ""))
+    return unpack(step.row).ownership.team_at((MAX_SECONDS, 0, 0, ""))

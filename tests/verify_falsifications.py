@@ -204,7 +204,7 @@ def doubled_event(stack: Stack) -> None:
 
 
 def lost_fact(stack: Stack) -> None:
-    """normalise counted a webhook and wrote no fact: classify never saw one, as if its log had never held it."""
+    """normalise counted a webhook that came again and wrote no fact: classify never saw one, as if its log had never held it."""
     logs = stack[0]
     webhooks = logs.topics[RAZORPAY_WEBHOOKS.name]
     (webhook, *_) = [record for record in webhooks if b"subscription.pending" in (record.value or b"")]
@@ -214,9 +214,8 @@ def lost_fact(stack: Stack) -> None:
     ]
     last = changelog[-1]
     position = decode_position(last.value or b"").advanced(decode_position(last.value or b"").next_offset + 1, Counter([Reason.NORMALISED]))
-    headers = [(name, b"evt_another" if name == "razorpay-event-id" else value) for name, value in webhook.headers]
     offset = position.next_offset - 1
-    webhooks.insert(at + 1, replace(webhook, offset=offset, timestamp=last.timestamp + 1, headers=headers))
+    webhooks.insert(at + 1, replace(webhook, offset=offset, timestamp=last.timestamp + 1))
     webhooks.sort(key=lambda record: (record.partition, record.offset))
     key = position_key(RAZORPAY_WEBHOOKS.name)
     logs.topics[NORMALISE_CHANGELOG.name].append(

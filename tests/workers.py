@@ -50,6 +50,10 @@ class Run:
         """What is assigned to these stages, and restored."""
         return frozenset[int]().union(*(stage.processing.partitions - stage.processing.preparing for stage in self._stages))
 
+    def ready(self, stages: int) -> bool:
+        """Whether so many stages have been assigned partitions, and have restored them."""
+        return sum(stage.processing.assigned and not stage.processing.preparing for stage in self._stages) == stages
+
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         """Return once ``condition`` holds; fail at once when the stages stop before it does."""
         await until(lambda: self._task.done() or condition(), what, seconds)

@@ -5,8 +5,9 @@ it) in ``agents.classify.registers``, the outcomes of subscription facts in ``ag
 """
 
 import msgspec
+from msgspec.structs import replace
 
-from agents.classify import billing
+from agents.classify import billing, service_ids
 from agents.classify.billing import Grace
 from agents.classify.facts import Billing, Service, TeamEvent
 from agents.classify.registers import (
@@ -20,6 +21,7 @@ from agents.classify.registers import (
     merge_override,
     standing,
 )
+from agents.classify.service_ids import Known
 from schemas.kinds import Kind
 from schemas.reasons import Reason
 from schemas.team_events import AdminTierChanged, ImportedTier, OnboardingClaimed, Version
@@ -44,7 +46,8 @@ def decide(row: Row, event: TeamEvent, initial: Tier, before: Standing | None = 
     """Merge ``event`` into ``row`` and say what changed. ``initial`` is the tier of a team about which nothing is known;
     ``before`` may be given by a caller who knows ``standing(row, initial)`` already.
 
-    Idempotent: the same event again changes nothing. The final row does not depend on the order of events; which
+    Idempotent: the same event again changes nothing. Nor does another one of a service's under an id that the row knows; its reason is
+    ID_CONFLICT, and it is a dead letter. The final row does not depend on the order of events; which
     transitions were emitted on the way does, as it must.
     """
     if before is None:
@@ -55,9 +58,17 @@ def decide(row: Row, event: TeamEvent, initial: Tier, before: Standing | None = 
         after = before if merged is row else standing(merged, initial)
         outcome = billing.outcome(row, merged, event.version, body, before, after)
         return Decision(merged, outcome.reason, outcome.kind, before, after, outcome.grace)
+    known = service_ids.known(row.service_ids, event.version[3], body.content)
+    if known is not Known.NEW:
+        return Decision(row, Reason.DUPLICATE if known is Known.SAME else Reason.ID_CONFLICT, None, before, before)
     if isinstance(body, Service):
-        return _decide_service(row, event.version, body, initial, before)
-    return _decide_import(row, event.version, body.data, initial, before)
+        decision = _decide_service(row, event.version, body, initial, before)
+        if decision.reason is Reason.PASSED_THROUGH:
+            return decision
+    else:
+        decision = _decide_import(row, event.version, body.data, initial, before)
+    ids = service_ids.remembered(row.service_ids, event.version[0], event.version[3], body.content)
+    return replace(decision, row=replace(decision.row, service_ids=ids))
 
 
 def _decide_service(row: Row, version: Version, body: Service, initial: Tier, before: Standing) -> Decision:

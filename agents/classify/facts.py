@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from agents.classify.service_ids import content_of
 from schemas.envelope import Envelope, canonical_team_id
 from schemas.json_text import depth
 from schemas.kinds import SERVICE_KINDS, Kind
@@ -113,16 +114,18 @@ class Billing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """An event that a service sent."""
+    """An event that a service sent; ``content`` is a digest of what it says."""
 
     kind: Kind
     data: Data
+    content: bytes
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """A tier known from elsewhere."""
+    """A tier known from elsewhere; ``content`` is a digest of what it says."""
 
     data: ImportedTier
+    content: bytes
 
 
 _BILLING: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
@@ -230,7 +233,8 @@ def _read_any(value: bytes, received_at: int) -> TeamEvent:
     seconds = int(moment.timestamp())
     _check_time(seconds, received_at)
     version = (seconds, SERVICE_RANK if kind else 0, moment.microsecond, f"{head.source}#{head.id}")
-    body = Service(kind, data) if kind else Imported(cast("ImportedTier", data))
+    content = content_of(head.type, bytes(head.data))
+    body = Service(kind, data, content) if kind else Imported(cast("ImportedTier", data), content)
     return TeamEvent(head.id, head.source, team_id, correlation_id, seconds, version, body)
 
 

@@ -112,7 +112,7 @@ def usual_facts(records: Sequence[Record], start: int, team_id: str, row: Row, o
         outcomes[_RENEWAL] = renewals
     return UsualFacts(
         done,
-        Row({subscription_id: subscription}, row.ended, paid, None, row.claim, None, row.unstarted),
+        Row({subscription_id: subscription}, row.ended, paid, None, row.claim, None, row.unstarted, row.service_ids),
         Standing(tier, since[0], subscription_id),
         outcomes,
         audit_events,

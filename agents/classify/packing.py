@@ -25,7 +25,8 @@ _UNTIMED: Final = _FORMAT + bytes(_TIME_BYTES)
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A row as it is packed: of a subscription the number of its facts, and its history."""
+    """A row as it is packed: of a subscription the number of its facts, and its history. A row without ``service_ids`` lacks them, and a
+    release that does not know of them reads past them."""
 
     live: dict[str, tuple[int, bytes]] = {}
     ended: dict[str, Version] = {}
@@ -34,6 +35,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     claim: Claim | None = None
     imported: Import | None = None
     unstarted: dict[str, Version] = {}
+    service_ids: bytes = b""
 
 
 class _FormerSubscription(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -63,7 +65,8 @@ _decode_former = msgspec.msgpack.Decoder(_FormerRow).decode
 def pack(row: Row) -> bytes:
     """Return the row as it is kept."""
     live = {subscription_id: (subscription.count, subscription.history) for subscription_id, subscription in row.live.items()}
-    packed = _encode((live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted))
+    ids = (row.service_ids,) if row.service_ids else ()
+    packed = _encode((live, row.ended, row.paid, row.override, row.claim, row.imported, row.unstarted, *ids))
     time = _earliest_time(row)
     return (_UNTIMED if not time else _FORMAT + time.to_bytes(_TIME_BYTES)) + packed
 
@@ -74,7 +77,7 @@ def unpack(packed: bytes) -> Row:
     if row_format == _FORMAT:
         known = _decode(memoryview(packed)[_HEAD_BYTES:])
         live = {subscription_id: subscription_of(unpacked(history, count)) for subscription_id, (count, history) in known.live.items()}
-        return Row(live, known.ended, known.paid, known.override, known.claim, known.imported, known.unstarted)
+        return Row(live, known.ended, known.paid, known.override, known.claim, known.imported, known.unstarted, known.service_ids)
     if row_format in (_FIRST_FORMAT, _SECOND_FORMAT):
         return _carried_over(_decode_former(memoryview(packed)[1:]))
     raise ValueError(f"row format {row_format.hex()} is unknown; this version reads {_FIRST_FORMAT.hex()} to {_FORMAT.hex()}")

@@ -64,7 +64,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """Everything known of one team.
 
     ``live`` holds each subscription that has not been ended by a fact, ``ended`` the version of the end of each that
-    has and that ever began, ``unstarted`` the same of those that never did (an abandoned checkout).
+    has and that ever began, ``unstarted`` the same of those that never did (an abandoned checkout). ``service_ids`` is as
+    ``agents.classify.service_ids`` writes it.
     """
 
     live: dict[str, Subscription] = {}
@@ -74,6 +75,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     claim: Claim | None = None
     imported: Import | None = None
     unstarted: dict[str, Version] = {}
+    service_ids: bytes = b""
 
     def end_of(self, subscription_id: str) -> Version | None:
         """Return the version of the fact that ended the subscription, or None."""
@@ -194,7 +196,7 @@ def _merge_fact(row: Row, subscription_id: str, fact: Fact, paid: bool = False) 
         new = old.merged(fact)
         if new is not old:
             live = {**row.live, subscription_id: new}
-            return Row(live, row.ended, paid, row.override, row.claim, row.imported, row.unstarted)
+            return Row(live, row.ended, paid, row.override, row.claim, row.imported, row.unstarted, row.service_ids)
     return row if paid == row.paid else msgspec.structs.replace(row, paid=paid)
 
 

@@ -24,6 +24,11 @@ from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT
 
+_CONFLICT = (
+    "An event of {1} about this team came before with the id {0} and says something else; the first one counts. Find out who gave the id out "
+    "twice; what is to be decided on after all needs another id."
+)
+
 
 class Team(msgspec.Struct, frozen=True, gc=False):
     """A team's row as classify decides on it: its one key, its registers, and what they say of its tier and of its owner."""
@@ -63,6 +68,8 @@ class ClassifyStage(TableStage):
                 return Effect(Reason.REROUTED, (Output(record.topic, key, record.value, record.headers),))
         known, before = team.row, team.standing
         decision = decide(known, event, self._initial, before)
+        if decision.reason is Reason.ID_CONFLICT:
+            return Effect(decision.reason, error=_CONFLICT.format(event.id, event.source))
         after, merged = decision.after, decision.row
         same_owner = merged.claim is known.claim and merged.imported is known.imported
         owner = team.owner if same_owner else owner_of(merged)

@@ -17,11 +17,7 @@ from schemas.team_events import SubscriptionEvent, Version, starts
 MAX_CLAIMS = 6
 """Claims that a row remembers. Facts come in disorder within a day or so, of which a subscription has a few."""
 
-_FORMAT = b"\x01"
-"""First byte of a packed row. The format before it was the team's id as text, and no such text begins with this."""
-
 _ENDS = frozenset({SubscriptionEvent.HALTED, SubscriptionEvent.PAUSED, SubscriptionEvent.COMPLETED, SubscriptionEvent.CANCELLED})
-_BEFORE_ALL = -1  # seconds of a claim whose version is not known
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -43,8 +39,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return self.occurred_at, self.rank, self.paid_count, self.event_id
 
 
-class Ownership(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The row of a subscription: its claims in version order. ``learned`` is a team that something else than a claim named; it is
+class Ownership(msgspec.Struct, frozen=True, gc=False):
+    """Whose a subscription is: its claims in version order. ``learned`` is a team that something else than a claim named; it is
     asked for only while there is no claim."""
 
     claims: tuple[Claim, ...] = ()
@@ -100,22 +96,6 @@ def claimed(known: Ownership, claim: Claim) -> tuple[Ownership, Sequence[Moved]]
         return row, ()
     emitted = _losses(before)
     return row, [moved for moved in _losses(after) if moved not in emitted]
-
-
-def pack(row: Ownership) -> bytes:
-    """Return the row as the table holds it."""
-    return _FORMAT + _encode(row)
-
-
-def unpack(packed: bytes) -> Ownership:
-    """Return the row that ``pack`` made; one of the former format is a team's id, whose claim is older than anything."""
-    if packed.startswith(_FORMAT):
-        return _decode(memoryview(packed)[1:])
-    return Ownership((Claim(packed.decode(), _BEFORE_ALL, 0, 0, "", "receipt"),))
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Ownership).decode
 
 
 def _order(claim: Claim) -> tuple[Version, str]:

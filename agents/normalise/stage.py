@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from agents.normalise.decide import STAGE, Fact, Normalisation, Normalised, Parked, Rules, decide
-from agents.normalise.ownership import NOBODYS, Claim, Moved, Ownership, claimed, is_claim, learned, pack, unpack
+from agents.normalise.deliveries import Known, content_of, recalled
+from agents.normalise.ownership import Claim, Moved, Ownership, claimed, is_claim, learned
 from agents.normalise.plans import PlanWarnings, read_again, tiers_by_plan
+from agents.normalise.rows import EMPTY, Row, pack, unpack
 from schemas.envelope import HEADERS, Envelope, canonical_team_id, derived_id
 from schemas.kinds import Kind
 from schemas.razorpay import MalformedWebhook, RazorpayWebhook, parse_webhook
@@ -30,12 +33,16 @@ NORMALISE_SOURCE = "tierstream/normalise"
 
 _MAX_DIGITS = 15
 """Of the gateway's receipt in milliseconds: more is nobody's clock."""
+_CONFLICT = (
+    "A webhook about {1} came before with the event id {0} and says something else; the first one counts. Find out who gave the id out "
+    "twice; what is to be decided on after all needs another razorpay-event-id."
+)
 
 _RANKED: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent}
 
 
 class NormaliseStage(TableStage):
-    """``razorpay.webhooks``, ``subscription.links`` → ``team.events``. The row of a subscription says whose it is."""
+    """``razorpay.webhooks``, ``subscription.links`` → ``team.events``. The row of a subscription says whose it is, and what came before."""
 
     name = STAGE
 
@@ -58,19 +65,19 @@ class NormaliseStage(TableStage):
         self.rules = read_again(self.rules, path, self._warnings)
         self.settings = _kept(self.rules)
 
-    def effect(self, record: Record, row: Ownership | None) -> Effect:
+    def effect(self, record: Record, row: Row | None) -> Effect:
         """Normalise one webhook, or learn one link."""
         return self._link(record, row) if record.topic == self._links else self._webhook(record, row)
 
-    def pack(self, row: Ownership) -> bytes:
+    def pack(self, row: Row) -> bytes:
         """Return the row as the table holds it."""
         return pack(row)
 
-    def unpack(self, _key: bytes, packed: bytes) -> Ownership:
+    def unpack(self, _key: bytes, packed: bytes) -> Row:
         """Return the row that ``pack`` made, or a release before it."""
         return unpack(packed)
 
-    def _webhook(self, record: Record, row: Ownership | None) -> Effect:
+    def _webhook(self, record: Record, row: Row | None) -> Effect:
         if record.value is None:
             return Effect(Reason.MALFORMED, error="The record has no value.")
         try:
@@ -80,16 +87,26 @@ class NormaliseStage(TableStage):
         subscription_id = webhook.subscription.id if webhook.subscription else None
         if subscription_id is not None and record.key != subscription_id.encode():
             return Effect(Reason.REROUTED, (Output(record.topic, subscription_id.encode(), record.value, record.headers),))
-        known = NOBODYS if row is None or subscription_id is None else row
         event_id, received_at = _delivery(record)
-        verdict = decide(webhook, event_id, received_at, _linked_team(known, webhook, event_id, received_at), self.rules)
-        after, moved = _learned(known, verdict)
-        outputs = self._outputs(verdict, event_id)
-        if moved and subscription_id is not None:
-            outputs = (*outputs, *(self._moved(subscription_id, each) for each in moved))
-        changed = None if subscription_id is None or after is known else after
+        if subscription_id is None:
+            return self._effect(decide(webhook, event_id, received_at, None, self.rules), event_id)
+        known = EMPTY if row is None else row
+        before, deliveries = recalled(known.deliveries, event_id, content_of(webhook, event_id))
+        if before is Known.ID:
+            return Effect(Reason.ID_CONFLICT, error=_CONFLICT.format(event_id, subscription_id))
+        if before is Known.EVENT:
+            return Effect(Reason.DUPLICATE, row=None if deliveries is known.deliveries else Row(known.ownership, deliveries))
+        verdict = decide(webhook, event_id, received_at, _linked_team(known.ownership, webhook, event_id, received_at), self.rules)
+        ownership, moved = _learned(known.ownership, verdict)
+        is_known = ownership is known.ownership and deliveries is known.deliveries
+        effect = self._effect(verdict, event_id, None if is_known else Row(ownership, deliveries))
+        if not moved:
+            return effect
+        return replace(effect, outputs=(*effect.outputs, *(self._moved(subscription_id, each) for each in moved)))
+
+    def _effect(self, verdict: Normalisation, event_id: str, row: Row | None = None) -> Effect:
         reason = Reason.NORMALISED if isinstance(verdict, Normalised) else verdict.reason
-        return Effect(reason, outputs, changed, error=verdict.error if isinstance(verdict, Parked) else None)
+        return Effect(reason, self._outputs(verdict, event_id), row, error=verdict.error if isinstance(verdict, Parked) else None)
 
     def _outputs(self, verdict: Normalisation, event_id: str) -> Sequence[Output]:
         if isinstance(verdict, Normalised):
@@ -154,7 +171,7 @@ class NormaliseStage(TableStage):
         key = team_id or fact.subscription_id
         return Output(self._audit_events, key.encode(), value, HEADERS)
 
-    def _link(self, record: Record, row: Ownership | None) -> Effect:
+    def _link(self, record: Record, row: Row | None) -> Effect:
         if record.value is None:
             return Effect(Reason.LINKED)  # a tombstone: what was learned stays, events with a note correct it
         try:
@@ -168,14 +185,14 @@ class NormaliseStage(TableStage):
         subscription = link.subscription_id.encode()
         if record.key != subscription:
             return Effect(Reason.REROUTED, (Output(record.topic, subscription, record.value, record.headers),))
-        known = NOBODYS if row is None else row
+        known = EMPTY if row is None else row
         # It comes first in its second, as the import of the tier does that it belongs to; and never later than it was written, or the
         # subscription would stay with this team until then, whatever its webhooks say.
         seconds = max(0, min(int(head.time.timestamp()), record.timestamp // 1000))
         claim = Claim(team_id, seconds, 0, 0, f"{head.source[:100]}#{head.id}", "created_at")
-        after, moved = claimed(known, claim)
+        after, moved = claimed(known.ownership, claim)
         outputs = tuple(self._moved(link.subscription_id, each) for each in moved)
-        return Effect(Reason.LINKED, outputs, None if after is known else after)
+        return Effect(Reason.LINKED, outputs, None if after is known.ownership else Row(after, known.deliveries))
 
 
 def _kept(rules: Rules) -> bytes:

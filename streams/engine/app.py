@@ -23,12 +23,13 @@ from streams.engine.changelog import changelog_gone, made_anew
 from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
 from streams.engine.handler import BatchHandler, HandlerWorker
+from streams.engine.instance_id import holder_in
 from streams.engine.partitions import PACE, Batch, PartitionWorker, Processing
 from streams.engine.table_stage import TableStage
 from streams.engine.tables import OwnedTable, OwnedTables
 from streams.engine.takeover import Broker, Takeover
 from streams.engine.transactions import Membership
-from streams.errors import ConfigurationError, StageFailed, TierstreamError
+from streams.errors import ConfigurationError, Fenced, InstanceIdTaken, StageFailed, TierstreamError
 from streams.settings import Settings
 from streams.topics import Topic, group_id, topics_of
 
@@ -118,6 +119,15 @@ class Stage:
     def membership(self) -> Membership | None:
         """The worker's place in the group's present generation; None before the first assignment."""
         return self._consumer.membership
+
+    @property
+    def taken(self) -> InstanceIdTaken | None:
+        """Set once another process works under this one's instance id."""
+        return self._consumer.taken
+
+    async def explained(self, failure: TierstreamError) -> TierstreamError:
+        """Return ``failure``, or that another process has the instance id where that is why: Kafka's refusal alone does not say."""
+        return (await self._consumer.find_taken() or failure) if isinstance(failure, Fenced) else failure
 
     @property
     def _consumer(self) -> BatchConsumer:
@@ -258,7 +268,8 @@ def _faust_app(settings: Settings, stage: str, fetch_bytes: int, commit_seconds:
         web_enabled=False,
         TableManager=OwnedTables,
     )
-    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.transport = transport = BatchTransport(app.conf.broker_consumer, app)
+    transport.holder = holder_in(settings, app.conf.id)
     app.producer_transport = BatchTransport(app.conf.broker_producer, app)
     return app
 

@@ -25,9 +25,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
 from streams.engine.fetch_sessions import SessionClient
+from streams.engine.instance_id import Holder, InstanceIdGuard
 from streams.engine.metadata_requests import create_no_topics
 from streams.engine.transactions import Membership
-from streams.errors import KafkaUnavailable, StageFailed
+from streams.errors import InstanceIdTaken, KafkaUnavailable, StageFailed
 
 faust_logger = logging.getLogger("faust.transport")
 
@@ -55,6 +56,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     logger = faust_logger
     membership: Membership | None = None
     """This member in the present generation."""
+    guard: InstanceIdGuard | None = None
+    """Watches over a static member's joins; None before the start, and without an instance id."""
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Note the generation, and the member id in it, before anybody is told of it."""
@@ -65,7 +68,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the consumer."""
         await super().on_start()
-        fetcher = self._ensure_consumer()._fetcher
+        consumer, instance_id = self._ensure_consumer(), self.app.conf.consumer_group_instance_id
+        if instance_id is not None:
+            self.guard = InstanceIdGuard(consumer._coordinator, instance_id, cast(BatchTransport, self.consumer.transport).holder)
+        fetcher = consumer._fetcher
         fetcher._client = SessionClient(fetcher._client)
         fetcher._proc_fetch_request = partial(self._gather, fetcher, fetcher._proc_fetch_request)
 
@@ -79,6 +85,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 fetcher._notify(waiter)
             await asyncio.sleep(GATHER_SECONDS)
         return has_records
+
+    async def find_taken(self) -> InstanceIdTaken | None:
+        """Return the error when another process has this one's instance id, as far as Kafka says so soon."""
+        return None if self.guard is None else cast(InstanceIdTaken | None, await self.call_thread(self.guard.find))
 
     async def positions(self, wanted: Iterable[TP]) -> dict[TP, int]:
         """Return the next offset that would be fetched, for each partition that has one."""
@@ -160,6 +170,16 @@ class BatchConsumer(driver.Consumer):
     def membership(self) -> Membership | None:
         """This member in the present generation; None before the first."""
         return cast(BatchConsumerThread, self._thread).membership
+
+    @property
+    def taken(self) -> InstanceIdTaken | None:
+        """Why this member does not join the group any more; None while it does."""
+        guard = cast(BatchConsumerThread, self._thread).guard
+        return None if guard is None else guard.taken
+
+    async def find_taken(self) -> InstanceIdTaken | None:
+        """Return the error when another process has this one's instance id, as far as Kafka says so soon."""
+        return await cast(BatchConsumerThread, self._thread).find_taken()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         # Not on uvloop, which takes an eighth less CPU here: its ``close`` may wait for ever for the thread that waits for this one.
@@ -291,10 +311,11 @@ class NoProducer(base.Producer):
 
 
 class BatchTransport(driver.Transport):
-    """Faust's transport with batches in, and no producer of Faust's own."""
+    """Faust's transport with batches in, and no producer of Faust's own. ``holder`` says who has the instance id."""
 
     Consumer = BatchConsumer
     Producer = NoProducer
+    holder: Holder
 
 
 class BatchSchema(faust.Schema[Any, Any]):

@@ -304,7 +304,8 @@ class TransactionalWriter:
             raise ProducerLost(f"Kafka has forgotten this producer ({said}).")
         if code in _FENCED:
             raise Fenced(
-                f"Another process has this worker's instance id, or Kafka has ended its transaction ({said}); it stops and starts again."
+                f"Kafka has ended this worker's transaction, for nothing came for too long, or another process has its name ({said}); "
+                "it stops and starts again."
             )
         if code in _GENERATION_ENDED:
             raise GenerationEnded(f"The group has gone on to another generation ({said}).")

@@ -95,7 +95,9 @@ async def _watch(stage: Stage, health: Health) -> None:
         health.set(stage.name, works and not services_away(stage.name, WAITS_SECONDS), _describe(stage, watch.seen.note()))
         done, _ = await asyncio.wait({failure}, timeout=HEALTH_SECONDS)
         if done:
-            raise failure.result()
+            raise await stage.explained(failure.result())
+        if stage.taken is not None:
+            raise stage.taken
         if stage.app.should_stop:
             reason = stage.app.crash_reason
             if isinstance(reason, TierstreamError):

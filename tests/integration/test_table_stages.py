@@ -10,7 +10,7 @@ from confluent_kafka import Message
 
 from agents.classify.stage import ClassifyStage
 from agents.normalise.decide import Rules
-from agents.normalise.ownership import unpack
+from agents.normalise.rows import unpack
 from agents.normalise.stage import NormaliseStage
 from schemas.tiers import Tier
 from streams.engine.slices import MAX_FAILURES_IN_A_ROW
@@ -228,7 +228,7 @@ async def test_a_record_on_a_wrong_partition_is_produced_again_to_its_own_and_co
 async def test_a_link_with_another_key_is_learned_where_its_webhooks_are(aftermath: Aftermath) -> None:
     rows = [message for message in read_all(aftermath.settings, "tierstream.normalise-links-changelog") if message.key() == b"sub_linked"]
     assert [row.partition() for row in rows] == [home(b"sub_linked")]
-    assert unpack(rows[0].value() or b"").team_at((AT, 0, 0, "")) == team(14)
+    assert unpack(rows[0].value() or b"").ownership.team_at((AT, 0, 0, "")) == team(14)
 
 
 async def test_a_record_on_which_the_stage_raises_becomes_a_dead_letter_and_the_next_is_worked_in(aftermath: Aftermath) -> None:

@@ -129,6 +129,19 @@ def facts(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
 
 
 @st.composite
+def logs_with_conflicts(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
+    """Return a log in which services and imports have also given ids out twice, with the same to say at another time, or something else."""
+    log = draw(logs(max_size))
+    for event in [event for event in log if "event_id" not in event["data"]]:
+        other = {**event, "time": draw(st.sampled_from(log))["time"]}
+        if draw(st.booleans()):
+            kind, fields = draw(st.sampled_from([_OVERRIDE, _CLAIM, _IMPORT, _PASSED]).flatmap(lambda spec: spec))
+            other = {**_event((kind, fields), event["id"]), "source": event["source"]}
+        log.insert(draw(st.integers(0, len(log))), other)
+    return log
+
+
+@st.composite
 def logs(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
     """Return the events of one team as a log may hold them: in any order or nearly in that of their times, some of them more than
     once."""

@@ -24,7 +24,7 @@ from tests.oracle import Row, SequentialOracle, final_standing
 from tests.oracle_facts import Fact
 from tests.oracle_facts import read as read_by_hand
 from tests.oracle_history import Standing
-from tests.property.strategies import LATEST, facts, logs, often
+from tests.property.strategies import LATEST, facts, logs, logs_with_conflicts, often
 from tests.webhooks import record
 
 INITIAL = st.sampled_from([Tier.ANONYMOUS, Tier.FREE])
@@ -74,7 +74,7 @@ def kinds(decision: Decision) -> list[Kind]:
 
 
 @often
-@given(logs(), INITIAL)
+@given(logs() | logs_with_conflicts(), INITIAL)
 def test_decide_and_the_oracle_say_the_same_of_every_event(log: list[Event], initial: Tier) -> None:
     team, oracle = Team(initial=initial), SequentialOracle(initial.label)
 
@@ -89,7 +89,7 @@ def test_decide_and_the_oracle_say_the_same_of_every_event(log: list[Event], ini
 
 
 @often
-@given(logs())
+@given(logs() | logs_with_conflicts())
 def test_tier_current_gets_what_the_oracle_says_and_when(log: list[Event]) -> None:
     stage, oracle = ClassifyStage(Settings(partitions=1)), SequentialOracle()
     row: AgentsTeam | None = None

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.normalise.ownership import MAX_CLAIMS, NOBODYS, Claim, Moved, Ownership, claimed, pack, unpack
+from agents.normalise.ownership import MAX_CLAIMS, NOBODYS, Claim, Moved, Ownership, claimed
+from agents.normalise.rows import Row, pack, unpack
 from schemas.team_events import Version
 
 MOVED_RANK = 9
@@ -28,7 +29,7 @@ many = st.lists(st.builds(claim_of, TEAMS, st.integers(0, 60), st.sampled_from([
 def worked_in(claims: Iterable[Claim]) -> tuple[Ownership, list[Moved]]:
     row, emitted = NOBODYS, list[Moved]()
     for claim in claims:
-        row, moved = claimed(unpack(pack(row)), claim)
+        row, moved = claimed(unpack(pack(Row(row))).ownership, claim)
         emitted += moved
     return row, emitted
 

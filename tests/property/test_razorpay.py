@@ -7,6 +7,7 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agents.normalise.deliveries import CONTENT_BYTES, content_of
 from schemas.razorpay import LandingKey, MalformedWebhook, landing_key, parse_webhook
 from schemas.team_events import MAX_SECONDS
 
@@ -66,6 +67,7 @@ def read(raw: bytes) -> LandingKey:
     assert source in ("created_at", "entities", "receipt")
     for value in (webhook.event, webhook.email, webhook.note("team_id"), msgspec.json.encode(webhook).decode()):
         assert value is None or value.encode()
+    assert len(content_of(webhook, "evt_1")) == CONTENT_BYTES
     return LandingKey(True, webhook.subscription.id if webhook.subscription else None)
 
 

@@ -239,3 +239,45 @@ def test_decide_leaves_the_row_it_was_given() -> None:
 
     assert row == before
     assert Row() == EMPTY
+
+
+# One id, two events
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(override(9, "team", id="one"), id="another tier"),
+        pytest.param(override(9, "pro", "admin-8", id="one"), id="another admin"),
+        pytest.param(claim(9, id="one"), id="another kind"),
+        pytest.param(service("near_quota_wall", 9, id="one", resource_type="seats", used=9, limit=10), id="what is passed through"),
+    ],
+)
+def test_decide_something_else_under_an_id_moves_nothing(other: Event) -> None:
+    team = Team(override(1, "pro", id="one"))
+    row = team.row
+
+    decision = team.feed(other)
+
+    assert (decision.reason, decision.kind, decision.row) == (Reason.ID_CONFLICT, None, row)
+    assert decision.after.tier is Tier.PRO
+
+
+def test_decide_the_same_under_an_id_at_another_time_is_a_duplicate() -> None:
+    """An event that is sent without a time gets that of each attempt."""
+    team = Team(override(1, "pro", id="one"), override(2, "team", id="two"))
+
+    again = team.feed(override(3, "pro", id="one"))
+
+    assert (again.reason, again.kind, again.after.tier) == (Reason.DUPLICATE, None, Tier.TEAM)
+
+
+def test_decide_an_id_is_its_sources_own() -> None:
+    team = Team(override(1, "pro", id="one", source="app"))
+    assert team.feed(override(2, "team", id="one", source="console")).reason is Reason.ADMIN_CHANGED
+
+
+def test_decide_an_import_under_an_id_that_said_something_else_moves_nothing() -> None:
+    team = Team(imported(1, "pro", id="one"))
+    assert team.feed(imported(2, "team", id="one")).reason is Reason.ID_CONFLICT
+    assert team.decisions[-1].after.tier is Tier.PRO

@@ -1,11 +1,14 @@
 """A team's row as it stands in the changelog: packed, read again, and of an earlier format."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from agents.classify.packing import due_at, pack, unpack
 from agents.classify.registers import EMPTY, Row, Standing, standing
 from schemas.tiers import Tier
+from tests.factories import Team, billing, claim, override
 from tests.register_factories import FULL, active, at, claimed, ended, ending, overridden
 
 
@@ -66,3 +69,21 @@ def test_due_at_is_the_earliest_time_to_come() -> None:
     assert due_at(pack(row)) == 50
     assert due_at(pack(EMPTY)) == due_at(pack(active(EMPTY, 1))) == 0
     assert due_at(b"\x02" + msgspec.msgpack.encode(FORMER)) == 99
+
+
+def test_row_with_ids_of_services_is_read_by_a_release_that_does_not_know_of_them() -> None:
+    class Former(msgspec.Struct, frozen=True, array_like=True):
+        live: dict[str, Any] = {}
+        ended: dict[str, Any] = {}
+        paid: bool = False
+        override: Any = None
+
+    packed = pack(Team(override(1, "pro")).row)
+
+    assert msgspec.msgpack.decode(packed[6:], type=Former).override[1] == Tier.PRO
+
+
+def test_row_costs_nothing_for_ids_that_it_does_not_hold() -> None:
+    without, with_one = Team(billing("charged")).row, Team(billing("charged"), claim()).row
+    assert len(msgspec.msgpack.decode(pack(without)[6:])) == 7
+    assert len(msgspec.msgpack.decode(pack(with_one)[6:])) == 8

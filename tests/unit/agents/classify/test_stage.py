@@ -180,6 +180,18 @@ def test_classify_starts_a_team_on_the_initial_tier(initial: str) -> None:
     assert audit_in(step.outputs[0]).data.metadata["from"] == initial
 
 
+def test_classify_something_else_under_a_services_id_is_a_dead_letter_that_names_it() -> None:
+    rows = {TEAM.encode(): classify(override(1, "pro", id="one")).row or b""}
+
+    step = classify(override(9, "team", id="one"), rows)
+
+    assert (step.reason, step.outputs, step.row) == (Reason.ID_CONFLICT, (), None)
+    assert step.error is not None
+    assert step.error.startswith(
+        "An event of app about this team came before with the id one and says something else; the first one counts."
+    )
+
+
 def test_classify_changes_neither_the_record_nor_the_rows() -> None:
     rows: dict[bytes, bytes] = {}
     step_of(CLASSIFY, team_event(billing("charged")), rows)

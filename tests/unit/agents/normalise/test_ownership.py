@@ -1,10 +1,8 @@
 """Whose a subscription is: claims in any order, what is remembered of them, and rows of the former format."""
 
-from collections.abc import Iterable
-
 import pytest
 
-from agents.normalise.ownership import MAX_CLAIMS, NOBODYS, Claim, Moved, Ownership, claimed, is_claim, learned, pack, unpack
+from agents.normalise.ownership import MAX_CLAIMS, NOBODYS, Claim, Moved, Ownership, claimed, is_claim, learned
 from schemas.team_events import MAX_SECONDS, SubscriptionEvent
 
 LATEST = (MAX_SECONDS, 9, 0, "")
@@ -97,20 +95,6 @@ def test_claims_of_many_teams_are_remembered_the_newest_of_them() -> None:
 def test_claim_between_others_of_its_team_in_a_full_row_changes_nothing() -> None:
     row, _ = after(*(claim("A", at) for at in range(0, 40, 2)))
     assert claimed(row, claim("A", 3))[0] is row
-
-
-def test_row_is_packed_and_unpacked() -> None:
-    rows: Iterable[Ownership] = (after(claim("A", 1), claim("B", 2))[0], learned(NOBODYS, "A"))
-    for row in rows:
-        assert unpack(pack(row)) == row
-
-
-def test_row_of_the_former_format_is_a_claim_older_than_anything() -> None:
-    row = unpack(b"3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01")
-
-    assert row.team_at((0, 0, 0, "")) == "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
-    assert unpack(pack(row)) == row
-    assert after(claim("B", 0), row=row)[1] == [("3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01", 0)]
 
 
 @pytest.mark.parametrize(

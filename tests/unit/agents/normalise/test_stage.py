@@ -138,7 +138,7 @@ def test_normalise_a_charge_of_nobody_is_a_dead_letter_and_an_undeliverable_char
 
     assert step.reason is Reason.UNKNOWN_TEAM
     assert step.error is not None
-    assert step.row is None
+    assert owner(step) is None
     output = only(step)
     assert (output.topic, output.key) == ("x.audit.events", SUBSCRIPTION.encode())
     event = audit_in(output)
@@ -237,3 +237,90 @@ def test_normalise_changes_neither_the_record_nor_the_rows() -> None:
     rows: dict[bytes, bytes] = {}
     step_of(NORMALISE, delivery(body()), rows)
     assert rows == {}
+
+
+# Two deliveries
+
+
+PAYMENT = {"id": "pay_1", "amount": 49_900, "currency": "INR"}
+
+
+def after(document: Any, rows: Rows | None = None, **where: Any) -> Rows:
+    """The table once it has a delivery."""
+    step = normalise(document, rows, **where)
+    assert step.row is not None
+    return {SUBSCRIPTION.encode(): step.row}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(body(subscription={"plan_id": "plan_x"}), id="another plan"),
+        pytest.param(body(created_at=AT + 1), id="another time"),
+        pytest.param(body("subscription.cancelled"), id="another event"),
+        pytest.param(body("subscription.created"), id="what nothing follows from"),
+        pytest.param(body(notes={"team_id": OTHER_TEAM}), id="another team"),
+        pytest.param(body(notes=[]), id="no team"),
+    ],
+)
+def test_normalise_of_two_bodies_with_one_event_id_the_second_moves_nothing(second: Any) -> None:
+    step = normalise(second, after(body()))
+
+    assert (step.reason, step.outputs, step.row) == (Reason.ID_CONFLICT, (), None)
+    assert step.error is not None
+    assert step.error.startswith(f"A webhook about {SUBSCRIPTION} came before with the event id {EVENT_ID} and says something else")
+
+
+def test_normalise_an_event_id_stays_taken_by_a_webhook_that_could_not_be_placed() -> None:
+    rows = after(body(notes=[], payment=PAYMENT))
+    assert normalise(body(payment=PAYMENT), rows).reason is Reason.ID_CONFLICT
+
+
+def test_normalise_a_dead_letter_that_is_produced_again_is_decided_on_again() -> None:
+    unknown = body(subscription={"plan_id": "plan_team"})
+    rows = after(unknown)
+    with_plan = NormaliseStage(SETTINGS, Rules({"plan_pro": Tier.PRO, "plan_team": Tier.TEAM}))
+
+    step = step_of(with_plan, delivery(unknown, offset=9), rows)
+
+    assert step.reason is Reason.NORMALISED
+    assert fact_in(step).data.tier == "team"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(body(payment=PAYMENT), id="a charge"),
+        pytest.param(body(notes=[], payment=PAYMENT), id="a charge of nobody"),
+        pytest.param(body(subscription={"plan_id": "plan_x"}, payment=PAYMENT), id="a charge on an unknown plan"),
+        pytest.param(body("subscription.created"), id="what nothing follows from"),
+    ],
+)
+def test_normalise_the_delivery_of_a_second_registered_webhook_is_a_duplicate_whatever_became_of_the_first(document: Any) -> None:
+    rows = after(document)
+
+    second = normalise(document, rows, event_id="OcQNNvRBTYRYUw")
+
+    assert (second.reason, second.outputs, second.error) == (Reason.DUPLICATE, (), None)
+    assert second.row is not None
+    other = normalise(body("subscription.halted"), {SUBSCRIPTION.encode(): second.row}, event_id="OcQNNvRBTYRYUw")
+    assert other.reason is Reason.ID_CONFLICT, "its id is taken as well"
+
+
+def test_normalise_the_second_registered_webhook_tried_again_changes_no_row() -> None:
+    rows = after(body())
+    again = after(body(), rows=rows, event_id="OcQNNvRBTYRYUw")
+    assert normalise(body(), again, event_id="OcQNNvRBTYRYUw") == Step(Reason.DUPLICATE)
+
+
+def test_normalise_two_charges_of_one_second_are_two() -> None:
+    rows = after(body(payment=PAYMENT))
+    second = normalise(body(payment={**PAYMENT, "id": "pay_2"}), rows, event_id="OcQNNvRBTYRYUw")
+    assert fact_in(second).data.event_id == "OcQNNvRBTYRYUw"
+
+
+def test_normalise_a_link_leaves_what_came_before_remembered() -> None:
+    rows = after(body())
+    linked = step_of(NORMALISE, link(team=OTHER_TEAM), rows)
+    assert linked.row is not None
+    assert normalise(body(created_at=AT + 1), {SUBSCRIPTION.encode(): linked.row}).reason is Reason.ID_CONFLICT

@@ -11,8 +11,8 @@ import structlog
 
 from agents.classify.packing import unpack
 from agents.classify.stage import ClassifyStage
-from agents.normalise import ownership
 from agents.normalise.decide import Rules
+from agents.normalise.rows import unpack as unpack_subscription
 from agents.normalise.stage import NormaliseStage
 from schemas.reasons import Reason
 from schemas.tiers import Tier
@@ -148,7 +148,7 @@ def test_slice_keeps_the_row_of_a_record_that_is_parked() -> None:
     log, table, outcomes = filled(stage, [webhook])
 
     assert outcomes == {Reason.UNKNOWN_PLAN: 1}
-    assert table.rows == {SUBSCRIPTION.encode(): ownership.pack(ownership.learned(ownership.NOBODYS, TEAM))}
+    assert {key: unpack_subscription(row).ownership.learned for key, row in table.rows.items()} == {SUBSCRIPTION.encode(): TEAM}
     assert [topic for topic, _, _ in log.produced] == ["x.audit.events", "x.dead.letters", CHANGELOG]
 
 
