@@ -114,14 +114,17 @@ def unplaced(webhooks: Sequence[Message]) -> dict[str, str | None]:
 
 
 def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[tuple[str, str | None, str]]]:
-    """By team, in order: (audit id, address, event name). The owner's address once the team is claimed, else the payer's."""
+    """By team, in order: (audit id, address, event name). The owner's address once the team is claimed, else the payer's. A record that a
+    broker's restart has put on the log twice has one id, and one mail."""
     owners: dict[str, str] = {}
+    mailed: set[str] = set()
     mails: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
     for value, outcome in verdicts:
         for row in outcome.rows:
             if row.kind == Kind.CLAIMED:
                 owners[row.team] = value["data"]["email"]
-            if row.kind != Kind.CHARGE_UNDELIVERABLE:
+            if row.kind != Kind.CHARGE_UNDELIVERABLE and row.id not in mailed:
+                mailed.add(row.id)
                 mails[row.team].append((row.id, owners.get(row.team) or value["data"].get("email"), row.kind))
     return mails
 

@@ -33,7 +33,7 @@ def test_verify_beside_a_running_up_needs_no_variable(up: Running) -> None:
 def test_topics_check_beside_a_running_up_finds_its_topics(up: Running) -> None:
     ran = tierstream(up, "topics", "check", "--json")
 
-    assert (ran.returncode, json.loads(ran.stdout)) == (0, {"ok": True})
+    assert (ran.returncode, json.loads(ran.stdout)) == (0, {"ok": True, "missing": [], "differences": []})
 
 
 def test_verify_with_an_address_set_names_what_is_missing_and_does_not_use_up(up: Running) -> None:

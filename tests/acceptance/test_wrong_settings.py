@@ -64,8 +64,10 @@ def test_password_that_can_be_read_all_the_same_reaches_the_server_that_is_named
     assert said.startswith("tierstream: PostgreSQL at 127.0.0.1:9/prod does not answer")
 
 
-@pytest.mark.parametrize("service", ["GATEWAY", "ADMIN"])
-@pytest.mark.parametrize("command", [["check-config"], ["migrate"], ["topics", "check"], ["worker", "classify"]])
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [("GATEWAY", ["check-config"]), ("ADMIN", ["migrate"]), ("ADMIN", ["topics", "check"]), ("GATEWAY", ["worker", "classify"])],
+)
 def test_what_kubernetes_sets_for_a_service_of_our_name_stops_no_role(tmp_path: Path, service: str, command: list[str]) -> None:
     links = {
         f"{service}_PORT": "tcp://10.43.12.9:8080",

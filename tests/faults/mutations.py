@@ -40,7 +40,7 @@ def _commit_apart(*, position_goes_first: bool) -> None:
     outputs: list[Output] = []
     offsets: list[tuple[Any, ...]] = []
 
-    def hold(_: TransactionalWriter, some: Iterable[Output]) -> None:
+    def hold(_: TransactionalWriter, some: Iterable[Output], home: object = None) -> None:
         outputs.extend(some)
 
     async def hold_offsets(_: TransactionalWriter, *call: Any) -> None:

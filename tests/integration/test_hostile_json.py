@@ -1,6 +1,7 @@
 """JSON as nobody sends it in earnest, signed, on a real broker: every object gets 200 and one outcome, everything else 400 and a dead letter."""
 
 import asyncio
+import itertools
 from collections import Counter
 
 import orjson
@@ -16,12 +17,17 @@ from tests.webhooks import body
 from tests.workers import running as running_stages
 from tests.workers import table
 
-CHARGE = orjson.dumps(body()).decode()
+_numbers = itertools.count()
+
+
+def charge() -> str:
+    """A charge of a subscription of its own: of one that says what another has said, only the first would count."""
+    return orjson.dumps(body(subscription={"id": f"sub_{next(_numbers):014}"})).decode()
 
 
 def with_more(text: str) -> bytes:
     """A charge with one field more, which nothing reads."""
-    return f'{CHARGE[:-1]}, "more": {text}}}'.encode("utf-8", "surrogatepass")
+    return f'{charge()[:-1]}, "more": {text}}}'.encode("utf-8", "surrogatepass")
 
 
 OBJECTS: dict[str, tuple[bytes, str]] = {
@@ -34,21 +40,21 @@ OBJECTS: dict[str, tuple[bytes, str]] = {
     "a number beyond a double": (with_more("1e999"), "normalised"),
     "a number of 5,000 digits": (with_more("9" * 5_000), "normalised"),
     "NUL": (with_more('"\\u0000"'), "normalised"),
-    "a name twice": (b'{"event": "order.paid", ' + CHARGE.encode()[1:], "normalised"),
+    "a name twice": (b'{"event": "order.paid", ' + charge().encode()[1:], "normalised"),
     "no name at all": (with_more('{"": ""}'), "normalised"),
-    "blanks around it": (b" \r\n\t" + CHARGE.encode() + b"\n", "normalised"),
+    "blanks around it": (b" \r\n\t" + charge().encode() + b"\n", "normalised"),
     "nothing in it": (b"{}", "malformed"),
 }
 OTHERS: dict[str, bytes] = {
-    "a byte order mark": b"\xef\xbb\xbf" + CHARGE.encode(),
-    "UTF-16": CHARGE.encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf" + charge().encode(),
+    "UTF-16": charge().encode("utf-16"),
     "no UTF-8": with_more('"?"').replace(b"?", b"\xff"),
     "an encoded surrogate": with_more('"\ud800"'),
     "NaN": with_more("NaN"),
     "Infinity": with_more("-Infinity"),
     "a bare NUL": with_more('"?"').replace(b"?", b"\x00"),
-    "an end too early": CHARGE[:-1].encode(),
-    "two objects": CHARGE.encode() * 2,
+    "an end too early": charge()[:-1].encode(),
+    "two objects": charge().encode() * 2,
     "lists of 1,500 levels": b"[" * 1_500 + b"]" * 1_500,
 }
 
