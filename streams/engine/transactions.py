@@ -60,6 +60,7 @@ _FENCED = frozenset({47, 82, 90})  # INVALID_PRODUCER_EPOCH, FENCED_INSTANCE_ID,
 _LOST = frozenset({45, 48, 49, 52, 59})
 _TOO_LARGE = frozenset({10, 18})  # MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE
 _CONCURRENT_TRANSACTIONS = 51
+_NOT_ATTEMPTED = 55  # OPERATION_NOT_ATTEMPTED: of a partition that was named together with one that was refused
 _STALE_LEADER = frozenset({74, 75})  # FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH: retriable, and not known to aiokafka
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -331,5 +332,5 @@ def _code(answer: Any) -> int:
 def _worst_of_topics(answer: Any) -> int:
     """Return the code of a partition that was refused; one that is no retry counts most."""
     topics = answer.topics if hasattr(answer, "topics") else answer.errors
-    codes = {int(partition[1]) for topic in topics for partition in topic[1]} - {0}
+    codes = {int(partition[1]) for topic in topics for partition in topic[1]} - {0, _NOT_ATTEMPTED}
     return min(codes, key=lambda code: (bool(for_code(code).retriable), code), default=0)

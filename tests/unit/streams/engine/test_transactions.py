@@ -1,6 +1,7 @@
 """The worker's producer beside brokers that answer as a test says: what is asked, what an answer leads to, what is asked again."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ PARTITIONS = 8
 MEMBER = Membership("group", 7, "member", "worker-3")
 OFFSETS = {("in", 0): 5, ("in", 3): 6}
 
-CONCURRENT_TRANSACTIONS, NOT_COORDINATOR, NOT_LEADER, DUPLICATE = 51, 16, 6, 46
+CONCURRENT_TRANSACTIONS, NOT_COORDINATOR, NOT_LEADER, DUPLICATE, NOT_ATTEMPTED = 51, 16, 6, 46, 55
 SECONDS = 5.0
 
 
@@ -68,7 +69,10 @@ class Brokers:
             case "InitProducerId":
                 return SimpleNamespace(error_code=code, producer_id=4_711, producer_epoch=3)
             case "AddPartitionsToTxn":
-                return SimpleNamespace(errors=[(topic, [(number, code) for number in numbers]) for topic, numbers in request._topics])
+                codes = itertools.chain([code], itertools.repeat(NOT_ATTEMPTED if code else 0))
+                return SimpleNamespace(
+                    errors=[(topic, [(number, next(codes)) for number in numbers]) for topic, numbers in request._topics]
+                )
             case "Produce":
                 return SimpleNamespace(topics=[(topic, [(number, code, 0) for number, _ in batches]) for topic, batches in request._topics])
             case "TxnOffsetCommit":
@@ -106,7 +110,7 @@ async def produced(writer: TransactionalWriter, *outputs: Output) -> None:
 
 
 async def transaction(writer: TransactionalWriter) -> None:
-    await produced(writer, Output("out", b"k", b"v"))
+    await produced(writer, *(Output("out", b"k", b"v", partition=number) for number in (0, 2)))
     await writer.send_offsets(OFFSETS, MEMBER, SECONDS)
     await writer.commit(SECONDS)
 
