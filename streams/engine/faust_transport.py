@@ -39,9 +39,9 @@ resumed has to wait for the fetch that is under way without it."""
 IDLE_FETCH_MAX_WAIT_MS = 1_000
 """The same while nothing comes and nothing is paused."""
 
-GATHER_SECONDS = 0.025
+GATHER_SECONDS = 0.045
 """How long after a fetch that brought records the next one begins. A lone event is fetched at once; under load a fetch brings what came
-meanwhile, of all partitions. What a fetch costs grows with the partitions, for aiokafka asks for each of them every time."""
+meanwhile, of all partitions, and a transaction can begin with it: they come as often (``PACE_SECONDS``)."""
 
 FETCH_SECONDS = 1.0
 """How long one poll may wait for records."""
