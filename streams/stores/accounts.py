@@ -30,8 +30,9 @@ class LedgerLine(NamedTuple):
 class StoredAccounts:
     """Both tables, in one read-only transaction. Blocking, with an event loop of its own: use it in a thread of its own.
 
-    Rows come in no order, some thousands in memory at a time. Everything happens inside of the transaction, so a pool that gives each
-    transaction a session may stand between; it has one session less until the end.
+    They are as of the moment at which the first row is asked for: what the groups had committed before is in them. Rows come in no order,
+    some thousands in memory at a time. They are read inside of the transaction, so a pool that gives each transaction a session may stand
+    between; it has one session less until the end.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -41,9 +42,9 @@ class StoredAccounts:
         try:
             self._connection = self._run(lambda: connect(dsn, "tierstream-verify"))
             try:
+                self._run(lambda: check_encoding(self._connection, self._server))
                 self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
                 self._run(self._transaction.start)
-                self._run(lambda: check_encoding(self._connection, self._server))
             except BaseException:
                 self._connection.terminate()
                 raise

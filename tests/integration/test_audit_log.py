@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from streams.stores.accounts import StoredAccounts
 from streams.stores.audit_log import BATCH_ROWS, AuditRow, PostgresAuditLog, RowStatus
 from streams.stores.migrate import migrate
 from tests.integration.databases import pool_of, query
@@ -143,3 +144,20 @@ async def test_write_two_writers_of_the_same_rows_write_each_once(audit_log: Pos
     assert sum(result.count(INSERTED) for result in results) == 500
     assert sum(result.count(ALREADY_THERE) for result in results) == 1_500
     assert await query(database, "select count(*) as rows from audit_log") == [{"rows": 500}]
+
+
+async def test_accounts_are_as_of_the_first_row_that_is_asked_for(audit_log: PostgresAuditLog, database: str) -> None:
+    """What is written after they are opened, and before the groups' offsets are read, belongs to them."""
+    loop = asyncio.get_running_loop()
+
+    def write(number: int) -> None:
+        asyncio.run_coroutine_threadsafe(audit_log.write([row(number)]), loop).result(30)
+
+    def read() -> tuple[int, int]:
+        with StoredAccounts(database) as accounts:
+            write(1)
+            first = len(list(accounts.audit_rows()))
+            write(2)
+            return first, len(list(accounts.audit_rows()))
+
+    assert await asyncio.to_thread(read) == (1, 1)

@@ -306,5 +306,7 @@ async def until_refused(gateway: RunningGateway) -> None:
                 _, writer = await connect(gateway)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # the port was closed while this connection waited for it
             writer.close()
             await asyncio.sleep(0.02)
