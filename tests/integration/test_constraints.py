@@ -32,7 +32,7 @@ from streams.stores.tables import AUDIT_LOG
 from tests.integration.databases import pool_of, query
 from tests.stage_doubles import NOW, Record, RecordingDeadLetters, audit_event, id_of, record, team
 from tests.topic_io import produce, read_all
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 from tests.workers import committed, running
 
 HERE, GONE = team(1), team(2)
@@ -229,9 +229,9 @@ async def test_stage_goes_on_past_a_team_that_waits_and_commits_no_offset_past_i
             here = [event["id"] for round_ in events.values() for event in round_ if event["subject"] == HERE]
             await until_written(with_teams, here, 60.0)
             assert committed(settings, "audit", "audit.events")[1] == 0
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.admin_port}") as admin:
-                ready = await admin.get("/readyz")
-            assert (ready.status_code, CONSTRAINT in ready.text) == (503, True), ready.text
+            readyz = f"http://127.0.0.1:{settings.admin_port}/readyz"
+            await until(lambda: httpx.get(readyz).status_code == 503, "the worker is not ready", 15.0)
+            assert CONSTRAINT in (await asyncio.to_thread(httpx.get, readyz)).text
 
             await query(with_teams, "insert into teams values ($1)", uuid.UUID(GONE))
             await run.until(lambda: committed(settings, "audit", "audit.events")[1] == 8, "the offset")
