@@ -96,12 +96,12 @@ async def test_a_mail_that_a_firewall_blocks_waits_while_other_teams_mails_go_an
         others = [world.mail(number) for number in range(1, 5)]
 
         await world.until_ledger({blocked: "in_flight", **dict.fromkeys(others, "sent")}, run)
-        assert world.keys == others
+        assert sorted(map(str, world.keys)) == sorted(others)
         assert world.committed() == 0, "the position stays at the mail that waits"
 
         world.sink.break_it(block=None)
         await world.until_ledger(dict.fromkeys([blocked, behind, *others], "sent"), run)
-        assert world.keys == [*others, blocked, behind], "in the order of the team, each once"
+        assert world.keys[len(others) :] == [blocked, behind], "in the order of the team, each once"
         await run.until(lambda: world.committed() == 6, "the offset")
     assert read_all(world.settings, "dead.letters") == []
 
@@ -162,7 +162,8 @@ async def test_a_worker_killed_while_a_mail_waits_loses_and_doubles_nothing(worl
     with worker(world.settings, "forward", log=log):
         await world.until_ledger(dict.fromkeys([blocked, *others], "sent"))
         await until(lambda: world.committed() == 5, "the offset")
-    assert world.keys == [*others, blocked]
+    assert sorted(map(str, world.keys[:-1])) == sorted(others)
+    assert world.keys[-1] == blocked
     assert "ada@example.com" not in log.read_text()
 
 
