@@ -167,11 +167,11 @@ def ledger_lines(dsn: str) -> int:
 
 
 @pytest.mark.parametrize("password", ["S3cret Tail", "[S3cret:Tail@", "50%S3cretTail", "S3cret/Tail?#"])
-async def test_migrate_and_every_store_log_in_with_a_password_of_any_characters(database: str, password: str) -> None:
+async def test_migrate_and_every_store_log_in_with_a_password_of_any_characters(direct_database: str, password: str) -> None:
     login = f"r{secrets.token_hex(6)}"
-    await run(database, f"create role {login} login password '{password}'")
-    await run(database, f"grant all on schema public to {login}")
-    server = database.rpartition("@")[2]
+    await run(direct_database, f"create role {login} login password '{password}'")
+    await run(direct_database, f"grant all on schema public to {login}")
+    server = direct_database.rpartition("@")[2]
     encoded = quote(password, safe="") if set(password) & set("/?#") else password
     settings = load_settings(postgres_dsn=f"postgresql://{login}:{encoded}@{server}\n")
     assert settings.postgres_dsn is not None
@@ -182,8 +182,8 @@ async def test_migrate_and_every_store_log_in_with_a_password_of_any_characters(
             assert await pool.attempt(lambda connection: connection.fetchval("select current_user")) == login
         assert await asyncio.to_thread(ledger_lines, dsn) == 0
     finally:
-        await run(database, f"drop owned by {login}")
-        await run(database, f"drop role {login}")
+        await run(direct_database, f"drop owned by {login}")
+        await run(direct_database, f"drop role {login}")
 
 
 async def test_migrate_dsn_that_is_none_is_a_configuration_error() -> None:
