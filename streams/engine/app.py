@@ -7,7 +7,6 @@ forward     audit.events → Loops
 """
 
 import logging
-import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -30,6 +29,7 @@ from streams.engine.tables import OwnedTable, OwnedTables
 from streams.engine.takeover import Broker, Takeover
 from streams.engine.transactions import Membership
 from streams.errors import ConfigurationError, Fenced, InstanceIdTaken, StageFailed, TierstreamError
+from streams.kafka.client import ssl_context
 from streams.settings import Settings
 from streams.topics import Topic, group_id, topics_of
 
@@ -276,7 +276,7 @@ def _faust_app(settings: Settings, stage: str, fetch_bytes: int, commit_seconds:
 
 def _credentials(settings: Settings) -> Any:
     protocol = settings.kafka_security_protocol
-    context = ssl.create_default_context(cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None)
+    context = ssl_context(settings)
     if protocol == "PLAINTEXT":
         return None
     if protocol == "SSL":
@@ -288,5 +288,5 @@ def _credentials(settings: Settings) -> Any:
         mechanism=settings.kafka_sasl_mechanism,
         username=settings.kafka_sasl_username,
         password=password.get_secret_value() if password else None,
-        ssl_context=context if protocol == "SASL_SSL" else None,
+        ssl_context=context,
     )
