@@ -22,6 +22,9 @@ class Kind(StrEnum):
     GRACE_REMINDER = "payment.grace_reminder"
     GRACE_RECOVERED = "payment.grace_recovered"
     GRACE_TERMINATED = "payment.grace_terminated"
+    OPERATOR_REPLAYED = "operator.replayed"
+    OPERATOR_DISCARDED = "operator.discarded"
+    OPERATOR_RESOLVED = "operator.resolved"
 
 
 SERVICE_KINDS: frozenset[Kind] = frozenset(
@@ -41,3 +44,6 @@ TRANSITIONS: frozenset[Kind] = frozenset({Kind.UPGRADED, Kind.DOWNGRADED, Kind.C
 
 GRACE_KINDS: frozenset[Kind] = frozenset({Kind.GRACE_STARTED, Kind.GRACE_REMINDER, Kind.GRACE_RECOVERED, Kind.GRACE_TERMINATED})
 """The kinds that report how a grace period begins, goes on and ends."""
+
+OPERATOR_KINDS: frozenset[Kind] = frozenset({Kind.OPERATOR_REPLAYED, Kind.OPERATOR_DISCARDED, Kind.OPERATOR_RESOLVED})
+"""The kinds that report what an operator did on the command line, and why."""

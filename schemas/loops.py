@@ -78,6 +78,7 @@ _OCCURRED_AT = Property("occurred_at", "occurred_at", is_time=True)
 _EXPIRES_AT = Property("expires_at", "expires_at", is_time=True)
 _TRANSITION = Mail((*_same("from", "to", "plan_id", "subscription_id"), _OCCURRED_AT))
 _GRACE = Mail((*_same("from", "to", "plan_id", "subscription_id"), Property("ends_at", "ends_at", is_time=True), _OCCURRED_AT))
+_OPERATORS = NeverMailed("What an operator did concerns operators, not a customer.")
 
 LOOPS_MAP: dict[Kind, Mail | NeverMailed] = {
     Kind.CLAIMED: Mail(_same("user_id", "tier", "name")),
@@ -95,6 +96,9 @@ LOOPS_MAP: dict[Kind, Mail | NeverMailed] = {
     Kind.GRACE_RECOVERED: _GRACE,
     Kind.GRACE_TERMINATED: _GRACE,
     Kind.CHARGE_UNDELIVERABLE: NeverMailed("A charge that can not be placed concerns operators, not a customer."),
+    Kind.OPERATOR_REPLAYED: _OPERATORS,
+    Kind.OPERATOR_DISCARDED: _OPERATORS,
+    Kind.OPERATOR_RESOLVED: _OPERATORS,
 }
 """A row for every kind. A kind without one would be a mail that silently never goes out."""
 

@@ -89,6 +89,16 @@ AUDIT_EVENTS = Topic(
     ("audit", "forward", "other teams"),
     retention="retention_audit_events_days",
 )
+_RETRY_READERS = ("forward",)
+FORWARD_RETRY_30S = Topic(
+    "forward.retry.30s", "team id", "as on audit.events", _RETRY_READERS, _RETRY_READERS, retention="retention_forward_retry_days"
+)
+FORWARD_RETRY_5M = Topic(
+    "forward.retry.5m", "team id", "as on audit.events", _RETRY_READERS, _RETRY_READERS, retention="retention_forward_retry_days"
+)
+FORWARD_RETRY_1H = Topic(
+    "forward.retry.1h", "team id", "as on audit.events", _RETRY_READERS, _RETRY_READERS, retention="retention_forward_retry_days"
+)
 TIER_CURRENT = Topic("tier.current", "team id", "Envelope[TierCurrent]", ("classify",), ("other teams",), cleanup="compact")
 DEAD_LETTERS = Topic("dead.letters", "as it was", "as it was", ("every stage",), ("operators",), retention="retention_dead_letters_days")
 NORMALISE_CHANGELOG = Topic(
@@ -101,6 +111,9 @@ TOPICS: tuple[Topic, ...] = (
     SUBSCRIPTION_LINKS,
     TEAM_EVENTS,
     AUDIT_EVENTS,
+    FORWARD_RETRY_30S,
+    FORWARD_RETRY_5M,
+    FORWARD_RETRY_1H,
     TIER_CURRENT,
     DEAD_LETTERS,
     LOOPS_WEBHOOKS,

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from schemas.audit import AuditData
 from schemas.envelope import Envelope
-from schemas.kinds import Kind
+from schemas.kinds import OPERATOR_KINDS, Kind
 from schemas.reasons import Reason
 from schemas.validation import describe
 
@@ -55,8 +55,8 @@ def read_audit_record(value: bytes | None) -> AuditRecord | DeadLetter:
 
 
 def may_lack_team(kind: Kind) -> bool:
-    """Whether an event of this kind may have no team: a charge that nobody could be found for."""
-    return kind is Kind.CHARGE_UNDELIVERABLE
+    """Whether an event of this kind may have no team: a charge that nobody could be found for, or an operator's action on a record of no team."""
+    return kind is Kind.CHARGE_UNDELIVERABLE or kind in OPERATOR_KINDS
 
 
 def parse_uuid(text: str | None) -> uuid.UUID | None:

@@ -12,7 +12,8 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from streams.settings import PREFIX, REQUIRED, Settings
+from streams.settings import PREFIX, Settings
+from streams.settings.roles import REQUIRED
 from streams.topics import TOPICS, Topic
 
 OUTSIDE: tuple[tuple[str, str, str], ...] = (

@@ -8,7 +8,8 @@ import typer
 
 from streams.embedded.running import DIRECTORY, running_stack
 from streams.errors import ConfigurationError
-from streams.settings import PREFIX, Role, Settings, load_settings
+from streams.settings import PREFIX, Settings, load_settings
+from streams.settings.roles import Role
 
 DataDir = Annotated[
     Path | None,

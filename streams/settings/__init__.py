@@ -19,6 +19,7 @@ from schemas.tiers import LABELS, Tier, parse_tier
 from streams.errors import ConfigurationError
 from streams.settings.addresses import read_bootstrap_servers, read_loops_base_url, read_postgres_dsn
 from streams.settings.files import check_certificates, check_postgres_files, read_toml
+from streams.settings.roles import REQUIRED, Role
 from streams.settings.sources import configuration_file, environment
 
 PREFIX = "TIERSTREAM_"
@@ -28,8 +29,6 @@ NO_DAYS = "none"
 _LISTS = frozenset({"kafka_bootstrap_servers", "razorpay_webhook_secrets", "ingest_tokens", "grace_reminder_days"})
 _AT_COMMAS = re.compile(r"\s*,\s*")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-Role = Literal["gateway", "normalise", "classify", "audit", "forward", "feedback", "topics", "migrate", "verify"]
 
 
 class Settings(BaseSettings):
@@ -98,6 +97,17 @@ class Settings(BaseSettings):
         default=86_400, ge=0, le=315_360_000, description="A fact older than this when it is first seen is not mailed (`expired`)."
     )
 
+    settle_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="How long a team's changes of tier are collected, to be mailed as one net change; 0 mails each. All are in the audit log.",
+    )
+
+    razorpay_api_url: str = Field(default="https://api.razorpay.com", description="Razorpay's API, for the reconciliation.")
+    razorpay_key_id: str | None = Field(default=None, description="Key id of that API.")
+    razorpay_key_secret: SecretStr | None = Field(default=None, description="Key secret of that API.")
+
     initial_tier: str = Field(
         default="free", description="Tier of a team about which nothing is known. Another one later needs `--accept-initial-tier`."
     )
@@ -130,6 +140,7 @@ class Settings(BaseSettings):
     retention_loops_webhooks_days: int = Field(default=30, ge=1, le=36_500, description="Days that Loops' bodies are kept.")
     retention_team_events_days: int = Field(default=400, ge=1, le=36_500, description="Days that team events are kept.")
     retention_audit_events_days: int = Field(default=30, ge=1, le=36_500, description="Days that audit events are kept.")
+    retention_forward_retry_days: int = Field(default=7, ge=2, le=36_500, description="Days that mails which wait for a retry are kept.")
     retention_dead_letters_days: int = Field(default=90, ge=1, le=36_500, description="Days that dead letters are kept.")
 
     session_timeout_seconds: float = Field(default=10.0, ge=6.0, le=1_800, description="A dead worker's partitions move on after this.")
@@ -287,20 +298,6 @@ class Settings(BaseSettings):
         """Raise ConfigurationError unless the file of TIERSTREAM_KAFKA_SSL_CAFILE, if one is named, holds CA certificates."""
         if self.kafka_ssl_cafile is not None:
             check_certificates(self.kafka_ssl_cafile, f"{PREFIX}KAFKA_SSL_CAFILE")
-
-
-REQUIRED: dict[Role, tuple[str, ...]] = {
-    "gateway": ("kafka_bootstrap_servers", "razorpay_webhook_secrets"),
-    "normalise": ("kafka_bootstrap_servers", "plans"),
-    "classify": ("kafka_bootstrap_servers",),
-    "audit": ("kafka_bootstrap_servers", "postgres_dsn"),
-    "forward": ("kafka_bootstrap_servers", "postgres_dsn", "loops_api_key"),
-    "feedback": ("kafka_bootstrap_servers", "postgres_dsn"),
-    "topics": ("kafka_bootstrap_servers",),
-    "migrate": ("postgres_dsn",),
-    "verify": ("kafka_bootstrap_servers", "postgres_dsn", "plans"),
-}
-"""The settings that a role does not start without."""
 
 
 def _is_unset(value: object) -> bool:

@@ -25,7 +25,8 @@ from streams.embedded.stack import EMBEDDED_DEFAULTS
 from streams.engine.worker import STOP_SECONDS
 from streams.gateway import server as gateway
 from streams.runtime.admin import Health, serve_admin
-from streams.settings import PREFIX, Role, Settings, load_settings
+from streams.settings import PREFIX, Settings, load_settings
+from streams.settings.roles import Role
 from tests.containers import POSTGRES_IMAGE
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 UNIT = "tests/unit"
 
 COVERED_BY: dict[str, str] = {
+    "streams/settings/roles.py": "tests/unit/streams/settings/test_settings.py",
     "agents/registry.py": "tests/unit/streams/test_topics.py",
     "agents/audit/decide.py": "tests/unit/agents/audit/test_stage.py",
     "agents/audit/record.py": "tests/property/test_audit.py",

@@ -26,6 +26,9 @@ def test_topology_has_the_topics_that_other_teams_rely_on() -> None:
         "subscription.links",
         "team.events",
         "audit.events",
+        "forward.retry.30s",
+        "forward.retry.5m",
+        "forward.retry.1h",
         "tier.current",
         "dead.letters",
     }

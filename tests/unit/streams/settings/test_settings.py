@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from schemas.tiers import Tier
 from streams.errors import ConfigurationError
-from streams.settings import Role, Settings, load_plans, load_settings
+from streams.settings import Settings, load_plans, load_settings
+from streams.settings.roles import Role
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "plans.toml"
 WriteFile = Callable[[str], Path]
@@ -267,6 +268,7 @@ SECRETS = [
     "razorpay_webhook_secrets",
     "loops_api_key",
     "loops_webhook_secret",
+    "razorpay_key_secret",
     "ingest_tokens",
     "console_token",
 ]

@@ -1,0 +1,22 @@
+"""Options that several commands share, and what they ask before they change something."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streams.errors import ConfigurationError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why you do it: stands in the audit log with your name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count and show what would be done, and change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on the terminal unless ``yes``. Raises ConfigurationError where nobody can answer, typer.Abort when the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{question} Nobody can answer here: add --yes to do it, or --dry-run to see what it would do.")
+    typer.confirm(question, abort=True, err=True)
