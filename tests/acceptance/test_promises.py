@@ -6,7 +6,6 @@ import hmac
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 import uuid
@@ -21,6 +20,7 @@ import pytest
 from tests import verdict
 from tests.acceptance.conftest import Running
 from tests.accounting import outcomes
+from tests.forked import tierstream
 from tests.load import TeamScenario, Webhook
 from tests.topic_io import read_all, read_json
 from tests.waiting import until
@@ -246,9 +246,7 @@ def test_a_wrong_setting_or_an_absent_service_is_one_sentence_and_no_traceback(
 ) -> None:
     own = {**os.environ, **{f"TIERSTREAM_{name}": value for name, value in environment.items()}}
 
-    finished = subprocess.run(
-        [sys.executable, "-m", "streams.cli", *command], env=own, capture_output=True, text=True, timeout=60, check=False
-    )
+    finished = tierstream(*command, env=own)
 
     assert finished.returncode == code, finished.stderr
     assert sentence in finished.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from streams.settings import PREFIX
+from tests import forked
 from tests.acceptance.conftest import Running, started, until_ready
 from tests.waiting import blocked_until
 
@@ -18,8 +19,7 @@ TEAM = "7b0c0de0-0000-4000-8000-000000000001"
 
 def tierstream(up: Running, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    command = [sys.executable, "-m", "streams.cli", *arguments]
-    return subprocess.run(command, cwd=up.directory, env={**clean, **variables}, capture_output=True, text=True, timeout=120)
+    return forked.tierstream(*arguments, cwd=up.directory, env={**clean, **variables}, timeout=120)
 
 
 def test_verify_beside_a_running_up_needs_no_variable(up: Running) -> None:

@@ -1,13 +1,12 @@
 """What people and platforms put into settings, at the real command line in a process of its own: trimmed, left aside, or one sentence."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from streams.settings import PREFIX
+from tests import forked
 
 DSNS = [
     "postgresql://app:12/S3cretTail@db.invalid:5432/prod",
@@ -23,15 +22,7 @@ def tierstream(directory: Path, command: list[str], **environment: str) -> tuple
     """Run a command with these settings alone, and return its exit code and all that it printed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     own = {f"{PREFIX}{name}": value for name, value in environment.items()}
-    finished = subprocess.run(
-        [sys.executable, "-m", "streams.cli", *command],
-        cwd=directory,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), **clean, **own},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    finished = forked.tierstream(*command, env={**clean, **own}, cwd=directory)
     said = finished.stdout + finished.stderr
     assert "Traceback" not in said
     assert "S3cret" not in said

@@ -6,21 +6,20 @@ POINT or POINT:COUNT (at which of its calls); ``--mutate`` a commit order broken
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 
 from streams.cli import run
 from tests.faults.crash_points import POINTS, Point, arm, kill, stop_at
 from tests.faults.mutations import MUTATIONS
 
 
-def main(given: Sequence[str]) -> None:
+def main() -> None:
     """Arm the points and run the process; returns never."""
     parser = argparse.ArgumentParser(prog="crashing_worker", description=__doc__)
     parser.add_argument("stage", choices=POINTS)
     parser.add_argument("--kill", metavar="POINT", help="SIGKILL ourselves there")
     parser.add_argument("--stop", metavar="POINT", help="SIGSTOP ourselves there")
     parser.add_argument("--mutate", choices=MUTATIONS, action="append", default=[])
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args()
     # Points first: a mutation that makes a step twice then has a point at each.
     if arguments.kill:
         arm(_point(arguments.stage, arguments.kill), kill)

@@ -20,8 +20,8 @@ from streams.gateway.http import Message, Receive, Request, Scope, Send
 from streams.loops.sink import create_sink
 from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
-from tests.faults.forked import Forked
 from tests.faults.traffic import SECRET
+from tests.forked import Forked
 from tests.load import OLDEST_SECONDS, PLANS
 from tests.topic_io import produce, read_all
 from tests.verdict import Findings, compare, decided
@@ -95,7 +95,9 @@ class Crashing:
     def __init__(self, settings: Settings, stage: str, *options: str) -> None:
         self.lines: deque[str] = deque(maxlen=40)
         self.title = " ".join([stage, *options])
-        self.process = Forked([stage, *options], env={**os.environ, **environment_of(settings)}, sink=self.lines.append)
+        self.process = Forked(
+            "tests.faults.crashing_worker", [stage, *options], env={**os.environ, **environment_of(settings)}, sink=self.lines.append
+        )
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Return once ``condition`` holds; fail with the process's last lines when it ends before that, or in no time."""

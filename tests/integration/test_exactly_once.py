@@ -4,8 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from schemas.serialize import rfc3339
 from streams.embedded.stack import environment_of
 from streams.settings import Settings
 from tests.accounting import outcomes
+from tests.forked import ForkedProcess
 from tests.topic_io import produce, read_json
 from tests.waiting import until
 
@@ -73,10 +72,10 @@ def more_than(settings: Settings, events: int) -> bool:
 
 
 @contextmanager
-def worker(settings: Settings, *stages: str, instance: str = "0", log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker(settings: Settings, *stages: str, instance: str = "0", log: Path) -> Iterator[ForkedProcess]:
     environment = {**os.environ, **environment_of(settings), "TIERSTREAM_INSTANCE_ID": instance}
     with log.open("ab") as output:
-        process = subprocess.Popen([sys.executable, "-m", "streams.cli", "worker", *stages], env=environment, stdout=output, stderr=output)
+        process = ForkedProcess("streams.cli", ["worker", *stages], env=environment, stdout=output.fileno(), stderr=output.fileno())
     try:
         yield process
     finally:

@@ -1,7 +1,6 @@
 """Two workers with one instance id: one goes on, the other ends and says why; and a worker that only came back late is none of two."""
 
 import signal
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from streams.errors import InstanceIdTaken
 from streams.kafka.client import client_config
 from streams.settings import Settings
 from tests.accounting import outcomes
+from tests.forked import ForkedProcess
 from tests.integration.test_exactly_once import assert_emitted_once, expected, load, worker
 from tests.topic_io import produce, read_all
 from tests.waiting import until
@@ -23,11 +23,11 @@ from tests.workers import committed
 TAKEN = "Another process was started with this one's TIERSTREAM_INSTANCE_ID, twin, and has taken its place; this one stops. "
 
 
-def ended(process: "subprocess.Popen[bytes]") -> bool:
+def ended(process: ForkedProcess) -> bool:
     return process.poll() is not None
 
 
-async def until_one_is_left(log: Path, process: "subprocess.Popen[bytes]") -> None:
+async def until_one_is_left(log: Path, process: ForkedProcess) -> None:
     """Return once the process has ended as the one that was thrown out."""
     await until(partial(ended, process), f"the one that was thrown out ends; {log.read_text()[-3_000:]}", 30)
     assert process.returncode == InstanceIdTaken.exit_code == 3, log.read_text()[-3_000:]

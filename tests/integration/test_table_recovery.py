@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 from collections import Counter
 
@@ -21,6 +20,7 @@ from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
 from tests.accounting import outcomes, positions
 from tests.faults.mutations import MUTATIONS
+from tests.forked import tierstream
 from tests.integration.test_exactly_once import load
 from tests.topic_io import alter_topic, produce, read_all
 from tests.waiting import until
@@ -190,19 +190,9 @@ async def refusal(settings: Settings) -> str:
 
 async def worker_process(settings: Settings) -> tuple[int, str]:
     """Run classify as a process until it stops by itself; return its exit code and what it says on stderr, but for its log."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "streams.cli", "worker", "classify",
-        env={**os.environ, **environment_of(settings), "TIERSTREAM_LOG_LEVEL": "error"},
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(60):
-            _, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode or 0, errors.decode()
+    environment = {**os.environ, **environment_of(settings), "TIERSTREAM_LOG_LEVEL": "error"}
+    ended = await asyncio.to_thread(tierstream, "worker", "classify", env=environment)
+    return ended.returncode, ended.stderr
 
 
 def commit(settings: Settings, offset: TopicPartition) -> None:

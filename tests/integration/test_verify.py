@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from streams.settings import Settings
 from streams.stores.pool import connect
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.accounting import outcomes
+from tests.forked import tierstream
 from tests.load import team_scenarios
 from tests.sinks import served_sink
 from tests.topic_io import produce, read_all, read_json
@@ -102,8 +102,7 @@ async def written(settings: Settings, path: Path) -> Report:
 async def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line, as an operator does."""
     environment = {**environment_of(settings), "PATH": "/usr/bin:/bin"}
-    call = [sys.executable, "-m", "streams.cli", "verify", *arguments]
-    return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
+    return await asyncio.to_thread(tierstream, "verify", *arguments, env=environment)
 
 
 async def test_verify_what_the_stages_left_is_clean_and_one_deleted_row_is_named(stage_settings: Settings) -> None:
