@@ -47,6 +47,7 @@ class Staging:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(_SCHEMA)
+        self._database.execute("begin")  # and never committed: all of it is thrown away at the end
         self._repeated = 0
 
     def __enter__(self) -> Self:
