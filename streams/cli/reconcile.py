@@ -56,6 +56,11 @@ def reconcile(
     feedable = sum(drift.event is not None for drift in found.drift)
     if not as_json:
         _show(found)
+    if found.sent_twice:
+        print(
+            f"tierstream: {found.sent_twice:,} of the newest webhooks came under two event ids: two webhooks of the account point here; delete one.",
+            file=sys.stderr,
+        )
     waiting = found.undecided
     if found.drift and (waiting.webhooks or waiting.team_events):
         print(

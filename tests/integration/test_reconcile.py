@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 from agents.registry import stage_factory
 from schemas.reasons import Reason
@@ -18,6 +19,12 @@ from tests.workers import land, running
 TEAMS = [f"7b0c54c8-2f55-4c1b-9f59-0d1c0c6c1a1{number}" for number in range(4)]
 NOW = int(time.time())
 DAY = 86_400
+TIMES: dict[str, Any] = {
+    "created_at": NOW - 9 * DAY,
+    "start_at": NOW - 9 * DAY,
+    "current_start": NOW - 3 * DAY,
+    "current_end": NOW + 27 * DAY,
+}
 
 
 async def command(settings: Settings, api: RazorpayApi, *arguments: str, secret: str = KEY_SECRET) -> subprocess.CompletedProcess[str]:
@@ -31,6 +38,11 @@ async def command(settings: Settings, api: RazorpayApi, *arguments: str, secret:
     return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
 
 
+def as_bytes(header: object) -> bytes:
+    assert isinstance(header, bytes)
+    return header
+
+
 def charged(entity: dict[str, object], at: int) -> bytes:
     payload = {"subscription": {"entity": entity}}
     return json.dumps({"event": "subscription.charged", "created_at": at, "payload": payload}).encode()
@@ -38,8 +50,7 @@ def charged(entity: dict[str, object], at: int) -> bytes:
 
 async def test_what_razorpay_gave_up_is_found_fed_once_and_then_everything_agrees(kafka_settings: Settings) -> None:
     settings = kafka_settings.model_copy(update={"plans": EXAMPLE_PLANS})
-    times = {"created_at": NOW - 9 * DAY, "start_at": NOW - 9 * DAY, "current_start": NOW - 3 * DAY, "current_end": NOW + 27 * DAY}
-    known = [subscription(f"sub_{n}", team=team, **times) for n, team in enumerate(TEAMS)]
+    known = [subscription(f"sub_{n}", team=team, **TIMES) for n, team in enumerate(TEAMS)]
     async with served_razorpay() as api, running(settings, *(stage_factory(settings, name) for name in ("normalise", "classify"))) as run:
         # Three were charged; since then one was halted, one cancelled, and one changed its plan. The fourth was never heard of.
         land(settings, "razorpay.webhooks", [(e["id"].encode(), charged(e, NOW - 3 * DAY + 60), [], -1) for e in known[:3]])
@@ -49,8 +60,8 @@ async def test_what_razorpay_gave_up_is_found_fed_once_and_then_everything_agree
             known[1] | {"status": "cancelled", "ended_at": NOW - DAY},
             known[2] | {"plan_id": "plan_hobby"},
             known[3],
-            subscription("sub_nobody", **times),
-            subscription("sub_new", status="created", paid_count=0, **times),
+            subscription("sub_nobody", **TIMES),
+            subscription("sub_new", status="created", paid_count=0, **TIMES),
         ]
 
         shown = await command(settings, api, "--json")
@@ -78,13 +89,14 @@ async def test_what_razorpay_gave_up_is_found_fed_once_and_then_everything_agree
         again = await command(settings, api, "--because", "webhook was disabled", "--yes", "--json")
         assert (again.returncode, json.loads(again.stdout)) == (0, {"subscriptions": 5, "drift": [], "fed": 0})
 
-        # What was fed is the same event if it is fed once more.
-        land(
-            settings,
-            "razorpay.webhooks",
-            [(m.key(), m.value(), m.headers() or [], -1) for m in read_all(settings, "razorpay.webhooks")[-1:]],
-        )
+        # What was fed is the same event if it is fed once more; under another id, as from a second registered webhook, it is warned of.
+        last = read_all(settings, "razorpay.webhooks")[-1]
+        for event_id in (dict(last.headers() or [])["razorpay-event-id"], b"Rp2"):
+            land(settings, "razorpay.webhooks", [(last.key(), last.value(), [("razorpay-event-id", as_bytes(event_id))], -1)])
         await run.decided(settings, "classify", 8)
+        await run.decided(settings, "normalise", 9)
+        twice = await command(settings, api)
+        assert (twice.returncode, "two webhooks of the account point here" in twice.stderr) == (0, True)
 
     assert {event["subject"]: event["data"]["tier"] for event in read_json(settings, "tier.current")} == dict(
         zip(TEAMS, ("hobby", "hobby", "hobby", "pro"), strict=True)
@@ -99,8 +111,7 @@ async def test_what_razorpay_gave_up_is_found_fed_once_and_then_everything_agree
 
 async def test_what_razorpay_sent_later_counts_more_than_what_was_fed(kafka_settings: Settings) -> None:
     settings = kafka_settings.model_copy(update={"plans": EXAMPLE_PLANS})
-    times = {"created_at": NOW - 9 * DAY, "start_at": NOW - 9 * DAY, "current_start": NOW - 3 * DAY, "current_end": NOW + 27 * DAY}
-    entity = subscription("sub_0", team=TEAMS[0], **times)
+    entity = subscription("sub_0", team=TEAMS[0], **TIMES)
     async with served_razorpay() as api, running(settings, *(stage_factory(settings, name) for name in ("normalise", "classify"))) as run:
         land(settings, "razorpay.webhooks", [(b"sub_0", charged(entity, NOW - 3 * DAY + 60), [], -1)])
         await run.decided(settings, "classify", 1)

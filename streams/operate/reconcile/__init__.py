@@ -20,6 +20,7 @@ from streams.kafka import topic_admin
 from streams.kafka.producer import AcknowledgedProducer
 from streams.operate.reconcile import state
 from streams.operate.reconcile.compare import Drift, compare, ours_of, read_entity
+from streams.operate.reconcile.second_webhook import events_sent_twice
 from streams.operate.reconcile.webhooks import body_of, records_of
 from streams.operate.verify.logs import KafkaLogs
 from streams.razorpay.client import RazorpayClient
@@ -30,12 +31,14 @@ _REPORT_EVERY: Final = 100
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What was found. ``entities`` are the API's entities of what differs, as JSON by subscription."""
+    """What was found. ``entities`` are the API's entities of what differs, as JSON by subscription; ``sent_twice`` is how many of the newest
+    webhooks came under two ids, as from two registered webhooks."""
 
     subscriptions: int
     drift: Sequence[Drift]
     entities: Mapping[str, bytes]
     undecided: state.Undecided
+    sent_twice: int = 0
 
 
 async def read_subscriptions(settings: Settings, read_at: int, on_read: Callable[[int], None]) -> dict[str, bytes]:
@@ -60,6 +63,7 @@ def compare_all(settings: Settings, entities: Mapping[str, bytes], read_at: int)
     topic_admin.require(settings)
     with KafkaLogs(settings) as logs:
         waiting = state.undecided(logs)
+        sent_twice = events_sent_twice(logs)
         known = state.owners(logs, entities)
         owners = {id: _noted_team(settings, raw) or known.get(id) for id, raw in entities.items()}
         rows = state.teams(logs, {team_id for team_id in owners.values() if team_id is not None})
@@ -71,7 +75,8 @@ def compare_all(settings: Settings, entities: Mapping[str, bytes], read_at: int)
         if found is not None:
             drift.append(found)
     drift.sort(key=lambda each: each.subscription_id)
-    return Comparison(len(entities), drift, {each.subscription_id: entities[each.subscription_id] for each in drift}, waiting)
+    differing = {each.subscription_id: entities[each.subscription_id] for each in drift}
+    return Comparison(len(entities), drift, differing, waiting, sent_twice)
 
 
 def _noted_team(settings: Settings, raw: bytes) -> str | None:
