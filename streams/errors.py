@@ -6,9 +6,11 @@
     ├── Unavailable               a service does not answer (retriable)
     │   ├── KafkaUnavailable
     │   ├── PostgresUnavailable
-    │   └── LoopsUnavailable
+    │   ├── LoopsUnavailable
+    │   └── RazorpayUnavailable
     ├── RecordTooLarge            Kafka, or a topic of it, takes no record of this size
     ├── LoopsKeyRejected          Loops itself says that the key is wrong: stop, a bad key must not burn the queue
+    ├── RazorpayRefused           Razorpay's API refuses the key, or the address is not its (exit 2)
     ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22)
     ├── ConstraintRefuses         a constraint or trigger that is not ours refuses them, for now (SQLSTATE class 23, 44 or P0)
     ├── DatabaseUnfit             the database can not hold what is written: its encoding, a table, a column (exit 1)
@@ -59,6 +61,16 @@ class PostgresUnavailable(Unavailable):
 
 class LoopsUnavailable(Unavailable):
     """Loops does not answer, or nothing that settles an event: 5xx, or a page of something that is not Loops."""
+
+
+class RazorpayUnavailable(Unavailable):
+    """Razorpay's API does not answer, or not with what it should."""
+
+
+class RazorpayRefused(TierstreamError):
+    """Razorpay's API refuses the key, or the address is not that of Razorpay's API."""
+
+    exit_code = 2
 
 
 class RecordTooLarge(TierstreamError):

@@ -17,6 +17,14 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 GATEWAY_PENDING = Gauge("tierstream_gateway_pending", "Records that a gateway with a spool has taken and Kafka has not acknowledged.")
+RAZORPAY_LAST_WEBHOOK = Gauge(
+    "tierstream_razorpay_last_webhook_timestamp_seconds", "Unix time of the last signed webhook of Razorpay, or of the gateway's start."
+)
+RAZORPAY_FAILING_SINCE = Gauge(
+    "tierstream_razorpay_failing_since_timestamp_seconds",
+    "Unix time since which no webhook of Razorpay got a 2xx though some came; 0 while they get one.",
+)
+RAZORPAY_FAILURES_IN_A_ROW = Gauge("tierstream_razorpay_failures_in_a_row", "Webhooks of Razorpay since the last one that got a 2xx.")
 TOPIC_DIFFERENCES = Gauge("tierstream_topic_differences", "Properties of topics that are not as they should be.", ("part",))
 STALLED = Gauge("tierstream_stalled", "1 once a stage has been found to get nothing done.", ("stage",))
 WAITING = Gauge("tierstream_waiting", "1 while a stage waits for a service that is away.", ("stage", "service"))

@@ -76,7 +76,7 @@ TEAM_EVENTS = Topic(
     "team.events",
     "team id",
     "Envelope[SubscriptionFact | service kinds]",
-    ("gateway", "normalise", "classify", "services"),
+    ("gateway", "normalise", "classify", "services", "import-tiers"),
     ("classify",),
     retention="retention_team_events_days",
     received=True,

@@ -7,6 +7,7 @@ and a test fails where they are out of date.
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -38,7 +39,11 @@ def topology_diagram() -> str:
 
 def overview_diagram() -> str:
     """Return the way from the sources to the sinks as a mermaid flowchart, without changelogs and what belongs to operation."""
-    on_the_way = [topic for topic in TOPICS if topic.producers != topic.consumers and not OPERATION & {*topic.producers, *topic.consumers}]
+    on_the_way = [
+        replace(topic, producers=tuple(name for name in topic.producers if name not in OPERATION))
+        for topic in TOPICS
+        if topic.producers != topic.consumers and not OPERATION.issuperset(topic.producers) and not OPERATION.issuperset(topic.consumers)
+    ]
     return _diagram(on_the_way, [edge for edge in OUTSIDE if edge[0] != "Loops"])
 
 

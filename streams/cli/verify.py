@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from streams.cli.progress import progress_bar
 from streams.cli.settings import DataDir, command_settings
 from streams.settings import Settings
 
@@ -51,7 +51,7 @@ def verify(
     with ExitStack() as stack:
         begin = stack.enter_context(Snapshot(snapshot)) if snapshot else None
         writer = stack.enter_context(SnapshotWriter(write_snapshot)) if write_snapshot else None
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("connecting", total=None)
             report = verify_running(
                 settings,
@@ -107,8 +107,3 @@ def show(report: "Report", console: Console) -> None:
 
 def _counts(counted: "Counter[str]") -> list[str]:
     return [f"{count:,} {words}" for words, count in counted.items() if count]
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

@@ -7,6 +7,7 @@ from typing import Protocol
 from schemas.razorpay import landing_key
 from schemas.reasons import Reason
 from streams.gateway.http import Answer, Refused, Request, refusal
+from streams.gateway.razorpay_watch import RazorpayWatch
 from streams.gateway.signatures import standard_webhooks_key, verify_razorpay, verify_standard
 from streams.kafka.dead_letters import Headers, Origin, Producing, dead_letter_headers
 from streams.kafka.producer import Record
@@ -65,15 +66,29 @@ class RazorpayRoute:
         self._clock = clock
         self._topic = RAZORPAY_WEBHOOKS.full_name(settings)
         self._dead_letters = DEAD_LETTERS.full_name(settings)
+        self.watch = RazorpayWatch(clock)
 
     async def __call__(self, request: Request) -> Answer:
+        try:
+            answer = await self._take(request)
+        except BaseException:
+            # Of Razorpay's requests each has an event id; whoever else knocks here says nothing about its webhook.
+            if b"x-razorpay-event-id" in request.headers:
+                self.watch.failed()
+            raise
+        self.watch.accepted()
+        return answer
+
+    async def _take(self, request: Request) -> Answer:
         body = await request.body()
         if not verify_razorpay(body, request.header(b"x-razorpay-signature"), self._secrets):
             raise Refused(_BAD_SIGNATURE)
+        now = self._clock()
+        self.watch.signed(now)
         event_id = event_id_of(request.header(b"x-razorpay-event-id"), body)
         record_headers: list[tuple[str, bytes | None]] = [
             ("razorpay-event-id", event_id),
-            ("received-at", b"%d" % (self._clock() * 1000)),
+            ("received-at", b"%d" % (now * 1000)),
             ("content-type", content_type_of(request)),
         ]
         is_json_object, subscription_id = landing_key(body)

@@ -15,6 +15,12 @@ from streams.kafka.records import Record
 from streams.settings import Settings
 
 _AT_ONCE = 1_000
+_COORDINATOR_SECONDS = 0.1
+"""Between two questions for a group's coordinator."""
+
+_NO_COORDINATOR_YET = frozenset({KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS})
+"""What a broker says of a group whose offsets it has just begun to keep. librdkafka does not call all of them retriable."""
+
 _READER = "log-reader"
 """librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
 
@@ -99,12 +105,24 @@ def committed_offsets(settings: Settings, group: str, topic: str, timeout_second
     consumer = committed_reader(settings, group)
     try:
         partitions = consumer.list_topics(topic, timeout=timeout_seconds).topics[topic].partitions
-        committed = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=timeout_seconds)
+        committed = _committed(consumer, [TopicPartition(topic, number) for number in partitions], timeout_seconds)
         return {partition.partition: partition.offset for partition in committed if partition.offset >= 0}
     except KafkaException as error:
         raise KafkaUnavailable(f"Kafka does not answer at {settings.kafka_bootstrap_servers}: {error.args[0].str()}.") from error
     finally:
         consumer.close()
+
+
+def _committed(consumer: kafka.Consumer, partitions: list[TopicPartition], timeout_seconds: float) -> list[TopicPartition]:
+    """Ask for committed offsets, again for as long as a new broker has no coordinator of the group yet. Raises KafkaException."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return consumer.committed(partitions, timeout=timeout_seconds)
+        except KafkaException as error:
+            if not (error.args[0].retriable() or error.args[0].code() in _NO_COORDINATOR_YET) or time.monotonic() > deadline:
+                raise
+        time.sleep(_COORDINATOR_SECONDS)
 
 
 def committed_reader(

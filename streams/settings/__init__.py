@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from schemas.tiers import LABELS, Tier, parse_tier
 from streams.errors import ConfigurationError
-from streams.settings.addresses import read_bootstrap_servers, read_loops_base_url, read_postgres_dsn
+from streams.settings.addresses import read_bootstrap_servers, read_loops_base_url, read_postgres_dsn, read_razorpay_api_url
 from streams.settings.files import check_certificates, check_postgres_files, read_toml
 from streams.settings.roles import REQUIRED, Role
 from streams.settings.sources import configuration_file, environment
@@ -167,6 +167,11 @@ class Settings(BaseSettings):
     @classmethod
     def _canonical(cls, value: SecretStr | None) -> SecretStr | None:
         return SecretStr(read_postgres_dsn(value.get_secret_value())) if value and value.get_secret_value() else value
+
+    @field_validator("razorpay_api_url")
+    @classmethod
+    def _without_version(cls, value: str) -> str:
+        return read_razorpay_api_url(value)
 
     @field_validator("loops_base_url")
     @classmethod

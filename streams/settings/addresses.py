@@ -86,13 +86,21 @@ def read_bootstrap_servers(text: str) -> str:
 
 def read_loops_base_url(text: str) -> str:
     """Return where Loops is, without the ``/api`` or ``/api/v1`` that its documentation has in the address, and without a slash at the end."""
+    return _base_url(text, "Loops", r"/+(api/*(v1/*)?)?$")
+
+
+def read_razorpay_api_url(text: str) -> str:
+    """Return where Razorpay's API is, without the ``/v1`` that its documentation has in the address, and without a slash at the end."""
+    return _base_url(text, "Razorpay's API", r"/+(v1/*)?$")
+
+
+def _base_url(text: str, whose: str, end: str) -> str:
     scheme, separator, rest = text.partition("://")
     authority, path = _split(rest)
     if not separator or scheme.lower() not in ("http", "https") or not authority or _NO_BASE_URL.search(rest):
-        raise ValueError("is no address of Loops; write https://host, without user, password, ? and #")
+        raise ValueError(f"is no address of {whose}; write https://host, without user, password, ? and #")
     host, port = _endpoint(authority)
-    base = re.sub(r"/+(api/*(v1/*)?)?$", "", path)
-    return f"{scheme.lower()}://{host}{f':{port}' if port else ''}{base}"
+    return f"{scheme.lower()}://{host}{f':{port}' if port else ''}{re.sub(end, '', path)}"
 
 
 def _split(rest: str) -> tuple[str, str]:

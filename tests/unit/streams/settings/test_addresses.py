@@ -2,7 +2,14 @@
 
 import pytest
 
-from streams.settings.addresses import postgres_parameters, postgres_user, read_bootstrap_servers, read_loops_base_url, read_postgres_dsn
+from streams.settings.addresses import (
+    postgres_parameters,
+    postgres_user,
+    read_bootstrap_servers,
+    read_loops_base_url,
+    read_postgres_dsn,
+    read_razorpay_api_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +180,25 @@ def test_loops_base_url_is_without_what_its_documentation_has_at_the_end(given: 
         *("https://app..loops.so", "https://[word]/", "https://app.loops.so:0"),
     ],
 )
-def test_loops_base_url_that_is_none_is_refused_without_a_word_of_it(given: str) -> None:
-    with pytest.raises(ValueError, match=r"Loops|host|port|IPv6") as refused:
-        read_loops_base_url(given)
+def test_base_url_that_is_none_is_refused_without_a_word_of_it(given: str) -> None:
+    for read in (read_loops_base_url, read_razorpay_api_url):
+        with pytest.raises(ValueError, match=r"Loops|Razorpay|host|port|IPv6") as refused:
+            read(given)
 
-    assert "word" not in str(refused.value).replace("password", "")
+        assert "word" not in str(refused.value).replace("password", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ("https://api.razorpay.com", "https://api.razorpay.com"),
+        ("https://api.razorpay.com/", "https://api.razorpay.com"),
+        ("https://api.razorpay.com/v1", "https://api.razorpay.com"),
+        ("HTTPS://api.razorpay.com/v1/", "https://api.razorpay.com"),
+        ("http://127.0.0.1:8025/razorpay/v1", "http://127.0.0.1:8025/razorpay"),
+        ("https://proxy.example.com/my-v1", "https://proxy.example.com/my-v1"),
+    ],
+)
+def test_razorpay_api_url_is_without_the_version_that_its_documentation_has_at_the_end(given: str, base: str) -> None:
+    assert read_razorpay_api_url(given) == base
+    assert read_razorpay_api_url(base) == base

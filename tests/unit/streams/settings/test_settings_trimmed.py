@@ -160,6 +160,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("loops_base_url", "https://app:S3cretTail@app.loops.so", "write https://host"),
     ("loops_base_url", "https://app.loops.so/?key=S3cretTail", "write https://host"),
     ("loops_base_url", "app.loops.so", "write https://host"),
+    ("razorpay_api_url", "https://rzp_key:S3cretTail@api.razorpay.com", "write https://host"),
     ("ingest_tokens", "billing:", "write name:token"),
     ("ingest_tokens", ":S3cretTail", "write name:token"),
     ("ingest_tokens", "a:S3cretTail,b:S3cretTail", "one token twice"),

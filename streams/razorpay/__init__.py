@@ -1,0 +1,1 @@
+"""Razorpay's API, as far as a reconciliation needs it."""
