@@ -18,6 +18,7 @@ COVERED_BY: dict[str, str] = {
     "streams/metrics.py": "tests/unit/streams/runtime/test_admin.py",
     "streams/cli/__main__.py": "tests/integration/test_verify.py",
     "streams/cli/broker.py": "tests/integration/test_topics.py",
+    "streams/cli/explain.py": "tests/integration/test_explain.py",
     "streams/cli/reference.py": "tests/unit/test_docs.py",
     "streams/cli/verify.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/demo/deliveries.py": "tests/unit/streams/demo/test_scenario.py",
@@ -38,6 +39,7 @@ COVERED_BY: dict[str, str] = {
     "streams/gateway/webhooks.py": "tests/unit/streams/gateway/test_app.py",
     "streams/kafka/client.py": "tests/unit/streams/kafka/test_partitioner.py",
     "streams/kafka/log_reader.py": "tests/integration/test_log_reader.py",
+    "streams/kafka/log_search.py": "tests/integration/test_log_search.py",
     "streams/kafka/producer.py": "tests/integration/test_producer.py",
     "streams/kafka/records.py": "tests/integration/test_log_reader.py",
     "streams/kafka/topic_admin.py": "tests/integration/test_topics.py",
@@ -59,6 +61,7 @@ COVERED_BY: dict[str, str] = {
     "streams/runtime/http_server.py": "tests/unit/streams/runtime/test_admin.py",
     "streams/stores/accounts.py": "tests/integration/test_verify.py",
     "streams/stores/audit_log.py": "tests/integration/test_audit_log.py",
+    "streams/stores/explanations.py": "tests/integration/test_explain.py",
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }
