@@ -44,6 +44,7 @@ COVERED_BY: dict[str, str] = {
     "streams/kafka/records.py": "tests/integration/test_log_reader.py",
     "streams/kafka/topic_admin.py": "tests/integration/test_topics.py",
     "streams/kafka/topic_watch.py": "tests/integration/test_topics_at_run_time.py",
+    "streams/operate/explain/entries.py": "tests/unit/streams/operate/explain/test_timeline.py",
     "streams/operate/verify/accounts.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/dead_letters.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/evidence.py": "tests/unit/streams/operate/verify/test_verify.py",

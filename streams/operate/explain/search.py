@@ -21,7 +21,8 @@ from streams.errors import NotFound
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.logging import mask_email
-from streams.operate.explain.timeline import Evidence, Explanation, headers_of, origin_of, timeline
+from streams.operate.explain.entries import Explanation
+from streams.operate.explain.timeline import Evidence, headers_of, origin_of, timeline
 from streams.operate.verify.logs import Bounds, Search
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
@@ -19,27 +18,20 @@ from agents.normalise.decide import Rules
 from agents.normalise.stage import NORMALISE_SOURCE, NormaliseStage, delivery_of
 from schemas.envelope import canonical_team_id
 from schemas.kinds import OPERATOR_KINDS, Kind
-from schemas.loops import LOOPS_MAP, NeverMailed
 from schemas.razorpay import MalformedWebhook, RazorpayWebhook, parse_webhook
 from schemas.reasons import Reason
 from schemas.serialize import rfc3339
 from schemas.team_events import SubscriptionEvent
 from streams.engine.replay import Replayed, replay
 from streams.kafka.records import Record
+from streams.operate.explain.entries import NOT_KNOWN, PENDING, Entry, Explanation, Json, moment_text
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.stores.explanations import Mail
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS
 
-Json = dict[str, Any]
 Place = tuple[str, int, int]
 """Full topic name, partition, offset."""
-
-PENDING = "pending"
-"""The stage has not worked it in yet."""
-
-NOT_KNOWN = "not_known"
-"""Nothing is recorded of it, and the log no longer reaches back far enough to decide it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,97 +53,6 @@ class Evidence:
     current: Json | None
     worked_in: Mapping[tuple[str, int], int]
     cut: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What became of one event, at the stage that settled it. Times are RFC 3339. ``at`` is the receipt: the gateway's where it noted it,
-    else the broker's, or the time of the fact where the log no longer holds the event."""
-
-    at: str
-    type: str
-    stage: str
-    outcome: str
-    before: str | None = None
-    after: str | None = None
-    event_id: str | None = None
-    audit_id: str | None = None
-    kind: str | None = None
-    subscription_id: str | None = None
-    occurred_at: str | None = None
-    places: tuple[str, ...] = ()
-    error: str | None = None
-    row_written: bool = False
-    summary: str | None = None
-    mail: Mail | None = None
-    dead_letters: tuple[str, ...] = ()
-
-    @property
-    def is_mailed(self) -> bool:
-        """Whether its audit event is of a kind that goes to Loops."""
-        return self.kind in _MAILED
-
-    @property
-    def delivery(self) -> str | None:
-        """What the ledger says of the mail; ``pending`` where forward has not got to it, None where there is none to be sent."""
-        if self.mail is not None:
-            return self.mail.classification
-        return PENDING if self.audit_id is not None and self.is_mailed and not self.dead_letters else None
-
-    def as_json(self) -> Json:
-        """Return the entry as ``--json`` prints it."""
-        mail = self.mail
-        return {
-            "at": self.at,
-            "type": self.type,
-            "stage": self.stage,
-            "outcome": self.outcome,
-            "from": self.before,
-            "to": self.after,
-            "event_id": self.event_id,
-            "audit_id": self.audit_id,
-            "delivery": self.delivery,
-            "kind": self.kind,
-            "subscription_id": self.subscription_id,
-            "occurred_at": self.occurred_at,
-            "places": list(self.places),
-            "error": self.error,
-            "row_written": self.row_written,
-            "mail": mail
-            and {
-                "recipient": mail.recipient,
-                "attempts": mail.attempts,
-                "first_attempt_at": _moment(mail.first_attempt_at),
-                "sent_at": _moment(mail.sent_at),
-                "delivered_at": _moment(mail.delivered_at),
-                "last_error": mail.last_error,
-            },
-            "dead_letters": list(self.dead_letters),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """A timeline, the oldest first. ``notes`` says what is not known, one sentence each."""
-
-    team_id: str | None
-    tier: str | None
-    since: str | None
-    entries: Sequence[Entry]
-    notes: Sequence[str] = ()
-
-    def as_json(self) -> Json:
-        """Return what ``--json`` prints."""
-        return {
-            "team_id": self.team_id,
-            "tier": self.tier,
-            "since": self.since,
-            "events": [entry.as_json() for entry in self.entries],
-            "notes": list(self.notes),
-        }
-
-
-_MAILED = frozenset(kind.value for kind, mail in LOOPS_MAP.items() if not isinstance(mail, NeverMailed))
 
 
 def timeline(evidence: Evidence, settings: Settings, rules: Rules) -> Explanation:
@@ -350,7 +251,7 @@ class _Timeline:
             metadata = _loads(row.metadata)
             stage = "operate" if row.kind in OPERATOR_KINDS else "classify"
             base = Entry(
-                at=_moment(row.created_at) or "",
+                at=moment_text(row.created_at) or "",
                 type=row.kind,
                 stage=stage,
                 outcome=NOT_KNOWN if stage == "classify" else row.kind.rpartition(".")[2],
@@ -435,8 +336,4 @@ def _received(record: Record) -> str:
 
 
 def _at(milliseconds: int) -> str:
-    return _moment(datetime.fromtimestamp(milliseconds / 1000, UTC)) or ""
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment_text(datetime.fromtimestamp(milliseconds / 1000, UTC)) or ""

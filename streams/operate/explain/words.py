@@ -3,7 +3,7 @@
 from typing import Final
 
 from schemas.reasons import Reason
-from streams.operate.explain.timeline import NOT_KNOWN, PENDING, Entry
+from streams.operate.explain.entries import NOT_KNOWN, PENDING, Entry
 from streams.stores.ledger import Classification
 
 _OUTCOMES: Final[dict[str, str]] = {

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
-from streams.operate.explain.timeline import Entry
+from streams.operate.explain.entries import Entry
 from streams.operate.explain.words import mail_words, reasoning
 from streams.stores.explanations import Mail
 from streams.stores.ledger import Classification
