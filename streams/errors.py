@@ -15,6 +15,7 @@
     ├── ConstraintRefuses         a constraint or trigger that is not ours refuses them, for now (SQLSTATE class 23, 44 or P0)
     ├── DatabaseUnfit             the database can not hold what is written: its encoding, a table, a column (exit 1)
     ├── MigrationError            a migration that was applied has been changed since
+    ├── NotFound                  what a command was asked for is not there (exit 1)
     ├── PositionError             a table's position does not fit its topic (recreated, truncated)
     ├── SettingsRefused           rows were decided with other settings, and nobody said that they may change (exit 1)
     ├── SnapshotError             a snapshot can not be read, or is not of this stack (exit 2)
@@ -106,6 +107,10 @@ class DatabaseUnfit(TierstreamError):
 
 class MigrationError(TierstreamError):
     """The database's migrations and the files differ."""
+
+
+class NotFound(TierstreamError):
+    """What a command was asked for is not there; the message says where it was looked for."""
 
 
 class PositionError(TierstreamError):

@@ -87,7 +87,7 @@ class NormaliseStage(TableStage):
         subscription_id = webhook.subscription.id if webhook.subscription else None
         if subscription_id is not None and record.key != subscription_id.encode():
             return Effect(Reason.REROUTED, (Output(record.topic, subscription_id.encode(), record.value, record.headers),))
-        event_id, received_at = _delivery(record)
+        event_id, received_at = delivery_of(record)
         if subscription_id is None:
             return self._effect(decide(webhook, event_id, received_at, None, self.rules), event_id)
         known = EMPTY if row is None else row
@@ -232,7 +232,7 @@ def _learned(known: Ownership, verdict: Normalisation) -> tuple[Ownership, Seque
     return learned(known, team_id), ()
 
 
-def _delivery(record: Record) -> tuple[str, int]:
+def delivery_of(record: Record) -> tuple[str, int]:
     """Return the event id and the receipt (Unix seconds): as the gateway noted them in the record's headers, else the record's place, and the
     time at which the broker appended it."""
     headers = {name: value for name, value in record.headers if value}

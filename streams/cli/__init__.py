@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, imports, reconcile, run, stack, verify
+from streams.cli import broker, explain, imports, reconcile, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ broker.register(app)
 verify.register(app)
 imports.register(app)
 reconcile.register(app)
+explain.register(app)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What operators run against a live system: ``tierstream verify``."""
+"""What operators run against a live system: ``tierstream verify``, ``explain``."""

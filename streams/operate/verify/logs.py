@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 import confluent_kafka as kafka
@@ -12,6 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streams.errors import KafkaUnavailable
 from streams.kafka.client import client_config
 from streams.kafka.log_reader import committed_offsets, committed_reader, record_of
+from streams.kafka.log_search import Span, Wanted, search_logs
 from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.topics import Topic, group_id
@@ -21,10 +23,23 @@ _CONSUME_SECONDS = 0.01
 _END_WAIT_MS = 5
 """There are hundreds of partitions to be read to their ends, and at each of them the broker is waited for this long."""
 
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_LEADER_SECONDS = 0.05
+
 _READER = "verify"
 """librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
 
 _librdkafka = logging.getLogger("librdkafka")
+
+
+class Search(NamedTuple):
+    """What is looked for in some partitions of a topic: the records that ``passes`` takes, each of which holds one of ``needles`` in its key,
+    its value or its headers (None: any)."""
+
+    topic: Topic
+    partitions: Sequence[int]
+    needles: Collection[bytes] | None
+    passes: Callable[[Record], bool]
 
 
 class Bounds(NamedTuple):
@@ -108,6 +123,35 @@ class KafkaLogs:
             consumer.unassign()
             self._idle.append(consumer)
 
+    def search(self, *searches: Search) -> dict[Topic, list[Record]]:
+        """Return the committed records that are looked for, by partition and offset, up to the ends of the logs as they are now. All
+        partitions are read at once, and what holds none of the needles is not decoded. Raises KafkaUnavailable.
+        """
+        asked = [search for search in searches if search.partitions and (search.needles is None or search.needles)]
+        bounds = {search.topic: self.bounds(search.topic) for search in asked}
+        wanted, topics = list[Wanted](), dict[str, Topic]()
+        for search in asked:
+            name = search.topic.full_name(self._settings)
+            topics[name] = search.topic
+            for number in sorted(search.partitions):
+                wanted.append(Wanted(Span(name, number, *bounds[search.topic][number]), search.needles, search.passes))
+        found: dict[Topic, list[Record]] = {search.topic: [] for search in searches}
+        for record in search_logs(self._settings, wanted, self._timeout_seconds) if wanted else ():
+            found[topics[record.topic]].append(record)
+        return found
+
+    def offsets_at(self, topic: Topic, moment: datetime) -> dict[int, int]:
+        """Return the offset of the first record of each partition that is not older than ``moment``; the partition's end where all are.
+        Raises KafkaUnavailable.
+        """
+        bounds, name = self.bounds(topic), topic.full_name(self._settings)
+        spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
+        try:
+            found = self._offsets(name, list(bounds), spec)
+        except KafkaException as error:
+            raise KafkaUnavailable(f"Kafka does not answer (offsets of {name}): {error.args[0].str()}.") from error
+        return {number: offset if offset >= 0 else bounds[number].end for number, offset in found.items()}
+
     def _records(self, consumer: kafka.Consumer, name: str, partition: int, first: int, end: int | None) -> Iterator[Record]:
         reached, last_progress = first, time.monotonic()
         while True:
@@ -136,8 +180,16 @@ class KafkaLogs:
 
     def _offsets(self, name: str, numbers: list[int], spec: OffsetSpec) -> dict[int, int]:
         wanted = {TopicPartition(name, number): spec for number in numbers}
-        found = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout_seconds)
-        return {partition.partition: future.result(self._timeout_seconds).offset for partition, future in found.items()}
+        deadline = time.monotonic() + self._timeout_seconds
+        while True:
+            found = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout_seconds)
+            try:
+                return {partition.partition: future.result(self._timeout_seconds).offset for partition, future in found.items()}
+            except KafkaException as error:
+                # A leader is elected, or a topic was made just now and not every broker knows of it.
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                    raise
+            time.sleep(_LEADER_SECONDS)
 
     def _new_consumer(self) -> kafka.Consumer:
         return committed_reader(self._settings, _READER, beginning="error", end_wait_ms=_END_WAIT_MS)
