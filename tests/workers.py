@@ -18,7 +18,7 @@ from tests.accounting import TableStage as TableStageName
 from tests.accounting import outcomes
 from tests.waiting import until
 
-Landing = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]], int]
+Landing = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]], int]
 """Key, value, headers and partition (-1: the key's own) of a record that a test produces."""
 
 INPUTS: dict[str, tuple[tuple[Topic, ...], str, Topic]] = {

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, explain, imports, reconcile, run, stack, verify
+from streams.cli import broker, dlq, explain, imports, reconcile, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ verify.register(app)
 imports.register(app)
 reconcile.register(app)
 explain.register(app)
+dlq.register(app)
 
 
 def main() -> None:

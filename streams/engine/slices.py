@@ -296,7 +296,9 @@ class Slices:
     def _dead_letter(self, record: Record, reason: Reason, error: str) -> Output:
         origin = Origin(self._stage.name, record.topic, record.partition, record.offset)
         key, value, kept = record.key, record.value, record.headers
+        left_out = None
         if bytes_of(key, value, kept) > MAX_OUTPUT_BYTES:
+            left_out = len(value or b"")
             error = f"{error} Its value of {len(value or b'')} bytes and its headers are left out here, for it is too large."
             key, value, kept = (key if len(key or b"") <= MAX_KEPT_KEY_BYTES else None), b"", ()
-        return Output(self._dead_letters, key, value, dead_letter_headers(kept, origin, reason, error))
+        return Output(self._dead_letters, key, value, dead_letter_headers(kept, origin, reason, error, left_out=left_out))

@@ -13,6 +13,11 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 HEADER_PREFIX = "dlq-"
 REPLAYS = "dlq-replays"
+LEFT_OUT = "dlq-left-out"
+"""How many bytes the record's value had, on a dead letter that was too large to hold it as well."""
+
+RESOLVES = "dlq-resolves"
+"""On a record of ``dead.letters`` that is no dead letter but says what an operator made of one: which one, by its place."""
 MAX_ERROR_CHARACTERS = 500
 
 _SEND_SECONDS = 5.0
@@ -29,11 +34,18 @@ class Origin:
     offset: int = -1
 
 
-def dead_letter_headers(headers: Headers, origin: Origin, reason: Reason, error: str) -> list[tuple[str, bytes | None]]:
+def is_dead_letter(record: "ConsumedRecord") -> bool:
+    """Whether a record of ``dead.letters`` is one, and not the mark that an operator's decision left behind one."""
+    return not any(name == RESOLVES for name, _ in record.headers)
+
+
+def dead_letter_headers(
+    headers: Headers, origin: Origin, reason: Reason, error: str, *, left_out: int | None = None
+) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead letter of one record: those it had, plus ``dlq-*``.
 
     ``error`` is one sentence for an operator; it must hold neither secrets nor addresses. Key and value of a dead letter are
-    the record's own, untouched.
+    the record's own, untouched; ``left_out`` is the size of a value that it does not hold.
     """
     kept = [(name, value) for name, value in headers if not name.startswith(HEADER_PREFIX) or name == REPLAYS]
     if not any(name == REPLAYS for name, _ in kept):
@@ -47,6 +59,8 @@ def dead_letter_headers(headers: Headers, origin: Origin, reason: Reason, error:
         ("dlq-time", str(int(time.time() * 1000)).encode()),
         ("dlq-error", error[:MAX_ERROR_CHARACTERS].encode()),
     ]
+    if left_out is not None:
+        kept.append((LEFT_OUT, str(left_out).encode()))
     return kept
 
 
@@ -96,11 +110,12 @@ class KafkaDeadLetters:
         try:
             await self._send(record, value, reason, error)
         except RecordTooLarge:
-            await self._send(record, b"", reason, f"{error} Its value of {len(value)} bytes is left out here, for it is too large.")
+            said = f"{error} Its value of {len(value)} bytes is left out here, for it is too large."
+            await self._send(record, b"", reason, said, left_out=len(value))
 
-    async def _send(self, record: ConsumedRecord, value: bytes, reason: Reason, error: str) -> None:
+    async def _send(self, record: ConsumedRecord, value: bytes, reason: Reason, error: str, *, left_out: int | None = None) -> None:
         origin = Origin(self._stage, record.topic, record.partition, record.offset)
-        headers = dead_letter_headers(record.headers, origin, reason, error)
+        headers = dead_letter_headers(record.headers, origin, reason, error, left_out=left_out)
         await self._waiting.until_available(
             lambda: self._producer.send(self._topic, value, record.key, headers, timeout_seconds=_SEND_SECONDS)
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.kinds import Kind
+from schemas.kinds import OPERATOR_KINDS, Kind
 from schemas.loops import LOOPS_MAP, NeverMailed
 from streams.operate.verify.evidence import (
     IN_DOUBT,
@@ -31,17 +31,20 @@ class Reach:
 
     ``audited`` and ``forwarded`` are the committed offsets on ``audit.events``. ``explains`` and ``explains_charges`` say whether
     the events are known from the beginning, so that a row without one is a difference; the latter of charges that can not be
-    placed, which normalise emits as well as classify.
+    placed, which normalise emits as well as classify; ``explains_operators`` of what operators did, which no replay decides again.
     """
 
     audited: Mapping[int, int]
     forwarded: Mapping[int, int]
     explains: bool
     explains_charges: bool
+    explains_operators: bool
     has_all_dead_letters: bool
 
     def judges(self, kind: Kind | None) -> bool:
         """Whether every event of this kind is known. None is a kind that this version does not know."""
+        if kind in OPERATOR_KINDS:
+            return self.explains_operators
         return self.explains_charges if kind is Kind.CHARGE_UNDELIVERABLE else self.explains
 
 

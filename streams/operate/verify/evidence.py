@@ -82,6 +82,9 @@ class Entry(NamedTuple):
 REPLAYED = 1
 """State of a RECORD that somebody produced again from a dead letter: it is beside the account."""
 
+BY_OPERATOR = 2
+"""State of a RECORD that says what an operator did: no decision explains it, and it explains its row."""
+
 OPEN, IN_DOUBT, REFUSED, FINAL = range(4)
 """States of a MAIL."""
 

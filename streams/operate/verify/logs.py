@@ -25,6 +25,10 @@ _END_WAIT_MS = 5
 
 _NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 _LEADER_SECONDS = 0.05
+_DECIDED_SECONDS = 30.0
+"""Longer than any transaction of ours may be open."""
+
+_LOOK_AGAIN_SECONDS = 0.05
 
 _READER = "verify"
 """librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
@@ -91,6 +95,23 @@ class KafkaLogs:
         except KafkaException as error:
             raise KafkaUnavailable(f"Kafka does not answer (offsets of {name}): {error.args[0].str()}.") from error
         return {number: Bounds(firsts[number], ends[number]) for number in sorted(numbers)}
+
+    def decided_bounds(self, topic: Topic) -> dict[int, Bounds]:
+        """Return how far each partition reaches, once every transaction that was open when it was called is decided. Raises KafkaUnavailable.
+
+        What is committed on a partition can not be read before what is still open in front of it.
+        """
+        name, deadline = topic.full_name(self._settings), time.monotonic() + _DECIDED_SECONDS
+        reached = self.bounds(topic)
+        ends = self._ends(name, list(reached), IsolationLevel.READ_UNCOMMITTED)
+        while behind := [number for number, found in reached.items() if found.end < ends[number]]:
+            if time.monotonic() > deadline:
+                raise KafkaUnavailable(
+                    f"A transaction on {name}, partition {behind[0]}, has been open for {_DECIDED_SECONDS:.0f} s; try again once it has timed out."
+                )
+            time.sleep(_LOOK_AGAIN_SECONDS)
+            reached = self.bounds(topic)
+        return reached
 
     def committed(self, stage: str, topic: Topic) -> dict[int, int]:
         """See ``Logs``. Raises KafkaUnavailable."""
@@ -178,11 +199,19 @@ class KafkaLogs:
                     f"{name}, partition {partition}, does not get past offset {reached}: nothing came for {self._timeout_seconds:.0f} s."
                 )
 
-    def _offsets(self, name: str, numbers: list[int], spec: OffsetSpec) -> dict[int, int]:
+    def _ends(self, name: str, numbers: list[int], isolation: IsolationLevel) -> dict[int, int]:
+        try:
+            return self._offsets(name, numbers, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
+        except KafkaException as error:
+            raise KafkaUnavailable(f"Kafka does not answer (offsets of {name}): {error.args[0].str()}.") from error
+
+    def _offsets(
+        self, name: str, numbers: list[int], spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[int, int]:
         wanted = {TopicPartition(name, number): spec for number in numbers}
         deadline = time.monotonic() + self._timeout_seconds
         while True:
-            found = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout_seconds)
+            found = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=self._timeout_seconds)
             try:
                 return {partition.partition: future.result(self._timeout_seconds).offset for partition, future in found.items()}
             except KafkaException as error:

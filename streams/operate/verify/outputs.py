@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from streams.operate.verify.evidence import REPLAYED, STAGES, Entry, Evidence, Source, id_text, place
+from streams.operate.verify.evidence import BY_OPERATOR, REPLAYED, STAGES, Entry, Evidence, Source, id_text, place
 from streams.operate.verify.report import Check
 
 Lane = tuple[int, int, int, int]
@@ -83,7 +83,7 @@ class Outputs:
     def judge(self, group: Sequence[Entry]) -> bool:
         """Compare the entries of one id; return whether an output of it is missing (and that was reported)."""
         decided = [entry for entry in group if entry.source == Source.DECIDED]
-        records = [entry for entry in group if entry.source == Source.RECORD and entry.state != REPLAYED]
+        records = [entry for entry in group if entry.source == Source.RECORD and entry.state not in (REPLAYED, BY_OPERATOR)]
         self.check.compared += len(decided)
         fresh = [entry for entry in records if entry.offset >= self.span.settled.get(entry.partition, 0)]
         wanted, new, held = (Counter(entry.content for entry in entries) for entries in (decided, fresh, records))

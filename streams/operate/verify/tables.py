@@ -40,11 +40,12 @@ _MAX_SHOWN_KEY = 60
 
 @dataclass(frozen=True, slots=True)
 class Deciding:
-    """A stage with a table, and the topics that it stands between."""
+    """A stage with a table, and the topics that it stands between. ``catch_up`` is called once the positions of a partition are read."""
 
     stage: TableStage
     changelog: Topic
     inputs: tuple[Topic, ...]
+    catch_up: Callable[[], None] = lambda: None
 
     @property
     def index(self) -> int:
@@ -151,6 +152,7 @@ class TableChecks:
             each.is_whole = is_whole
             self.decided[deciding.index, TOPICS.index(each.topic.name), partition] = each.decided
         rows = dict(begun.rows)
+        deciding.catch_up()
         self._decide_again(deciding, partition, inputs, rows, tick, shuffle, begun.rows)
         for each in inputs:
             self._compare_outcomes(self._outcomes[name], name, partition, each)

@@ -8,9 +8,12 @@ import msgspec
 from agents.audit import decide as audit
 from agents.classify.outputs import SOURCE as CLASSIFY_SOURCE
 from agents.normalise.stage import NORMALISE_SOURCE
+from schemas.kinds import OPERATOR_KINDS
 from streams.kafka.dead_letters import REPLAYS
 from streams.kafka.records import Record
+from streams.operate.actions import SOURCE as OPERATE_SOURCE
 from streams.operate.verify.evidence import (
+    BY_OPERATOR,
     FINAL,
     IN_DOUBT,
     KINDS,
@@ -88,8 +91,9 @@ def recorded_event(record: Record) -> Entry | None:
         return None
     head = _head(value)
     stage = _WRITERS.get(head.source, NOBODY) if head else NOBODY
+    state = BY_OPERATOR if head and head.source == OPERATE_SOURCE and row.kind in OPERATOR_KINDS else _state(record)
     place = (_AUDIT_EVENTS, record.partition, record.offset, record.partition)
-    return Entry(row.id.bytes, Source.RECORD, stage, _KINDS[row.kind], _state(record), *place, digest(value), row_digest(row))
+    return Entry(row.id.bytes, Source.RECORD, stage, _KINDS[row.kind], state, *place, digest(value), row_digest(row))
 
 
 def decided_fact(value: bytes | None, where: Decision) -> Entry | None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agents.classify.stage import ClassifyStage
+from agents.normalise.again import NormaliseAgain
 from agents.normalise.plans import load_rules
-from agents.normalise.stage import NormaliseStage
+from streams.kafka.dead_letters import is_dead_letter
 from streams.kafka.partitioner import partition_of
 from streams.operate.verify.accounts import AUDIT, FORWARD, Accounts, Reach
 from streams.operate.verify.dead_letters import ParkedRecords
@@ -125,8 +126,9 @@ class _Verification:
         self._committed = {stage: logs.committed(STAGES[stage], AUDIT_EVENTS) for stage in _WITHOUT_TABLE}
         self._progress = _Progress(on_progress, sum(each.end - each.first for of_topic in bounds.values() for each in of_topic.values()))
         self._report = report = Report()
+        self._normalise, self._plans_read_up_to = NormaliseAgain(settings, rules), dict[int, int]()
         stages: dict[StageName, Deciding] = {
-            "normalise": Deciding(NormaliseStage(settings, rules), NORMALISE_CHANGELOG, (RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS)),
+            "normalise": Deciding(self._normalise, NORMALISE_CHANGELOG, (RAZORPAY_WEBHOOKS, SUBSCRIPTION_LINKS), self._catch_up_on_plans),
             "classify": Deciding(ClassifyStage(settings), CLASSIFY_CHANGELOG, (TEAM_EVENTS,)),
         }
         self._tables = TableChecks(settings, logs, report, stages, found)
@@ -169,6 +171,13 @@ class _Verification:
         settled = snapshot.index.ends.get(topic.name, {}) if snapshot else {}
         return Span(topic.name, {number: each.first for number, each in bounds.items()}, settled, self._sure.get(topic, {})), bounds
 
+    def _catch_up_on_plans(self) -> None:
+        """Learn what was parked for its plan, up to now: what normalise had decided before its positions were read stands in dead.letters."""
+        for number, bounds in self._logs.bounds(DEAD_LETTERS).items():
+            for record in self._logs.read(DEAD_LETTERS, number, self._plans_read_up_to.get(number, bounds.first), bounds.end):
+                self._normalise.note_dead_letter(record)
+            self._plans_read_up_to[number] = bounds.end
+
     def _read_stores(self) -> None:
         self._progress.begin("audit_log")
         for row in self._stores.audit_rows():
@@ -183,6 +192,8 @@ class _Verification:
         for number, bounds in span[1].items():
             for record in self._logs.read(DEAD_LETTERS, number, *bounds):
                 self._progress.tick()
+                if not is_dead_letter(record):
+                    continue  # the mark of an operator, whose audit event is checked like any other
                 headers = dead_letter_headers_of(record, topics)
                 if headers is None:
                     self._dead_letters.differs(
@@ -229,6 +240,7 @@ class _Verification:
             forwarded=self._committed[FORWARD],
             explains=events.is_whole or is_whole["classify"],
             explains_charges=events.is_whole or all(is_whole.values()),
+            explains_operators=events.is_whole,
             has_all_dead_letters=spans[DEAD_LETTERS].is_whole,
         )
         outputs = Outputs(self._events, events, oldest_found(found.events, events, Source.RECORD), is_replayed)
@@ -248,6 +260,11 @@ class _Verification:
             dead_letters.judge(group)
 
     def _note_what_was_cut(self) -> None:
+        if self._normalise.not_checked:
+            self._report.notes.append(
+                f"{self._normalise.not_checked} webhooks were parked as unknown_plan whose plan is in the plan file now; that it was not in it "
+                "then can not be checked."
+            )
         cut = self._tables.cut
         if not cut:
             return
