@@ -59,6 +59,7 @@ COVERED_BY: dict[str, str] = {
     "streams/runtime/http_server.py": "tests/unit/streams/runtime/test_admin.py",
     "streams/stores/accounts.py": "tests/integration/test_verify.py",
     "streams/stores/audit_log.py": "tests/integration/test_audit_log.py",
+    "streams/stores/feedback.py": "tests/integration/test_feedback.py",
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }
