@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, run, stack, verify
+from streams.cli import broker, deliveries, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ stack.register(app)
 run.register(app)
 broker.register(app)
 verify.register(app)
+deliveries.register(app)
 
 
 def main() -> None:
