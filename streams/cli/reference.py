@@ -22,6 +22,7 @@ OUTSIDE: tuple[tuple[str, str, str], ...] = (
     ("audit", "PostgreSQL", "audit_log"),
     ("forward", "PostgreSQL", "forwarder_sent"),
     ("forward", "Loops", "one mail each"),
+    ("feedback", "PostgreSQL", "forwarder_sent"),
     ("Loops", "gateway", "signed webhooks"),
 )
 """What flows without a topic: from, to, what."""
@@ -39,7 +40,7 @@ def topology_diagram() -> str:
 def overview_diagram() -> str:
     """Return the way from the sources to the sinks as a mermaid flowchart, without changelogs and what belongs to operation."""
     on_the_way = [topic for topic in TOPICS if topic.producers != topic.consumers and not OPERATION & {*topic.producers, *topic.consumers}]
-    return _diagram(on_the_way, [edge for edge in OUTSIDE if edge[0] != "Loops"])
+    return _diagram(on_the_way, [edge for edge in OUTSIDE if edge[0] not in ("Loops", *OPERATION)])
 
 
 def _diagram(topics: Sequence[Topic], outside: Sequence[tuple[str, str, str]]) -> str:
