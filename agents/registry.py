@@ -9,6 +9,8 @@ import structlog
 
 from agents.audit import stage as audit
 from agents.classify.stage import ClassifyStage
+from agents.feedback import stage as feedback
+from agents.feedback.decide import match
 from agents.forward import stage as forward
 from agents.forward.decide import Policy
 from agents.normalise.plans import load_rules
@@ -24,6 +26,7 @@ from streams.loops.rate_limit import RateLimiter
 from streams.runtime.waiting import Waiting
 from streams.settings import Settings
 from streams.stores.audit_log import PostgresAuditLog
+from streams.stores.feedback import PostgresFeedback
 from streams.stores.ledger import PostgresLedger
 from streams.stores.pool import PostgresPool
 from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, Table
@@ -48,6 +51,8 @@ def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = Fal
             return _audit(settings)
         case "forward":
             return _forward(settings)
+        case "feedback":
+            return _feedback(settings)
     raise ValueError(f"{name} is no stage")
 
 
@@ -109,6 +114,16 @@ def _forward(settings: Settings) -> StageFactory:
             stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
             stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
             yield stage
+
+    return build
+
+
+def _feedback(settings: Settings) -> StageFactory:
+    @contextlib.asynccontextmanager
+    async def build() -> AsyncIterator[Stage]:
+        async with _postgres(settings, feedback.STAGE, FORWARDER_SENT) as pool, _dead_letters(settings, feedback.STAGE) as dead_letters:
+            handler = feedback.FeedbackHandler(PostgresFeedback(pool, match), dead_letters)
+            yield handler_stage(settings, feedback.STAGE, topics.LOOPS_WEBHOOKS, handler)
 
     return build
 

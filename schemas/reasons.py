@@ -71,6 +71,11 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     SUPPRESSED = "suppressed"
     IN_DOUBT = "in_doubt"
+    # feedback
+    MATCHED = "matched"  # with the one mail of the ledger that it can be about
+    UNMATCHED = "unmatched"  # no mail of the ledger can be meant
+    AMBIGUOUS = "ambiguous"  # several could be meant, so none is taken
+    ADDRESS_NOTED = "address_noted"  # it is about an address alone
 
 
 DEAD_LETTER_REASONS: frozenset[Reason] = frozenset(

@@ -31,6 +31,7 @@ WAITING = Gauge("tierstream_waiting", "1 while a stage waits for a service that 
 HELD = Gauge(
     "tierstream_held", "Mails that wait by themselves, by their event and Loops' last answer, while others go on.", ("kind", "answer")
 )
+FEEDBACK = Counter("tierstream_feedback", "Loops' webhooks by what became of them: matched, unmatched, ambiguous, ...", ("outcome",))
 
 
 def count_outcomes(stage: str, outcomes: Mapping[Reason, int]) -> None:

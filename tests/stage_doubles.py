@@ -159,6 +159,8 @@ class MemoryLedger:
     def __init__(self) -> None:
         self.held: dict[uuid.UUID, LedgerRow] = {}
         self.entries: list[Entry] = []
+        self.suppressed: set[bytes] = set()
+        """Addresses, as hashes, that get no more mail."""
 
     def classification(self, consumed: Record) -> str:
         return self.held[id_of(consumed)].classification
@@ -170,6 +172,12 @@ class MemoryLedger:
         held = self.held.get(entry.audit_id)
         if held is not None and held.classification != Classification.IN_FLIGHT:
             return None
+        if (
+            entry.address_hash in self.suppressed
+            and entry.classification is Classification.IN_FLIGHT
+            and not (held and held.first_attempt_at)
+        ):
+            entry = entry._replace(classification=Classification.SUPPRESSED)
         self.entries.append(entry)
         attempt = entry.classification is Classification.IN_FLIGHT
         row = LedgerRow(
@@ -177,6 +185,7 @@ class MemoryLedger:
             entry.classification,
             (held.attempts if held else 0) + attempt,
             (held and held.first_attempt_at) or (entry.at if attempt else None),
+            held.resends if held else 0,
         )
         self.held[entry.audit_id] = row
         return row

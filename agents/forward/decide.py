@@ -61,6 +61,8 @@ def decide(record: AuditRecord, row: LedgerRow | None, now: datetime, policy: Po
             return Skip(Reason.IN_DOUBT)
         if row.classification != Classification.IN_FLIGHT:
             return Skip(Reason.ALREADY_FINAL)
+        if not policy.sending and row.first_attempt_at is None:
+            return Close(Classification.SUPPRESSED)  # an operator has it sent again, and no call was made since
         if not policy.sending or key_is_forgotten(row, now):
             return Close(Classification.IN_DOUBT)
     elif not policy.sending:

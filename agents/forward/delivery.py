@@ -14,6 +14,7 @@ from agents.forward.decide import CheckKey, Hold, WaitForLoops, judge, key_is_fo
 from agents.forward.held import HeldMails
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
+from schemas.recipients import address_hash
 from streams.engine.backlog import Line
 from streams.errors import LoopsKeyRejected, LoopsUnavailable
 from streams.kafka.dead_letters import ConsumedRecord, DeadLetters
@@ -129,6 +130,9 @@ class Deliveries:
             row = await self._ledger.put(self._entry(mail, Classification.IN_FLIGHT, attempts.failure))
             if row is None:
                 return Reason.ALREADY_FINAL
+            if row.classification == Classification.SUPPRESSED:
+                self.settled += 1
+                return Reason.SUPPRESSED
             reply = await self._call(content, row)
         if reply is None:
             return await self.close(mail, Classification.IN_DOUBT, attempts.failure)
@@ -191,7 +195,7 @@ class Deliveries:
             started = await self._limiter.start()
             answered = False
             try:
-                reply = await self._loops.send(content, str(row.audit_id))
+                reply = await self._loops.send(content, row.idempotency_key)
                 answered = reply.arrived
             finally:
                 self._limiter.finish(started, answered=answered)
@@ -213,6 +217,7 @@ class Deliveries:
             classification,
             self._clock(),
             error,
+            address_hash(email) if email else None,
         )
 
 

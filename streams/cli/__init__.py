@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, dlq, explain, imports, reconcile, run, stack, verify
+from streams.cli import broker, deliveries, dlq, explain, imports, reconcile, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ imports.register(app)
 reconcile.register(app)
 explain.register(app)
 dlq.register(app)
+deliveries.register(app)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ OUTSIDE: tuple[tuple[str, str, str], ...] = (
     ("audit", "PostgreSQL", "audit_log"),
     ("forward", "PostgreSQL", "forwarder_sent"),
     ("forward", "Loops", "one mail each"),
+    ("feedback", "PostgreSQL", "forwarder_sent"),
     ("Loops", "gateway", "signed webhooks"),
 )
 """What flows without a topic: from, to, what."""
@@ -44,7 +45,7 @@ def overview_diagram() -> str:
         for topic in TOPICS
         if topic.producers != topic.consumers and not OPERATION.issuperset(topic.producers) and not OPERATION.issuperset(topic.consumers)
     ]
-    return _diagram(on_the_way, [edge for edge in OUTSIDE if edge[0] != "Loops"])
+    return _diagram(on_the_way, [edge for edge in OUTSIDE if edge[0] not in ("Loops", *OPERATION)])
 
 
 def _diagram(topics: Sequence[Topic], outside: Sequence[tuple[str, str, str]]) -> str:

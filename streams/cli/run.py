@@ -23,6 +23,7 @@ class StageName(StrEnum):
     CLASSIFY = "classify"
     AUDIT = "audit"
     FORWARD = "forward"
+    FEEDBACK = "feedback"
 
 
 def register(app: typer.Typer) -> None:

@@ -39,7 +39,10 @@ EMBEDDED_DEFAULTS: dict[str, str] = {
 }
 """Settings of the embedded stack where none are set. They are public: never use them where others can reach the gateway."""
 
-PROCESS_NAMES = ("gateway", "normalise", "classify", "audit", "forward")
+PROCESS_NAMES = ("gateway", "normalise", "classify", "audit", "forward", "feedback")
+
+RIDES_WITH = {"feedback": "forward"}
+"""Stages that have no process of their own: feedback has a few events for each mail, and forward waits most of the time."""
 
 ALL_STAGES = "stages"
 """The name of the one process that runs all stages, where it is asked for."""
@@ -81,8 +84,15 @@ class Stack:
             "loops": self.loops,
             "kafka": self.kafka,
             "postgres": self.postgres,
-            "pids": {name: found for name in PROCESS_NAMES if (found := pids.get(name) or (name != "gateway" and pids.get(ALL_STAGES)))},
+            "pids": pids_of(pids),
         }
+
+
+def pids_of(table: PidTable) -> dict[str, list[int]]:
+    """Return the processes of the gateway and of each stage, by the supervisor's table of what it has started."""
+    found = {"gateway": table.get("gateway", [])}
+    found |= {stage: table.get(RIDES_WITH.get(stage, stage)) or table.get(ALL_STAGES, []) for stage in PROCESS_NAMES[1:]}
+    return {name: pids for name, pids in found.items() if pids}
 
 
 async def run_up(
@@ -276,8 +286,11 @@ class _Services:
             found.append((ALL_STAGES, self.worker(settings, PROCESS_NAMES[1:], f"{ALL_STAGES}-0")))
             return found
         for stage in PROCESS_NAMES[1:]:
+            if stage in RIDES_WITH:
+                continue
+            stages = [stage, *(name for name, carrier in RIDES_WITH.items() if carrier == stage)]
             found += [
-                (stage, self.worker(settings, [stage], f"{stage}-{instance}")) for instance in range(self._options.workers.get(stage, 1))
+                (stage, self.worker(settings, stages, f"{stage}-{instance}")) for instance in range(self._options.workers.get(stage, 1))
             ]
         return found
 

@@ -5,13 +5,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import asyncpg
 
 from streams.errors import ConstraintRefuses, RowRejected
 from streams.runtime.waiting import Backoff
+from streams.stores.classification import Classification as Classification
 from streams.stores.constraints import HELD_BACKOFF, WAIT_SECONDS, ConstraintAlarm
 from streams.stores.group_commit import GroupCommit
 from streams.stores.pool import Connection, PostgresPool
@@ -20,24 +20,11 @@ BATCH_ROWS = 5_000
 """Rows in one statement at most."""
 
 
-class Classification(StrEnum):
-    """What the ledger says of a mail. Feedback adds values of its own later: whatever is not IN_FLIGHT or IN_DOUBT is final."""
-
-    IN_FLIGHT = "in_flight"
-    """A call is under way, or a worker died in it."""
-    SENT = "sent"
-    ALREADY_SENT = "already_sent"
-    REFUSED = "refused"
-    NO_RECIPIENT = "no_recipient"
-    PLACEHOLDER_RECIPIENT = "placeholder_recipient"
-    EXPIRED = "expired"
-    SUPPRESSED = "suppressed"
-    IN_DOUBT = "in_doubt"
-    """A call may have been accepted, and Loops has forgotten its key by now: an operator decides, nobody sends."""
-
-
 class Entry(NamedTuple):
-    """What is to be written of one mail. ``recipient`` is masked already, and ``error`` holds no address."""
+    """What is to be written of one mail. ``recipient`` is masked already, and ``error`` holds no address.
+
+    ``address_hash`` is what feedback is matched by, and what suppression is asked for.
+    """
 
     audit_id: uuid.UUID
     team_id: uuid.UUID | None
@@ -46,6 +33,7 @@ class Entry(NamedTuple):
     classification: Classification
     at: datetime
     error: str | None = None
+    address_hash: bytes | None = None
 
 
 class LedgerRow(NamedTuple):
@@ -55,6 +43,14 @@ class LedgerRow(NamedTuple):
     classification: str
     attempts: int
     first_attempt_at: datetime | None
+    resends: int = 0
+    """How often an operator has had it sent again."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """What Loops knows the mail by: the audit id, and another one each time that an operator has it sent again, for Loops may remember
+        the one before although it refused the event."""
+        return f"{self.audit_id}.{self.resends}" if self.resends else str(self.audit_id)
 
 
 class Ledger(Protocol):
@@ -66,31 +62,37 @@ class Ledger(Protocol):
     async def put(self, entry: Entry) -> LedgerRow | None:
         """Write ``entry`` and return the row once it is committed, or None when the row was final or in doubt, and so is unchanged.
 
-        IN_FLIGHT counts one more attempt and keeps the time of the first; a second IN_FLIGHT is a retry. Raises RowRejected when
-        PostgreSQL refuses this very row.
+        IN_FLIGHT counts one more attempt and keeps the time of the first; a second IN_FLIGHT is a retry. A first one becomes SUPPRESSED
+        where mail to its address is suppressed: no call may be made then. Raises RowRejected when PostgreSQL refuses this very row.
         """
 
 
 _PUT = """
 insert into forwarder_sent as held
-    (audit_id, provider, team_id, template_kind, recipient, classification, attempts, first_attempt_at, sent_at, last_error)
-select audit_id, 'loops', team_id, kind, recipient, classification,
-    case when classification = 'in_flight' then 1 else 0 end,
-    case when classification = 'in_flight' then at end,
-    case when classification = 'sent' then at end,
-    error
-from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-    as entry (audit_id, team_id, kind, recipient, classification, at, error)
+    (audit_id, provider, team_id, template_kind, recipient, classification, attempts, first_attempt_at, sent_at, last_error, address_hash)
+select entry.audit_id, 'loops', entry.team_id, kind, entry.recipient, became,
+    case when became = 'in_flight' then 1 else 0 end,
+    case when became = 'in_flight' then at end,
+    case when became = 'sent' then at end,
+    case when became = 'suppressed' then coalesce('Mail to this address is suppressed: ' || refusal.reason || '.', error) else error end,
+    entry.address_hash
+from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
+    as entry (audit_id, team_id, kind, recipient, classification, at, error, address_hash)
+left join address_feedback as refusal
+    on refusal.address_hash = entry.address_hash and refusal.reason is not null and entry.classification = 'in_flight'
+    and not exists (select from forwarder_sent called where called.audit_id = entry.audit_id and called.first_attempt_at is not null)
+cross join lateral (select case when refusal.reason is null then entry.classification else 'suppressed' end) as outcome (became)
 on conflict (audit_id) do update set
     classification = excluded.classification,
     attempts = held.attempts + excluded.attempts,
     first_attempt_at = coalesce(held.first_attempt_at, excluded.first_attempt_at),
     sent_at = excluded.sent_at,
-    last_error = coalesce(excluded.last_error, held.last_error)
+    last_error = coalesce(excluded.last_error, held.last_error),
+    address_hash = coalesce(excluded.address_hash, held.address_hash)
 where held.classification = 'in_flight'
-returning audit_id, classification, attempts, first_attempt_at
+returning audit_id, classification, attempts, first_attempt_at, resends
 """
-_ROWS = "select audit_id, classification, attempts, first_attempt_at from forwarder_sent where audit_id = any($1::uuid[])"
+_ROWS = "select audit_id, classification, attempts, first_attempt_at, resends from forwarder_sent where audit_id = any($1::uuid[])"
 
 
 _Written = LedgerRow | RowRejected | ConstraintRefuses | None

@@ -54,8 +54,13 @@ FORWARDER_SENT = Table(
         "sent_at": "timestamptz",
         "last_error": "text",
         "team_id": "uuid",
+        "address_hash": "bytea",
+        "forwarded_as": "text",
+        "resolution": "jsonb",
+        "resolution_open": "boolean",
+        "resends": "int",
     },
-    frozenset({"audit_id", "provider", "template_kind", "classification", "attempts"}),
+    frozenset({"audit_id", "provider", "template_kind", "classification", "attempts", "resolution_open", "resends"}),
 )
 OUR_TABLES = {table.name: table for table in (AUDIT_LOG, FORWARDER_SENT)}
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
+from schemas.recipients import address_hash
 from streams.errors import RowRejected
 from streams.runtime.waiting import Backoff
 from streams.stores.ledger import Classification, Entry, Ledger, LedgerRow, PostgresLedger
@@ -18,11 +19,14 @@ from tests.waiting import eventually
 
 ID, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 IN_FLIGHT, SENT = Classification.IN_FLIGHT, Classification.SENT
+HASH = address_hash("asha@example.com")
 LATER = NOW + timedelta(minutes=1)
 
 
 def entry(classification: Classification, audit_id: uuid.UUID = ID, *, later: bool = False, error: str | None = None) -> Entry:
-    return Entry(audit_id, uuid.UUID(TEAM), "subscription.upgraded", "a***@example.com", classification, LATER if later else NOW, error)
+    return Entry(
+        audit_id, uuid.UUID(TEAM), "subscription.upgraded", "a***@example.com", classification, LATER if later else NOW, error, HASH
+    )
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -103,7 +107,32 @@ async def test_put_row_emits_the_whole_scenario(postgres: PostgresLedger, databa
         "delivered_at": None,
         "last_error": "answer 500",
         "team_id": uuid.UUID(TEAM),
+        "address_hash": HASH,
+        "forwarded_as": None,
+        "resolution": None,
+        "resolution_open": False,
+        "resends": 0,
     }
+
+
+async def test_put_no_call_for_an_address_that_gets_no_more_mail_and_the_row_says_why(postgres: PostgresLedger, database: str) -> None:
+    await query(database, "insert into address_feedback (address_hash, complaint_at) values ($1, $2)", HASH, NOW)
+
+    assert await postgres.put(entry(IN_FLIGHT)) == LedgerRow(ID, "suppressed", 0, None)
+    assert await postgres.put(entry(IN_FLIGHT, OTHER)._replace(address_hash=address_hash("other@example.com"))) == LedgerRow(
+        OTHER, "in_flight", 1, NOW
+    )
+
+    (stored,) = await query(database, "select last_error from forwarder_sent where audit_id = $1", ID)
+    assert stored["last_error"] == "Mail to this address is suppressed: complaint."
+
+
+async def test_put_a_call_that_was_begun_goes_on_when_its_address_is_suppressed(postgres: PostgresLedger, database: str) -> None:
+    await postgres.put(entry(IN_FLIGHT))
+    await query(database, "insert into address_feedback (address_hash, bounced_hard_at) values ($1, $2)", HASH, NOW)
+
+    assert await postgres.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW)
+    assert await postgres.put(entry(SENT, later=True)) == LedgerRow(ID, "sent", 2, NOW)
 
 
 async def test_put_nul_in_a_recipient_does_not_stop_the_mail(postgres: PostgresLedger, database: str) -> None:

@@ -105,7 +105,7 @@ def test_environment_of_a_service_holds_only_settings_and_all_that_its_role_requ
 def test_each_stage_has_a_service() -> None:
     workers = [SERVICES[name]["command"] for name in OURS if SERVICES[name]["command"][0] == "worker"]
 
-    assert sorted(workers) == [["worker", stage] for stage in ("audit", "classify", "forward", "normalise")]
+    assert sorted(workers) == [["worker", *stages] for stages in (("audit",), ("classify",), ("forward", "feedback"), ("normalise",))]
 
 
 def test_defaults_are_those_of_the_embedded_stack(monkeypatch: pytest.MonkeyPatch) -> None:

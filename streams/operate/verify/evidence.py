@@ -21,13 +21,13 @@ from schemas.kinds import Kind
 from streams.errors import TierstreamError
 from streams.stores.audit_log import AuditRow
 
-STAGES = ("gateway", "normalise", "classify", "audit", "forward")
+STAGES = ("gateway", "normalise", "classify", "audit", "forward", "feedback")
 """Who may have decided or written something; an entry holds the index."""
 
 NOBODY = 255
 """The stage of what none of them wrote."""
 
-TOPICS = ("razorpay.webhooks", "subscription.links", "team.events", "audit.events", "dead.letters")
+TOPICS = ("razorpay.webhooks", "subscription.links", "team.events", "audit.events", "dead.letters", "loops.webhooks")
 KINDS = tuple(Kind)
 UNKNOWN_KIND = 255
 """The kind of a row whose kind this version does not know. Kept in snapshots, as the indexes of kinds are: kinds are added at the end."""

@@ -10,7 +10,7 @@ from streams import topics
 from streams.settings import Settings, load_settings
 from streams.topics import DAY_MS, TOPICS, Topic, group_id
 
-STAGES = ("normalise", "classify", "audit", "forward")
+STAGES = ("normalise", "classify", "audit", "forward", "feedback")
 
 every_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
 
@@ -139,6 +139,7 @@ def test_group_of_each_stage_is_its_own_and_has_the_prefix() -> None:
         "staging.tierstream.classify",
         "staging.tierstream.audit",
         "staging.tierstream.forward",
+        "staging.tierstream.feedback",
     ]
 
 

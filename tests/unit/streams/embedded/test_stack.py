@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streams.embedded.process import free_port
-from streams.embedded.stack import PROCESS_NAMES, StackOptions, _Services, is_ready
+from streams.embedded.stack import PROCESS_NAMES, StackOptions, _Services, is_ready, pids_of
 from streams.settings import Settings
 
 PROBES = 50
@@ -41,3 +41,23 @@ def test_only_a_process_with_classify_in_it_is_told_to_accept_another_initial_ti
     for command in commands:
         assert ("--accept-initial-tier" in command) is (accept_initial_tier and command in with_classify)
     assert {name for command in commands for name in command if name in PROCESS_NAMES} == set(PROCESS_NAMES)
+
+
+def test_feedback_runs_inside_of_forward_and_the_ready_file_names_it_with_the_same_processes(tmp_path: Path) -> None:
+    settings = Settings(
+        kafka_bootstrap_servers="127.0.0.1:9", postgres_dsn="postgresql://127.0.0.1:8/x", loops_base_url="http://127.0.0.1:7"
+    )
+    services = _Services(settings, StackOptions({"forward": 2}), tmp_path)
+
+    commands = [program._argv[3:] for _, program in services.processes(settings)]
+
+    assert [command for command in commands if "feedback" in command] == [("worker", "forward", "feedback")] * 2
+    assert pids_of({"gateway": [1], "normalise": [2], "classify": [3], "audit": [4], "forward": [5, 6], "kafka": [7]}) == {
+        "gateway": [1],
+        "normalise": [2],
+        "classify": [3],
+        "audit": [4],
+        "forward": [5, 6],
+        "feedback": [5, 6],
+    }
+    assert pids_of({"gateway": [1], "stages": [2]}) == {"gateway": [1], **{stage: [2] for stage in PROCESS_NAMES[1:]}}

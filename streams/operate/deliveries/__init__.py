@@ -1,0 +1,1 @@
+"""Looking at what became of mails, and deciding what the forwarder can not: ``tierstream deliveries``."""
