@@ -60,6 +60,7 @@ COVERED_BY: dict[str, str] = {
     "streams/stores/accounts.py": "tests/integration/test_verify.py",
     "streams/stores/audit_log.py": "tests/integration/test_audit_log.py",
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
+    "streams/stores/loops_slots.py": "tests/integration/test_loops_slots.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }
 """Modules without a unit test at the mirrored path, and the test that covers each instead."""
