@@ -203,8 +203,8 @@ def test_workers_that_come_go_die_and_stall_never_exceed_the_limit(
                     running.remove(entry)
                     await entry[0].__aexit__(None, None, None)
             await asyncio.sleep(dice.choice([0.0, 0.3, 2.0]))
-        for worker, _, _ in running:
-            await worker.__aexit__(None, None, None)
+        for left, _, _ in running:
+            await left.__aexit__(None, None, None)
         return account
 
     account = run_virtually(busy())
