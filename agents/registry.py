@@ -1,5 +1,6 @@
 """Which parts make a stage: the only place that knows all of them."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -28,6 +29,7 @@ from streams.settings import Settings
 from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.feedback import PostgresFeedback
 from streams.stores.ledger import PostgresLedger
+from streams.stores.loops_slots import PostgresSlots
 from streams.stores.pool import PostgresPool
 from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, Table
 
@@ -35,6 +37,9 @@ _log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 2.0
 """How long a stop waits for dead letters under way; whoever waits for them has not acked their batch."""
+
+KEY_CHECK_SECONDS = 2.0
+"""How long the check of the key waits at the start for its turn under the rate limit, and so for PostgreSQL, which keeps it."""
 
 
 def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = False) -> StageFactory:
@@ -100,20 +105,18 @@ def _forward(settings: Settings) -> StageFactory:
     @contextlib.asynccontextmanager
     async def build() -> AsyncIterator[Stage]:
         loops = LoopsClient(settings.loops_base_url, key, timeout_seconds=settings.loops_timeout_seconds)
-        limiter = RateLimiter(settings.loops_rate_per_second)
         async with (
             _postgres(settings, forward.STAGE, FORWARDER_SENT) as pool,
             _dead_letters(settings, forward.STAGE) as dead_letters,
             _opened(loops),
+            _limiter(settings, pool) as limiter,
         ):
             if sending:
-                await _check_key(loops)
+                await _check_key(loops, limiter)
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             ledger = PostgresLedger(pool, constraint_wait_seconds=settings.constraint_wait_seconds)
             forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, policy, waiting)
-            stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
-            stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
-            yield stage
+            yield handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
 
     return build
 
@@ -128,12 +131,33 @@ def _feedback(settings: Settings) -> StageFactory:
     return build
 
 
-async def _check_key(loops: LoopsClient) -> None:
-    """Find a wrong key at the start, and not at the first mail. Raises LoopsKeyRejected. Loops may be away: then mails wait for it."""
+@contextlib.asynccontextmanager
+async def _limiter(settings: Settings, pool: PostgresPool) -> AsyncIterator[RateLimiter]:
+    """This worker's way to the slots of the account's limit."""
+    limiter = RateLimiter(settings.loops_rate_per_second, PostgresSlots(pool), call_seconds=settings.loops_timeout_seconds)
+    try:
+        yield limiter
+    finally:
+        await limiter.close()
+
+
+async def _check_key(loops: LoopsClient, limiter: RateLimiter) -> None:
+    """Find a wrong key at the start, and not at the first mail. Raises LoopsKeyRejected.
+
+    Loops may be away, or the limit used by others: then it is found at the first mail, which waits.
+    """
+    try:
+        async with asyncio.timeout(KEY_CHECK_SECONDS):
+            started = await limiter.start()
+    except TimeoutError:
+        _log.warning("loops_key_unchecked", error=f"The rate limit lets no request start within {KEY_CHECK_SECONDS:g} s.")
+        return
     try:
         await loops.check_key()
     except LoopsUnavailable as error:
         _log.warning("loops_key_unchecked", error=str(error))
+    finally:
+        limiter.finish(started, answered=False)
 
 
 @contextlib.asynccontextmanager

@@ -86,7 +86,6 @@ class Stage:
         for source in self.sources:
             self.app.agent(self.app.topic(source, schema=BatchSchema()), name=f"{name}:{source}")(self._agent)
         self.app.on_partitions_revoked.connect(self._on_revoked)
-        self.on_assigned: Callable[[frozenset[int]], object] = lambda _: None
         self.reached: dict[tuple[str, int], int] = {}
         """By (topic, partition): the offset after the last batch that is durable."""
         self.close: Callable[[], Awaitable[None]] = _nothing_to_close
@@ -157,9 +156,7 @@ class Stage:
 
     def assign(self, partitions: Iterable[int], generation: int = -1) -> None:
         """Make ``partitions`` the ones that this process works on, from ``generation`` on (-1: nobody asks)."""
-        wanted = frozenset(partitions)
-        self.on_assigned(wanted)
-        self.processing.assign(wanted, generation)
+        self.processing.assign(partitions, generation)
 
     async def _on_assigned(self, _app: Any, /, *given: Any, signal: Any, **_: Any) -> None:
         assigned: Iterable[TP] = given[0]

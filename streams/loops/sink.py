@@ -9,7 +9,9 @@ things, ``POST /_reset`` starts afresh. Everything accepted is kept in memory, a
 """
 
 import asyncio
+import math
 import time
+from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -38,6 +40,7 @@ class Faults(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     rate: float | None = Field(default=None, gt=0, description="Requests a second; null is no limit.")
+    others: float = Field(default=0.0, ge=0, le=10_000, description="Calls a second, evenly, that others make on the same account.")
     fail_next: int = Field(default=0, ge=0, description="That many events are answered with ``status`` and not accepted.")
     status: int = Field(default=500, ge=400, le=599)
     accept_then_timeout: int = Field(default=0, ge=0, description="That many events are accepted and never answered.")
@@ -68,7 +71,8 @@ class LoopsSink:
         self.faults = Faults(rate=self._rate)
         self.sent: list[dict[str, Any]] = []
         self._accepted_at: dict[str, float] = {}
-        self._window: deque[float] = deque()
+        self._window: list[float] = []
+        self._others_at: float | None = None
         self._arrivals: deque[float] = deque()
         self._peak = 0
         self._statuses: Counter[int] = Counter()
@@ -148,12 +152,26 @@ class LoopsSink:
             return {}, False
         # Under one a second, it is one in a longer time.
         limit, seconds = max(1, int(rate)), max(1.0, 1.0 / rate)
-        while self._window and self._window[0] <= now - seconds:
-            self._window.popleft()
+        self._let_others_call(now, limit, seconds)
+        del self._window[: bisect_right(self._window, now - seconds)]
         over = len(self._window) >= limit
         if not over:
             self._window.append(now)
         return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(max(0, limit - len(self._window)))}, over
+
+    def _let_others_call(self, now: float, limit: int, seconds: float) -> None:
+        """Count the calls that others have made since the last of ours, as far as the limit lets them."""
+        if not self.faults.others:
+            self._others_at = None
+            return
+        at, every = self._others_at or now, 1.0 / self.faults.others
+        at += every * max(0, math.ceil((now - seconds - at) / every))  # those before the window count no more
+        while at <= now:
+            used = bisect_right(self._window, at) - bisect_right(self._window, at - seconds)
+            if used < limit:
+                insort(self._window, at)
+            at += every
+        self._others_at = at
 
     def _count_arrival(self, now: float) -> None:
         self._arrivals.append(now)

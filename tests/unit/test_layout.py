@@ -77,6 +77,7 @@ COVERED_BY: dict[str, str] = {
     "streams/stores/deliveries.py": "tests/integration/test_deliveries_command.py",
     "streams/stores/feedback.py": "tests/integration/test_feedback.py",
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
+    "streams/stores/loops_slots.py": "tests/integration/test_loops_slots.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }
 """Modules without a unit test at the mirrored path, and the test that covers each instead."""

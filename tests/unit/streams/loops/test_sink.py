@@ -176,6 +176,7 @@ async def test_sink_more_than_the_limit_in_a_sliding_second_is_429() -> None:
 async def test_sink_faults_fail_the_next_events_without_accepting_them(loops: Caller) -> None:
     assert (await loops.break_it(fail_next=2, status=503)).json() == {
         "rate": None,
+        "others": 0.0,
         "fail_next": 2,
         "status": 503,
         "accept_then_timeout": 0,
@@ -252,3 +253,19 @@ async def test_sink_page_is_the_answer_to_everything_and_accepts_nothing(loops: 
         (status, "<!doctype html><title>We will be right back</title>")
     ] * 2
     assert await loops.sent() == []
+
+
+async def test_sink_others_use_their_part_of_the_limit() -> None:
+    caller = Caller(rate=10)
+    await caller.break_it(others=4)
+    await caller.send()
+    caller.now.seconds += 1.0
+
+    answers = [await caller.send() for _ in range(8)]
+
+    assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 2
+    assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["5", "4", "3", "2", "1", "0", "0", "0"]
+    await caller.break_it(others=0)
+    caller.now.seconds += 1.0
+    assert (await caller.send()).headers["x-ratelimit-remaining"] == "9"
+    await caller.http.aclose()
