@@ -60,6 +60,11 @@ _MAILS: Final[dict[str, str]] = {
     Classification.EXPIRED: "held: the fact was too old when its mail was first seen",
     Classification.SUPPRESSED: "suppressed: not sent",
     Classification.IN_DOUBT: "in doubt: it may have gone out or not, and nobody sends it again",
+    Classification.DELIVERED: "Loops accepted it, and it was delivered",
+    Classification.BOUNCED_SOFT: "Loops accepted it, and the recipient's server refused it for now",
+    Classification.BOUNCED_HARD: "Loops accepted it, and the recipient's server refused it for good",
+    Classification.COMPLAINT: "it was delivered, and reported as spam",
+    Classification.UNSUBSCRIBED: "it was delivered, and the recipient unsubscribed by it",
 }
 
 

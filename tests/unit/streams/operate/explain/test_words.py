@@ -9,9 +9,21 @@ from streams.stores.explanations import Mail
 from streams.stores.ledger import Classification
 
 BESIDE = {
-    # outcomes of audit and forward are told with the row and the mail; these two are no event of anybody
+    # outcomes of audit, forward and feedback are told with the row and the mail; the last two are no event of anybody
     *("written", "already_written", "rejected", "sent", "already_sent", "already_final", "refused", "no_recipient"),
-    *("placeholder_recipient", "never_mailed", "expired", "suppressed", "in_doubt", "rerouted", "linked"),
+    *(
+        "placeholder_recipient",
+        "never_mailed",
+        "expired",
+        "suppressed",
+        "in_doubt",
+        "matched",
+        "unmatched",
+        "ambiguous",
+        "address_noted",
+        "rerouted",
+        "linked",
+    ),
 }
 
 
