@@ -92,7 +92,7 @@ async def test_explain_a_team_an_event_a_mail_and_an_address_and_what_did_not_ha
     assert f"payer-{team.team[:8]}" not in text.stdout
 
     await falsify(settings, f"update forwarder_sent set classification = 'bounced_hard' where audit_id = '{upgrade['audit_id']}'")
-    assert "bounced_hard" in (await command(settings, upgrade["audit_id"])).stdout
+    assert "refused it for good" in (await command(settings, upgrade["audit_id"])).stdout
     nothing = await command(settings, "evt_of_nobody")
     assert (nothing.returncode, nothing.stdout) == (1, "")
     assert nothing.stderr.startswith("tierstream: There is no team, event or audit row evt_of_nobody")
