@@ -61,31 +61,33 @@ async def test_what_razorpay_gave_up_is_found_fed_once_and_then_everything_agree
             known[2] | {"plan_id": "plan_hobby"},
             known[3],
             subscription("sub_nobody", **TIMES),
+            subscription("sub_noted", team="no UUID", **TIMES),
             subscription("sub_new", status="created", paid_count=0, **TIMES),
         ]
 
         shown = await command(settings, api, "--json")
         assert (shown.returncode, shown.stderr) == (1, "")
         found = json.loads(shown.stdout)
-        assert (found["subscriptions"], found["fed"]) == (6, 0)
+        assert (found["subscriptions"], found["fed"]) == (7, 0)
         assert [(each["subscription_id"], each["problem"], each["event"], each["obstacle"], each["fed"]) for each in found["drift"]] == [
             ("sub_0", "still_in_force", "subscription.halted", None, False),
             ("sub_1", "not_ended", "subscription.cancelled", None, False),
             ("sub_2", "other_plan", "subscription.activated", None, False),
             ("sub_3", "missing", "subscription.activated", None, False),
             ("sub_nobody", "missing", None, "unknown_team", False),
+            ("sub_noted", "missing", None, "unknown_team", False),
         ]
         dry = await command(settings, api, "--because", "webhook was disabled", "--dry-run")
-        assert (dry.returncode, dry.stdout.splitlines()[-1]) == (1, "6 subscriptions read, 5 differ, 4 can be fed")
+        assert (dry.returncode, dry.stdout.splitlines()[-1]) == (1, "7 subscriptions read, 6 differ, 4 can be fed")
         asked = await command(settings, api, "--because", "webhook was disabled")
         assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)
         assert len(read_all(settings, "razorpay.webhooks")) == 3
 
         fed = await command(settings, api, "--because", "webhook was disabled", "--yes", "--json")
-        assert fed.returncode == 1, "one is left"
+        assert fed.returncode == 1, "two are left"
         assert json.loads(fed.stdout)["fed"] == 4
         await run.decided(settings, "classify", 7)
-        api.subscriptions = [each for each in api.subscriptions if each["id"] != "sub_nobody"]
+        api.subscriptions = [each for each in api.subscriptions if each["id"] not in ("sub_nobody", "sub_noted")]
         again = await command(settings, api, "--because", "webhook was disabled", "--yes", "--json")
         assert (again.returncode, json.loads(again.stdout)) == (0, {"subscriptions": 5, "drift": [], "fed": 0})
 

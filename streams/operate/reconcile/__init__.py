@@ -65,7 +65,7 @@ def compare_all(settings: Settings, entities: Mapping[str, bytes], read_at: int)
         waiting = state.undecided(logs)
         sent_twice = events_sent_twice(logs)
         known = state.owners(logs, entities)
-        owners = {id: _noted_team(settings, raw) or known.get(id) for id, raw in entities.items()}
+        owners = {id: _team_of(raw, settings.razorpay_team_note, known.get(id)) for id, raw in entities.items()}
         rows = state.teams(logs, {team_id for team_id in owners.values() if team_id is not None})
     drift = []
     for subscription_id, raw in entities.items():
@@ -79,10 +79,10 @@ def compare_all(settings: Settings, entities: Mapping[str, bytes], read_at: int)
     return Comparison(len(entities), drift, differing, waiting, sent_twice)
 
 
-def _noted_team(settings: Settings, raw: bytes) -> str | None:
-    """Return the team of the entity's note, read as normalise reads it."""
-    webhook = parse_webhook(body_of(orjson.loads(raw), SubscriptionEvent.ACTIVATED, 0))
-    return canonical_team_id(webhook.note(settings.razorpay_team_note))
+def _team_of(raw: bytes, note_name: str, owner: str | None) -> str | None:
+    """Return whose a subscription is, as normalise finds it: by the note, which is not passed over where it names no team; else its owner."""
+    note = parse_webhook(body_of(orjson.loads(raw), SubscriptionEvent.ACTIVATED, 0)).note(note_name)
+    return owner if note is None else canonical_team_id(note)
 
 
 async def feed(settings: Settings, comparison: Comparison, because: str, by: str, now: float) -> int:
