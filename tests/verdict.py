@@ -28,7 +28,8 @@ from tests.topic_io import as_json, read_all, read_json
 from tests.waiting import until
 
 Json = dict[str, Any]
-DELIVERED = ("sent", "already_sent")
+DELIVERED = ("sent", "already_sent", "delivered", "bounced_soft", "bounced_hard", "complaint", "unsubscribed")
+"""What the ledger says of a mail that Loops accepted, whatever it reported since."""
 SHOWN = 10
 POISON = Outcome("malformed", (), None, None)
 

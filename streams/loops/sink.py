@@ -5,7 +5,7 @@ accepted within 24 hours; so many requests in any second, with ``x-ratelimit-*``
 Source: Loops documentation, "Send event", "API key", "API rate limiting".
 
 Beside them: ``GET /_sent`` (``?offset=N`` leaves out the first N) and ``GET /_stats`` show what happened, ``POST /_faults`` breaks
-things, ``POST /_reset`` starts afresh. Everything accepted is kept in memory, about half a kilobyte each.
+things, ``POST /_reports`` has it report on mails to a gateway, ``POST /_reset`` starts afresh. Everything accepted is kept in memory, about half a kilobyte each.
 """
 
 import asyncio
@@ -23,6 +23,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from streams.errors import ConfigurationError
+from streams.gateway.signatures import standard_webhooks_key
+from streams.loops.reports import Reporter, Reports
 
 KEY_LIFETIME_SECONDS = 86_400.0
 MAX_KEY_CHARACTERS = 100
@@ -67,7 +71,8 @@ class LoopsSink:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was accepted, the keys, the counts and the faults."""
+        """Forget what was accepted, the keys, the counts, the faults and whom to report to."""
+        self.reporter = Reporter(self._clock)
         self.faults = Faults(rate=self._rate)
         self.sent: list[dict[str, Any]] = []
         self._accepted_at: dict[str, float] = {}
@@ -141,6 +146,7 @@ class LoopsSink:
         }
         others = {name: value for name, value in event.items() if name not in ("email", "eventName", "eventProperties")}
         self.sent.append({**mail, "others": others} if others else mail)
+        self.reporter.report(event["eventName"], event.get("email"), len(self.sent))
         if self.faults.accept_then_timeout:
             self.faults.accept_then_timeout -= 1
             return {"success": True}, True
@@ -207,6 +213,20 @@ class LoopsSink:
         self.faults = self.faults.model_copy(update=wanted.model_dump(exclude_unset=True))
         return _json(self.faults.model_dump())
 
+    async def set_reports(self, request: Request) -> Response:
+        """``POST /_reports``: report on every mail from now on; an empty body ends that."""
+        body = await request.body()
+        try:
+            wanted = Reports.model_validate_json(body) if body else None
+            if wanted is not None:
+                standard_webhooks_key(wanted.secret)
+        except ValidationError as error:
+            return _json({"message": str(error)}, 400)
+        except ConfigurationError:
+            return _json({"message": "secret is no signing secret: whsec_ and base64"}, 400)
+        self.reporter.wanted = wanted
+        return _json({"success": True})
+
     async def start_afresh(self, _request: Request) -> Response:
         """``POST /_reset``."""
         self.reset()
@@ -226,6 +246,7 @@ def create_sink(rate_per_second: float | None, api_key: str | None, *, clock: Ca
             Route("/_sent", sink.show_sent, methods=["GET"]),
             Route("/_stats", sink.show_stats, methods=["GET"]),
             Route("/_faults", sink.set_faults, methods=["POST"]),
+            Route("/_reports", sink.set_reports, methods=["POST"]),
             Route("/_reset", sink.start_afresh, methods=["POST"]),
         ]
     )

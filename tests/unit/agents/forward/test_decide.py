@@ -103,6 +103,14 @@ def test_decide_final_row_makes_no_call(final: str) -> None:
     assert decide(read(record()), held(final), NOW, POLICY) == Skip(Reason.ALREADY_FINAL)
 
 
+def test_decide_mail_that_an_operator_has_sent_again_does_not_expire_and_is_suppressed_where_nothing_is_sent() -> None:
+    set_back = LedgerRow(uuid.UUID(int=1), "in_flight", 1, None, 1)
+    old = read(record(email="asha@example.com", created_at=NOW - 30 * DAY))
+
+    assert isinstance(decide(old, set_back, NOW, POLICY), Send)
+    assert decide(old, set_back, NOW, OFF) == Close(Classification.SUPPRESSED)
+
+
 def test_decide_row_in_doubt_stays_with_the_operator() -> None:
     assert decide(read(record()), held("in_doubt"), NOW, POLICY) == Skip(Reason.IN_DOUBT)
 

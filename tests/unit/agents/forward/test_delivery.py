@@ -13,9 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from schemas.reasons import Reason
+from schemas.recipients import address_hash
 from streams.errors import LoopsKeyRejected, LoopsUnavailable
 from streams.loops.client import Answer, Denied, LoopsClient, RateLimited, Unavailable, Unrecognised, key_rejected
 from streams.runtime.waiting import services_away
+from streams.stores.ledger import LedgerRow
 from tests.forward_doubles import Stage
 from tests.sinks import served
 from tests.stage_doubles import Record, Sleeps, id_of, record, team
@@ -190,3 +192,20 @@ async def test_delivery_mail_that_is_denied_until_loops_forgets_its_key_is_in_do
     assert await stage.handle(blocked) == Counter({Reason.IN_DOUBT: 1})
     assert len(stage.loops.calls) == 24
     assert stage.ledger.entries[-1].error == "answer 403"
+
+
+async def test_delivery_to_a_suppressed_address_makes_no_call() -> None:
+    stage, mail = Stage(), record(email="Asha@example.com")
+    stage.ledger.suppressed = {address_hash("asha@example.com")}
+
+    assert await stage.handle(mail, record(email="ravi@example.com")) == Counter({Reason.SUPPRESSED: 1, Reason.SENT: 1})
+    assert len(stage.loops.calls) == 1
+    assert stage.ledger.classification(mail) == "suppressed"
+
+
+async def test_delivery_that_an_operator_asked_for_has_a_key_of_its_own() -> None:
+    stage, mail = Stage(), record()
+    stage.ledger.held[id_of(mail)] = LedgerRow(id_of(mail), "in_flight", 1, None, 2)
+
+    assert await stage.handle(mail) == Counter({Reason.SENT: 1})
+    assert stage.loops.accepted == [f"{id_of(mail)}.2"]

@@ -166,6 +166,15 @@ def test_verify_what_is_not_worked_in_yet_is_pending_and_no_difference() -> None
     assert check(report, "forwarder_sent").pending == {"in flight": 1, "in doubt": 1, "not forwarded yet": len(PRETENDED.ledger) - 2}
 
 
+def test_verify_what_loops_reported_of_a_mail_accounts_for_it_as_well() -> None:
+    logs, stores = read_from(PRETENDED)
+    reported = ("delivered", "bounced_soft", "bounced_hard", "complaint", "unsubscribed")
+    for id, classification in zip(list(stores.lines), reported, strict=False):
+        stores.lines[id] = stores.lines[id]._replace(classification=classification)
+
+    assert verified((logs, stores)).clean
+
+
 def test_verify_of_a_stack_that_has_received_nothing_is_clean() -> None:
     report = verified((PretendedLogs({}, SETTINGS.partitions), PretendedStores({}, {})))
 
