@@ -107,7 +107,8 @@ def net_change(first: AuditRecord, last: AuditRecord) -> AuditRecord | None:
     What an admin did last stays what an admin did.
     """
     begun, ended = _tiers(first), _tiers(last)
-    assert begun is not None and ended is not None
+    assert begun is not None
+    assert ended is not None
     before, after = begun[0], ended[1]
     if before == after:
         return None
