@@ -14,6 +14,7 @@ from agents.feedback import stage as feedback
 from agents.feedback.decide import match
 from agents.forward import stage as forward
 from agents.forward.decide import Policy
+from agents.forward.settling import Settling
 from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
@@ -30,6 +31,7 @@ from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.feedback import PostgresFeedback
 from streams.stores.ledger import PostgresLedger
 from streams.stores.loops_slots import PostgresSlots
+from streams.stores.mail_history import PostgresMailHistory
 from streams.stores.pool import PostgresPool
 from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, Table
 
@@ -116,7 +118,9 @@ def _forward(settings: Settings) -> StageFactory:
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             ledger = PostgresLedger(pool, constraint_wait_seconds=settings.constraint_wait_seconds)
             forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, policy, waiting)
-            yield handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
+            history, topic = PostgresMailHistory(pool), topics.AUDIT_EVENTS.full_name(settings)
+            settling = Settling(forwarder, ledger, history, dead_letters, topic, settings.settle_seconds if sending else 0.0)
+            yield handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, settling)
 
     return build
 

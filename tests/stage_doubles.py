@@ -33,6 +33,7 @@ class Record:
     offset: int = 0
     key: bytes | None = b"key"
     headers: Headers = ()
+    timestamp: int = 0
 
 
 def audit_event(

@@ -13,6 +13,7 @@ COVERED_BY: dict[str, str] = {
     "agents/registry.py": "tests/unit/streams/test_topics.py",
     "agents/audit/decide.py": "tests/unit/agents/audit/test_stage.py",
     "agents/audit/record.py": "tests/property/test_audit.py",
+    "agents/forward/settling.py": "tests/property/test_settling.py",
     "agents/classify/fast_path.py": "tests/property/test_fast_path.py",
     "streams/errors.py": "tests/unit/streams/settings/test_settings.py",
     "streams/metrics.py": "tests/unit/streams/runtime/test_admin.py",
@@ -77,6 +78,7 @@ COVERED_BY: dict[str, str] = {
     "streams/stores/deliveries.py": "tests/integration/test_deliveries_command.py",
     "streams/stores/feedback.py": "tests/integration/test_feedback.py",
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
+    "streams/stores/mail_history.py": "tests/integration/test_settling.py",
     "streams/stores/loops_slots.py": "tests/integration/test_loops_slots.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }

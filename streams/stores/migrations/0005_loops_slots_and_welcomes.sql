@@ -6,3 +6,5 @@ create table if not exists loops_slots (
     ours_until timestamptz not null default '-infinity',
     others_until timestamptz not null default '-infinity'
 ) with (fillfactor = 50);
+-- Which teams have been welcomed: asked for with each claim.
+create index if not exists forwarder_sent_welcomes on forwarder_sent (team_id) where template_kind = 'onboarding.claimed';
