@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, explain, run, stack, verify
+from streams.cli import broker, explain, replay, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ run.register(app)
 broker.register(app)
 verify.register(app)
 explain.register(app)
+replay.register(app)
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ COVERED_BY: dict[str, str] = {
     "streams/kafka/topic_admin.py": "tests/integration/test_topics.py",
     "streams/kafka/topic_watch.py": "tests/integration/test_topics_at_run_time.py",
     "streams/operate/explain/entries.py": "tests/unit/streams/operate/explain/test_timeline.py",
+    "streams/operate/replay/apply.py": "tests/integration/test_replay.py",
+    "streams/operate/replay/shadow.py": "tests/integration/test_replay.py",
     "streams/operate/verify/accounts.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/dead_letters.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/evidence.py": "tests/unit/streams/operate/verify/test_verify.py",
@@ -64,6 +66,7 @@ COVERED_BY: dict[str, str] = {
     "streams/stores/audit_log.py": "tests/integration/test_audit_log.py",
     "streams/stores/explanations.py": "tests/integration/test_explain.py",
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
+    "streams/stores/replays.py": "tests/integration/test_replay.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }
 """Modules without a unit test at the mirrored path, and the test that covers each instead."""
