@@ -80,7 +80,7 @@ class Entry(NamedTuple):
 
 
 REPLAYED = 1
-"""State of a RECORD that somebody produced again from a dead letter: it is beside the account."""
+"""State of a RECORD that an operator produced: from a dead letter, or to say what was done. No stage decides it again."""
 
 OPEN, IN_DOUBT, REFUSED, FINAL = range(4)
 """States of a MAIL."""

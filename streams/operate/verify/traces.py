@@ -10,6 +10,7 @@ from agents.classify.outputs import SOURCE as CLASSIFY_SOURCE
 from agents.normalise.stage import NORMALISE_SOURCE
 from streams.kafka.dead_letters import REPLAYS
 from streams.kafka.records import Record
+from streams.operate.actions import SOURCE as OPERATE_SOURCE
 from streams.operate.verify.evidence import (
     FINAL,
     IN_DOUBT,
@@ -89,7 +90,9 @@ def recorded_event(record: Record) -> Entry | None:
     head = _head(value)
     stage = _WRITERS.get(head.source, NOBODY) if head else NOBODY
     place = (_AUDIT_EVENTS, record.partition, record.offset, record.partition)
-    return Entry(row.id.bytes, Source.RECORD, stage, _KINDS[row.kind], _state(record), *place, digest(value), row_digest(row))
+    # What an operator did follows from no record: nothing can decide it again.
+    state = REPLAYED if head and head.source == OPERATE_SOURCE else _state(record)
+    return Entry(row.id.bytes, Source.RECORD, stage, _KINDS[row.kind], state, *place, digest(value), row_digest(row))
 
 
 def decided_fact(value: bytes | None, where: Decision) -> Entry | None:
