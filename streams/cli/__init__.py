@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, deliveries, dlq, explain, imports, reconcile, run, stack, verify
+from streams.cli import broker, deliveries, dlq, explain, imports, reconcile, replay, run, stack, verify
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ reconcile.register(app)
 explain.register(app)
 dlq.register(app)
 deliveries.register(app)
+replay.register(app)
 
 
 def main() -> None:

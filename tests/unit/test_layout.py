@@ -57,6 +57,8 @@ COVERED_BY: dict[str, str] = {
     "streams/operate/explain/entries.py": "tests/unit/streams/operate/explain/test_timeline.py",
     "streams/operate/dead_letters/writer.py": "tests/integration/test_dlq.py",
     "streams/operate/deliveries/resolve.py": "tests/integration/test_deliveries_command.py",
+    "streams/operate/replay/apply.py": "tests/integration/test_replay.py",
+    "streams/operate/replay/shadow.py": "tests/integration/test_replay.py",
     "streams/operate/verify/accounts.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/dead_letters.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/evidence.py": "tests/unit/streams/operate/verify/test_verify.py",
@@ -80,6 +82,7 @@ COVERED_BY: dict[str, str] = {
     "streams/stores/ledger.py": "tests/integration/test_ledger.py",
     "streams/stores/mail_history.py": "tests/integration/test_settling.py",
     "streams/stores/loops_slots.py": "tests/integration/test_loops_slots.py",
+    "streams/stores/replays.py": "tests/integration/test_replay.py",
     "streams/stores/tables.py": "tests/integration/test_constraints.py",
 }
 """Modules without a unit test at the mirrored path, and the test that covers each instead."""

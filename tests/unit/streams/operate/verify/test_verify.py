@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from agents.audit import decide as audit
 from schemas.kinds import Kind
 from schemas.reasons import Reason
 from streams.cli import app
@@ -19,10 +20,12 @@ from streams.engine.changelog import POSITION_PREFIX
 from streams.errors import ConfigurationError
 from streams.kafka.dead_letters import REPLAYS
 from streams.kafka.records import Record
+from streams.operate.actions import operator_event
 from streams.operate.verify import Options
 from streams.operate.verify.report import SHOWN, Check, Report
 from streams.operate.verify.snapshot import Snapshot
 from streams.stores.accounts import LedgerLine
+from streams.stores.audit_log import AuditRow
 from streams.topics import (
     AUDIT_EVENTS,
     CLASSIFY_CHANGELOG,
@@ -33,7 +36,7 @@ from streams.topics import (
     Topic,
 )
 from tests.pretended_stack import record as consumed
-from tests.verify_doubles import PRETENDED, SETTINGS, PretendedLogs, PretendedStores, Stack, read_from, verified, written_snapshot
+from tests.verify_doubles import NOW, PRETENDED, SETTINGS, PretendedLogs, PretendedStores, Stack, read_from, verified, written_snapshot
 from tests.verify_falsifications import (
     FALSIFICATIONS,
     added,
@@ -201,6 +204,24 @@ def test_verify_a_dead_letter_that_was_replayed_is_beside_the_account() -> None:
     added(logs, AUDIT_EVENTS, event, headers=[(REPLAYS, b"1")])
 
     assert verified((logs, stores)).clean
+
+
+def test_verify_what_an_operator_did_needs_its_row_and_no_decision() -> None:
+    logs, stores = read_from(PRETENDED)
+    made = operator_event(
+        SETTINGS, Kind.OPERATOR_REPLAYED, "x:0:1#1", team_id=None, summary="Replayed", because="it was wrong", by="asha", at=NOW, details={}
+    )
+    offset = logs.bounds(AUDIT_EVENTS)[0].end
+    logs.topics[AUDIT_EVENTS.name].append(
+        consumed(AUDIT_EVENTS.name, made.key, made.value, made.headers, partition=0, offset=offset, timestamp=int(NOW * 1000))
+    )
+    logs.commit_all()
+    row = audit.decide(made.value)
+    assert isinstance(row, AuditRow)
+
+    assert words(verified((logs, stores))) == f"audit_log lacks the row {row.id} (operator.replayed)."
+    stores.rows[row.id] = row
+    assert words(verified((logs, stores))) == ""
 
 
 def test_verify_while_the_stack_works_on_finds_nothing_but_what_is_pending() -> None:
