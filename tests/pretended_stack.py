@@ -5,7 +5,7 @@ It shares the stages with the real stack and nothing else, so the demo's account
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,13 +22,16 @@ from schemas.razorpay import landing_key
 from schemas.reasons import Reason
 from streams.demo.accounting import Evidence
 from streams.demo.deliveries import EVENTS, Delivery
-from streams.demo.scenario import Scenario
+from streams.demo.scenario import MISSING_PLAN, Scenario
 from streams.engine.changelog import Position, encode_position, position_key
 from streams.engine.table_stage import TableStage, step_of
 from streams.gateway.ingest import accept
 from streams.kafka.dead_letters import Origin, dead_letter_headers
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
+from streams.operate.dead_letters.letters import Action, DeadLetter, read
+from streams.operate.dead_letters.outcomes import Decree, outcome
+from streams.operate.dead_letters.plan import Item
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG
@@ -122,7 +125,7 @@ class Pretended:
 
 def pretend(scenario: Scenario, settings: Settings, now: float) -> Evidence:
     """Return the evidence that a stack leaves which does everything right."""
-    pretended = played_out(scenario, settings, now)
+    pretended = played_out(scenario, settings, now, puts_right=True)
     log = pretended.log
     return Evidence(
         answers=pretended.answers,
@@ -138,10 +141,13 @@ def pretend(scenario: Scenario, settings: Settings, now: float) -> Evidence:
     )
 
 
-def played_out(scenario: Scenario, settings: Settings, now: float) -> Pretended:
-    """Play ``scenario`` on a pretended stack, to its end."""
+def played_out(scenario: Scenario, settings: Settings, now: float, *, puts_right: bool = False) -> Pretended:
+    """Play ``scenario`` on a pretended stack, to its end; ``puts_right`` says whether the plan that is missing is added and replayed then, as
+    the plan file of ``settings`` has it."""
     log = Log(settings.partitions, int(now * 1000))
-    normalise = PretendedStage(NormaliseStage(settings, load_rules(settings)), log, NORMALISE_CHANGELOG.name)
+    rules = load_rules(settings)
+    stage = NormaliseStage(settings, replace(rules, plans={plan: tier for plan, tier in rules.plans.items() if plan != MISSING_PLAN}))
+    normalise = PretendedStage(stage, log, NORMALISE_CHANGELOG.name)
     classify = PretendedStage(ClassifyStage(settings), log, CLASSIFY_CHANGELOG.name)
     answers = []
     for delivery in scenario.deliveries:
@@ -163,9 +169,26 @@ def played_out(scenario: Scenario, settings: Settings, now: float) -> Pretended:
                 if produced.topic == "team.events":
                     classify.work_in(produced)
             classify.let_time_pass()
+    if puts_right:
+        stage.rules = rules
+        for letter in [each for each in log.topics["dead.letters"] if dict(each.headers)["dlq-reason"] == Reason.UNKNOWN_PLAN.encode()]:
+            for produced in normalise.work_in(_replayed(settings, log, letter, now)):
+                classify.work_in(produced)
     rows, ledger, mails = _ends(log, datetime.fromtimestamp(now, UTC))
     counted = {"normalise": normalise.counted, "classify": classify.counted}
     return Pretended(log, tuple(answers), counted, rows, ledger, tuple(mails))
+
+
+def _replayed(settings: Settings, log: Log, record: Record, now: float) -> Record:
+    """Replay one dead letter; return the record that stands on its topic again."""
+    letter = read(record, "")
+    assert isinstance(letter, DeadLetter)
+    item = Item(letter.place, letter.identity, letter.origin or letter.place)
+    decree = Decree(Action.REPLAYED, "the plan is there now", "kim", now)
+    again, *_ = [
+        log.append(each.topic, each.key, each.value, each.headers, each.partition) for each in outcome(settings, letter, item, decree)
+    ]
+    return again
 
 
 def _ends(log: Log, now: datetime) -> tuple[Mapping[str, AuditRow], Mapping[str, str], list[dict[str, Any]]]:

@@ -16,17 +16,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from streams.demo.accounting import Accounting, Evidence, balance, derived_events
+from streams.demo.accounting import Accounting, Evidence, balance, derived_events, replayed_events
 from streams.demo.playback import play
 from streams.demo.razorpay import DAY
 from streams.demo.scenario import SCENARIO_DAYS, Scenario, build_scenario
 from streams.demo.tables import show, totals
 from streams.embedded.kafka_jars import class_path
-from streams.embedded.stack import Stack, StackOptions, start_stack
+from streams.embedded.stack import EXAMPLE_PLANS, Stack, StackOptions, start_stack
 from streams.errors import TierstreamError
 from streams.settings import PREFIX
 
-_OPTIONS = StackOptions(workers={}, overrides={"forward_max_age_seconds": (SCENARIO_DAYS + 1) * DAY})
 _MAX_FAULTS = 3
 
 
@@ -69,7 +68,8 @@ async def _live(console: Console) -> int:
         raise TierstreamError(f"The demo's accounting does not balance: {' '.join(accounting.faults[:_MAX_FAULTS])}{more}")
     console.print(f"Every count and every record agrees with every other, in {time.monotonic() - began:.0f} s.")
     console.print(
-        f"Totals of {len(evidence.answers)} requests and {derived_events(evidence.team_events).total()} records that followed by themselves:"
+        f"Totals of {len(evidence.answers)} requests, {derived_events(evidence.team_events).total()} records that followed by themselves, "
+        f"and {len(replayed_events(evidence))} replayed:"
     )
     console.print(
         totals(accounting.total), style="bold", soft_wrap=not console.is_terminal
@@ -79,8 +79,10 @@ async def _live(console: Console) -> int:
 
 async def _play_on_a_stack(console: Console, scenario: Scenario) -> tuple[Evidence, Accounting]:
     console.print("Starting Kafka, PostgreSQL, a fake Loops, the gateway and four stages")
-    with console.status("starting") as status:
-        async with start_stack(_OPTIONS) as stack:
+    with console.status("starting") as status, tempfile.TemporaryDirectory(prefix="tierstream-demo-") as directory:
+        plans = Path(shutil.copy(EXAMPLE_PLANS, directory))  # a copy, for the demo adds to it
+        overrides = {"forward_max_age_seconds": (SCENARIO_DAYS + 1) * DAY, "plans": plans}
+        async with start_stack(StackOptions(workers={}, overrides=overrides)) as stack:
             console.print(
                 f"All is up. {len(scenario.team_ids)} teams are simulated over {SCENARIO_DAYS} days in {len(scenario.deliveries)} requests to {stack.gateway}"
             )

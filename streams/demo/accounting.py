@@ -16,8 +16,8 @@ from agents.audit.record import KINDS
 from agents.classify.packing import unpack
 from agents.classify.registers import EMPTY, standing
 from agents.classify.stage import ClassifyStage
+from agents.normalise.again import NormaliseAgain
 from agents.normalise.plans import load_rules
-from agents.normalise.stage import NormaliseStage
 from schemas.loops import LOOPS_MAP, NeverMailed
 from schemas.reasons import Reason
 from schemas.team_events import SubscriptionEvent
@@ -26,7 +26,9 @@ from streams.demo.deliveries import BAD_SIGNATURE, Delivery
 from streams.demo.scenario import Scenario
 from streams.engine.replay import Replayed, replay
 from streams.engine.transactions import Output
+from streams.kafka.dead_letters import REPLAYS, is_dead_letter
 from streams.kafka.records import Record
+from streams.operate.actions import SOURCE as OPERATORS
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.topics import AUDIT_EVENTS, TEAM_EVENTS, TIER_CURRENT
@@ -95,11 +97,14 @@ class Accounting:
 
 def balance(scenario: Scenario, evidence: Evidence, settings: Settings) -> Accounting:
     """Decide everything again and compare. ``settings`` are those that the stages ran with."""
-    normalised = tuple(replay(NormaliseStage(settings, load_rules(settings)), evidence.webhooks, settings.partitions))
+    normalise = NormaliseAgain(settings, load_rules(settings))
+    for record in evidence.dead_letters:
+        normalise.note_dead_letter(record)
+    normalised = tuple(replay(normalise, evidence.webhooks, settings.partitions))
     classified = tuple(replay(ClassifyStage(settings), evidence.team_events, settings.partitions))
     decided = _decisions(scenario, evidence, normalised, classified, settings.initial)
     accounts = _accounts(evidence)
-    total = _total(accounts, derived_events(evidence.team_events).total())
+    total = _total(accounts, derived_events(evidence.team_events).total() + len(replayed_events(evidence)))
     faults = (
         *_wrong_answers(evidence),
         *_wrong_outcomes(scenario, decided),
@@ -140,6 +145,11 @@ def type_of(record: Record) -> str:
 def derived_events(team_events: Iterable[Record]) -> Counter[str]:
     """Count, by kind, the events that follow from another event, or from a time that has passed: nobody sent them."""
     return Counter(event for event in map(type_of, team_events) if event in _DERIVED)
+
+
+def replayed_events(evidence: Evidence) -> tuple[str, ...]:
+    """Return the event ids of the webhooks that an operator has replayed, one for each replay."""
+    return tuple(event_id_of(record) for record in evidence.webhooks if any(name == REPLAYS for name, _ in record.headers))
 
 
 def _decisions(
@@ -197,14 +207,14 @@ def _accounts(evidence: Evidence) -> tuple[Account, ...]:
     )
 
 
-def _total(accounts: Sequence[Account], derived: int) -> Account:
+def _total(accounts: Sequence[Account], beside: int) -> Account:
     """Every request to the gateway with the one outcome that it had in the end: there, in normalise, or in classify. And every event that
-    a stage ``derived``, with its own."""
+    came ``beside`` them, derived by a stage or replayed by an operator, with its own."""
     gateway, normalise, classify = accounts[:3]
     outcomes = gateway.outcomes + normalise.outcomes + classify.outcomes
     for handed_on in (ACCEPTED, Reason.NORMALISED):
         del outcomes[handed_on]
-    return Account("tierstream", gateway.received + derived, outcomes)
+    return Account("tierstream", gateway.received + beside, outcomes)
 
 
 def _wrong_answers(evidence: Evidence) -> Iterator[str]:
@@ -221,7 +231,8 @@ def _wrong_outcomes(scenario: Scenario, decided: Iterable[Decided]) -> Iterator[
             found[decision.event_id, decision.event, decision.team].append(decision.reason)
     expected: defaultdict[tuple[str, str, str | None], list[str]] = defaultdict(list)
     for delivery in scenario.deliveries:
-        expected[delivery.event_id, delivery.event, delivery.team].append(delivery.reason)
+        outcomes = [delivery.reason, *([delivery.replayed] if delivery.replayed else ())]
+        expected[delivery.event_id, delivery.event, delivery.team] += outcomes
         for derived in delivery.derived:
             expected[derived.event_id, derived.event, derived.team].append(derived.reason)
     for key in expected | found:
@@ -252,6 +263,10 @@ def _records_differ(
         for output in decision.step.outputs:
             outputs[output.topic].append(output)
     audit_events = Counter((output.key, output.value) for output in outputs[AUDIT_EVENTS.full_name(settings)])
+    operated = [record for record in evidence.audit_events if orjson.loads(record.value or b"{}")["source"] == OPERATORS]
+    if len(operated) != len(replayed_events(evidence)):
+        yield f"audit.events says of {len(operated)} replays, and there were {len(replayed_events(evidence))}."
+    audit_events.update((record.key, record.value) for record in operated)
     if audit_events != Counter((record.key, record.value) for record in evidence.audit_events):
         yield f"audit.events holds {len(evidence.audit_events)} records, which are not the {audit_events.total()} that were decided."
     facts = Counter((output.key, output.value) for output in outputs[TEAM_EVENTS.full_name(settings)])
@@ -270,8 +285,9 @@ def _records_differ(
     parked = sum(decision.step.error is not None for decision in (*normalised, *classified)) + sum(
         status == 400 for _, status in evidence.answers
     )
-    if parked != len(evidence.dead_letters):
-        yield f"dead.letters holds {len(evidence.dead_letters)} records, and {parked} were parked."
+    dead_letters = sum(map(is_dead_letter, evidence.dead_letters))
+    if parked != dead_letters:
+        yield f"dead.letters holds {dead_letters} dead letters, and {parked} were parked."
 
 
 def _due_records_differ(classified: Sequence[Replayed], stage: ClassifyStage) -> Iterator[str]:

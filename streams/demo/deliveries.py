@@ -48,8 +48,8 @@ class Derived:
 class Delivery:
     """One request to the gateway. Times are Unix seconds; ``team`` is a name, None for a stranger's request.
 
-    ``event_id`` is Razorpay's, or the id that a service gave its event; ``status`` and ``reason`` are what is expected, and ``derived``
-    the facts that must follow from it before the next delivery about the team.
+    ``event_id`` is Razorpay's, or the id that a service gave its event; ``status`` and ``reason`` are what is expected, ``derived``
+    the facts that must follow from it before the next delivery about the team, and ``replayed`` the outcome of the replay of a dead letter.
     """
 
     team: str | None
@@ -63,6 +63,7 @@ class Delivery:
     reason: str
     status: int
     is_forged: bool = False
+    replayed: str | None = None
     derived: tuple[Derived, ...] = ()
 
 
@@ -151,6 +152,10 @@ class Billing:
         body = self.subscription.webhook(event, at, is_scheduled=is_scheduled)
         arrives_at = None if arrives is None else self.team.at(arrives)
         self.team.receives(f"subscription.{event}", at, body, reason, note, arrives_at)
+
+    def is_replayed(self, reason: str) -> None:
+        """The last delivery is a dead letter, which an operator replays at the end: this becomes of it then."""
+        self.team.deliveries[-1] = replace(self.team.deliveries[-1], replayed=reason)
 
     def payment_fails(self, day: int, reason: str, note: str) -> None:
         """``payment.failed``, which names no subscription, comes beside ``subscription.pending``."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -13,13 +15,22 @@ import httpx
 from schemas.reasons import Reason
 from streams.demo.accounting import Evidence
 from streams.demo.deliveries import WEBHOOKS, Delivery
-from streams.demo.scenario import Scenario
+from streams.demo.scenario import MISSING_PLAN, MISSING_TIER, Scenario
 from streams.embedded.stack import Stack
 from streams.engine.replay import recorded_outcomes
 from streams.errors import TierstreamError
 from streams.gateway.signatures import sign_razorpay
 from streams.kafka.log_reader import LogReader, committed_offsets
 from streams.kafka.records import Record
+from streams.operate.actions import operator_name
+from streams.operate.dead_letters.filters import Filters
+from streams.operate.dead_letters.letters import Action
+from streams.operate.dead_letters.open_letters import OpenLetters
+from streams.operate.dead_letters.outcomes import Decree
+from streams.operate.dead_letters.plan import make_plan
+from streams.operate.dead_letters.run import carry_out
+from streams.operate.dead_letters.writer import TransactionalOutcomes
+from streams.operate.verify.logs import KafkaLogs
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.stores.pool import connect
@@ -59,7 +70,10 @@ async def play(stack: Stack, scenario: Scenario, on_progress: OnProgress) -> Evi
     """
     async with _observing(stack.settings, on_progress) as observer:
         answers = await _deliver(stack, scenario, observer)
-        await observer.until_classified(answers, sum(len(delivery.derived) for delivery in scenario.deliveries))
+        derived = sum(len(delivery.derived) for delivery in scenario.deliveries)
+        await observer.until_classified(answers, derived)
+        replayed = await put_right(stack, observer)
+        await observer.until_classified(answers, derived, replayed)
         records = await observer.read_evidence()
         await observer.until_handled("audit", records[AUDIT_EVENTS])
         await observer.until_handled("forward", records[AUDIT_EVENTS])
@@ -109,10 +123,18 @@ class Observer:
         """Wait until normalise has worked in ``accepted`` webhooks."""
         await self._until(lambda: self._counted(NORMALISE_CHANGELOG, accepted), "webhooks worked in by normalise")
 
-    async def until_classified(self, answers: Sequence[int], derived: int) -> None:
-        """Wait until classify has worked in all that follows from requests that got these answers, and so many facts that stages derive
-        from them: from a time that has passed, about a second after classify has learned of it."""
-        await self.until_normalised(answers.count(200))
+    async def until_plans_read(self, log: Path) -> None:
+        """Wait until normalise, which writes this log, has read its plan file again."""
+
+        async def check() -> Progress:
+            return await self._in_thread(lambda: log.read_text(encoding="utf-8", errors="replace").count("plans_read")), 1
+
+        await self._until(check, "plan files read again by normalise")
+
+    async def until_classified(self, answers: Sequence[int], derived: int, replayed: int = 0) -> None:
+        """Wait until classify has worked in all that follows from requests that got these answers, from so many webhooks that were replayed, and
+        so many facts that stages derive: from a time that has passed, about a second after classify has learned of it."""
+        await self.until_normalised(answers.count(200) + replayed)
         events = answers.count(202) + self.counted(NORMALISE_CHANGELOG)[Reason.NORMALISED] + derived
         await self._until(lambda: self._counted(CLASSIFY_CHANGELOG, events), "events worked in by classify")
 
@@ -157,6 +179,25 @@ class Observer:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+async def put_right(stack: Stack, observer: Observer) -> int:
+    """Add the plan that is missing and replay what was parked without it, as an operator does; return how many webhooks that were."""
+    assert stack.settings.plans is not None  # the stack runs with one
+    with stack.settings.plans.open("a", encoding="utf-8") as plans:
+        plans.write(f'{MISSING_PLAN} = "{MISSING_TIER.label}"\n')
+    stack.supervisor.signal("normalise", signal.SIGHUP)
+    await observer.until_plans_read(stack.data_dir / "logs" / "normalise.log")
+    return await asyncio.to_thread(_replay, stack.settings)
+
+
+def _replay(settings: Settings) -> int:
+    decree = Decree(Action.REPLAYED, f"{MISSING_PLAN} is in the plan file now", operator_name(), time.time())
+    with KafkaLogs(settings) as logs, TransactionalOutcomes(settings) as writer:
+        letters = OpenLetters(settings, logs)
+        letters.catch_up()
+        plan = make_plan(letters, Filters(reason=Reason.UNKNOWN_PLAN).matches, decree.action)
+        return carry_out(settings, plan, letters, writer, decree, stopped=lambda seconds: False).done
 
 
 def _read_to_end(settings: Settings, topics: Sequence[str]) -> list[Record]:

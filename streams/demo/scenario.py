@@ -12,6 +12,9 @@ from streams.demo.razorpay import DAY, order_paid
 SCENARIO_DAYS = 400
 """How far back the scenario begins, so that a paid year can end in it: mail of that age must go out in the demo."""
 
+MISSING_PLAN, MISSING_TIER = "plan_2019", Tier.GROWTH
+"""The plan that is not in the demo's plan file until its end, and the tier that it has then."""
+
 _TODAY = SCENARIO_DAYS
 """The day on which the demo runs. A grace period that still goes on, or is to be ended by more than time, is counted back from it."""
 
@@ -108,11 +111,11 @@ def _fjord(team: TeamScenario) -> None:
 
 
 def _garnet(team: TeamScenario) -> None:
-    """Pays for a plan that nobody has listed."""
+    """Pays for a plan that nobody has listed, until an operator adds it at the end and replays the charge."""
     team.claimed(12, "its owner claims it", name="Zoë Müller")
-    billing = team.subscribes("plan_2019", 13)
+    billing = team.subscribes(MISSING_PLAN, 13)
     billing.sends("charged", 13, Reason.UNKNOWN_PLAN, "a plan that is not listed")
-    billing.sends("updated", 15, Reason.UPGRADED, "support moves it to plan_pro", plan="plan_pro")
+    billing.is_replayed(Reason.UPGRADED)
     expires_at = team.at(90)
     team.sends(
         "resource.expiry_imminent", 83, Reason.PASSED_THROUGH, "a certificate runs out",
@@ -205,7 +208,7 @@ _LAST_TIERS: dict[Callable[[TeamScenario], None], Tier] = {
     _delta: Tier.HOBBY,
     _ember: Tier.GROWTH,
     _fjord: Tier.GROWTH,
-    _garnet: Tier.PRO,
+    _garnet: Tier.GROWTH,
     _harbor: Tier.HOBBY,
     _iris: Tier.HOBBY,
     _jasper: Tier.HOBBY,

@@ -12,9 +12,21 @@ from rich.text import Text
 
 from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from schemas.team_events import SubscriptionEvent
-from streams.demo.accounting import Account, Accounting, Decided, Evidence, Json, derived_events, event_id_of, newest_tiers, type_of
+from streams.demo.accounting import (
+    Account,
+    Accounting,
+    Decided,
+    Evidence,
+    Json,
+    derived_events,
+    event_id_of,
+    newest_tiers,
+    replayed_events,
+    type_of,
+)
 from streams.demo.deliveries import BAD_SIGNATURE, Delivery
-from streams.demo.scenario import Scenario
+from streams.demo.scenario import MISSING_PLAN, Scenario
+from streams.kafka.dead_letters import is_dead_letter
 from streams.logging import mask_email
 
 _NOBODY = "-"
@@ -41,7 +53,7 @@ def show(console: Console, scenario: Scenario, evidence: Evidence, accounting: A
         (f"What came in: {len(evidence.answers)} requests to the gateway, in the order of their arrival", _came_in(evidence)),
         (f"What followed by itself: {_derived_counts(evidence)}", _derived(scenario, evidence)),
         (f"Decisions, team by team ({handed_on} webhooks were normalised on their way to classify)", _decisions(scenario, accounting)),
-        (f"Dead letters: {len(evidence.dead_letters)}, kept whole to be replayed", _dead_letters(evidence, deliveries)),
+        (f"Dead letters: {_dead_letter_counts(evidence)}", _dead_letters(evidence, deliveries)),
         (f"Audit rows: {len(evidence.rows)} in PostgreSQL, by the time of the fact", _audit_rows(evidence, teams)),
         (f"Mails: {len(evidence.mails)} accepted by the fake Loops (ids and times are left out here)", _mails(evidence, teams)),
         ("The tier of each team now, from tier.current", _tiers(evidence, names)),
@@ -98,12 +110,19 @@ def _decisions(scenario: Scenario, accounting: Accounting) -> Table:
     return table
 
 
+def _dead_letter_counts(evidence: Evidence) -> str:
+    parked, replayed = sum(map(is_dead_letter, evidence.dead_letters)), len(replayed_events(evidence))
+    return f"{parked}, kept whole; {replayed} replayed once {MISSING_PLAN} was in the plan file"
+
+
 def _dead_letters(evidence: Evidence, deliveries: Mapping[str, Delivery]) -> Table:
-    table = _table("team", "stage", "reason", "error")
-    for record in evidence.dead_letters:
+    table = _table("team", "stage", "reason", "now", "error")
+    replayed = frozenset(replayed_events(evidence))
+    for record in filter(is_dead_letter, evidence.dead_letters):
         headers = {name: str(value, "utf-8", "replace") for name, value in record.headers}
         delivery = deliveries[event_id_of(record)]
-        table.add_row(delivery.team or _NOBODY, headers["dlq-stage"], Text(headers["dlq-reason"], "red"), headers["dlq-error"])
+        now = Text("replayed", "green") if delivery.event_id in replayed else "open"
+        table.add_row(delivery.team or _NOBODY, headers["dlq-stage"], Text(headers["dlq-reason"], "red"), now, headers["dlq-error"])
     return table
 
 

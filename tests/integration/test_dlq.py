@@ -173,7 +173,7 @@ def test_replay_that_is_interrupted_and_then_killed_is_finished_by_the_same_comm
     assert answered(dlq(kafka_settings, monkeypatch, "replay", *WHY, "--json"))["matched"] == 0
 
 
-def test_a_transaction_that_a_killed_command_has_left_open_is_decided_before_it_is_read_what_is_open(kafka_settings: Settings) -> None:
+def test_of_two_operators_the_later_one_takes_over_and_the_former_writes_nothing_more(kafka_settings: Settings) -> None:
     with TransactionalOutcomes(kafka_settings) as former, TransactionalOutcomes(kafka_settings) as later:
         with pytest.raises(Fenced, match="Another `tierstream dlq` has begun meanwhile"):
             former.commit([Written(kafka_settings.topic_prefix + "razorpay.webhooks", b"key", b"{}", [])])

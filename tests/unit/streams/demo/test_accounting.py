@@ -1,8 +1,10 @@
 """The demo's accounting: balanced for what a right stack writes, and one sentence for each thing that is not right."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +12,8 @@ from agents.classify.outputs import due_record
 from schemas.reasons import Reason
 from schemas.team_events import SubscriptionEvent
 from schemas.tiers import Tier
-from streams.demo.accounting import Accounting, Evidence, balance, derived_events, newest_tiers, type_of
-from streams.demo.scenario import build_scenario
+from streams.demo.accounting import Accounting, Evidence, balance, derived_events, newest_tiers, replayed_events, type_of
+from streams.demo.scenario import MISSING_PLAN, MISSING_TIER, build_scenario
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.kafka.records import Record
 from streams.settings import Settings
@@ -19,7 +21,10 @@ from tests.pretended_stack import pretend
 
 NOW = 1_780_000_000.0
 SCENARIO = build_scenario(NOW)
-SETTINGS = Settings(plans=EXAMPLE_PLANS, partitions=8, replication_factor=1)
+PLANS = tempfile.NamedTemporaryFile("w", suffix=".toml")  # noqa: SIM115  # it is gone with the process
+PLANS.write(f'{EXAMPLE_PLANS.read_text(encoding="utf-8")}{MISSING_PLAN} = "{MISSING_TIER.label}"\n')
+PLANS.flush()
+SETTINGS = Settings(plans=Path(PLANS.name), partitions=8, replication_factor=1)
 EVIDENCE = pretend(SCENARIO, SETTINGS, NOW)
 
 
@@ -32,6 +37,7 @@ def test_accounting_of_a_right_stack_balance_and_received_is_the_sum_of_outcomes
 
     assert accounting.faults == ()
     expected = Counter(delivery.reason for delivery in SCENARIO.deliveries)
+    expected.update(delivery.replayed for delivery in SCENARIO.deliveries if delivery.replayed)
     expected.update(derived.reason for delivery in SCENARIO.deliveries for derived in delivery.derived)
     assert accounting.total.received == expected.total()
     assert accounting.total.outcomes == expected
@@ -40,7 +46,8 @@ def test_accounting_of_a_right_stack_balance_and_received_is_the_sum_of_outcomes
 def test_accounting_account_for_what_every_stage_received() -> None:
     gateway, normalise, classify, audit, forward = booked().accounts
 
-    assert normalise.received + sum(status == 202 for _, status in EVIDENCE.answers) == gateway.outcomes["accepted"]
+    assert len(replayed_events(EVIDENCE)) == 1
+    assert normalise.received - 1 + sum(status == 202 for _, status in EVIDENCE.answers) == gateway.outcomes["accepted"]
     sent, derived = sum(status == 202 for _, status in EVIDENCE.answers), derived_events(EVIDENCE.team_events)
     assert derived == {SubscriptionEvent.DUE: 4, SubscriptionEvent.MOVED: 1}
     assert classify.received == normalise.outcomes[Reason.NORMALISED] + sent + derived.total()
@@ -57,6 +64,11 @@ LIVES = {
         (Reason.CANCELED, Tier.PRO, Tier.HOBBY),
         (Reason.UPGRADED, Tier.HOBBY, Tier.PRO),
         (Reason.RENEWAL, Tier.PRO, Tier.PRO),
+    ],
+    "garnet": [
+        (Reason.CLAIMED, Tier.FREE, Tier.FREE),
+        (Reason.PASSED_THROUGH, Tier.FREE, Tier.FREE),
+        (Reason.UPGRADED, Tier.FREE, Tier.GROWTH),
     ],
     "harbor": [
         (Reason.UPGRADED, Tier.FREE, Tier.PRO),
@@ -135,13 +147,20 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Evidence], dict[str, object]], str]] =
         lambda e: {"team_events": (*e.team_events, next(each for each in e.team_events if type_of(each) == "near_quota_wall"))},
         "team.events holds 26 records beside the 45 of normalise; services sent 21, and 4 say that a time has come",
     ),
-    "a lost audit event": (_without_last("audit_events"), "audit.events holds 60 records, which are not the 61 that were decided"),
-    "a lost dead letter": (_without_last("dead_letters"), "dead.letters holds 2 records, and 3 were parked"),
-    "a lost row": (_without_last("rows"), "audit received 61 and has outcomes for 60"),
-    "a changed row": (lambda e: {"rows": (e.rows[0]._replace(summary="?"), *e.rows[1:])}, "audit_log holds 60 rows, which are not those"),
+    "a lost audit event": (_without_last("audit_events"), "audit.events holds 61 records, which are not the 62 that were decided"),
+    "a replay that nobody made": (
+        lambda e: {"audit_events": (*e.audit_events, next(each for each in e.audit_events if b"operator.replayed" in (each.value or b"")))},
+        "audit.events says of 2 replays, and there were 1",
+    ),
+    "a lost dead letter": (
+        lambda e: {"dead_letters": tuple(each for each in e.dead_letters if dict(each.headers).get("dlq-stage") != b"gateway")},
+        "dead.letters holds 2 dead letters, and 3 were parked",
+    ),
+    "a lost row": (_without_last("rows"), "audit received 62 and has outcomes for 61"),
+    "a changed row": (lambda e: {"rows": (e.rows[0]._replace(summary="?"), *e.rows[1:])}, "audit_log holds 61 rows, which are not those"),
     "a lost mail": (_without_last("mails"), "Loops has accepted 54 mails, which are not the 55"),
     "a second mail": (lambda e: {"mails": (*e.mails, e.mails[0])}, "Loops has accepted 56 mails, which are not the 55"),
-    "an unsettled mail": (lambda e: {"ledger": dict(list(e.ledger.items())[1:])}, "forward received 61 and has outcomes for 60"),
+    "an unsettled mail": (lambda e: {"ledger": dict(list(e.ledger.items())[1:])}, "forward received 62 and has outcomes for 61"),
     "a miscount": (
         lambda e: {"counted": {**e.counted, "classify": e.counted["classify"] + Counter(renewal=1) - Counter(stale=1)}},
         "classify counted",
