@@ -82,7 +82,7 @@ def _audit(settings: Settings) -> StageFactory:
         async with _postgres(settings, audit.STAGE, AUDIT_LOG) as pool, _dead_letters(settings, audit.STAGE) as dead_letters:
             wait_seconds = settings.constraint_wait_seconds
             writer = audit.AuditWriter(PostgresAuditLog(pool), dead_letters, constraint_wait_seconds=wait_seconds)
-            yield handler_stage(settings, audit.STAGE, topics.AUDIT_EVENTS, writer)
+            yield handler_stage(settings, audit.STAGE, [topics.AUDIT_EVENTS], writer)
 
     return build
 
@@ -106,7 +106,7 @@ def _forward(settings: Settings) -> StageFactory:
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             ledger = PostgresLedger(pool, constraint_wait_seconds=settings.constraint_wait_seconds)
             forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, policy, waiting)
-            stage = handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, forwarder)
+            stage = handler_stage(settings, forward.STAGE, [topics.AUDIT_EVENTS], forwarder)
             stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
             yield stage
 

@@ -72,7 +72,7 @@ class Forwarder:
         self._policy = policy
         self._clock = clock
         self._deliveries = Deliveries(ledger, loops, limiter, dead_letters, waiting, clock, held_backoff, sleep)
-        self._backlogs: defaultdict[int, Backlog] = defaultdict(new_backlog)
+        self._backlogs: defaultdict[tuple[str, int], Backlog] = defaultdict(new_backlog)
         self._last: dict[uuid.UUID | None, asyncio.Task[Counter[Reason]]] = {}
         """By team: the last of its lines that has not ended."""
 
@@ -82,13 +82,13 @@ class Forwarder:
         return self._deliveries.settled
 
     @property
-    def full(self) -> Collection[int]:
-        """The partitions of which as many mails wait as may."""
-        return [number for number, backlog in self._backlogs.items() if backlog.is_full]
+    def full(self) -> Collection[tuple[str, int]]:
+        """The (topic, partition)s of which as many mails wait as may."""
+        return [part for part, backlog in self._backlogs.items() if backlog.is_full]
 
     def describe(self) -> str:
         """Say which mails wait by themselves and why, without addresses; nothing when none does."""
-        full = ", ".join(map(str, sorted(self.full)))
+        full = ", ".join(str(number) for _, number in sorted(self.full))
         return self._deliveries.held.describe() + (f"; as many as may wait, so nothing more is begun, in partitions {full}" if full else "")
 
     async def handle(self, records: Sequence[ConsumedRecord], let_go: Callable[[], object] = lambda: None) -> Counter[Reason]:
@@ -113,7 +113,7 @@ class Forwarder:
         if not mails:
             return outcomes
         rows = await self._ledger.rows(list(teams))
-        backlog = self._backlogs[records[0].partition]
+        backlog = self._backlogs[records[0].topic, records[0].partition]
         backlog.begin(let_go)
         try:
             async with asyncio.TaskGroup() as group:

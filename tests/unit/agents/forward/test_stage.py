@@ -302,7 +302,7 @@ async def test_forwarder_partition_of_which_as_many_mails_wait_as_may_is_full_an
         "as many as may wait, so nothing more is begun, in partitions 0"
     )
     await eventually(lambda: stage.forwarder.describe() == said)
-    assert stage.forwarder.full == [0]
+    assert stage.forwarder.full == [("audit.events", 0)]
     assert not let_go.is_set()
 
     stage.loops.script(blocked[1])
