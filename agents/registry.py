@@ -1,7 +1,7 @@
 """Which parts make a stage: the only place that knows all of them."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -11,12 +11,14 @@ from agents.audit import stage as audit
 from agents.classify.stage import ClassifyStage
 from agents.forward import stage as forward
 from agents.forward.decide import Policy
+from agents.forward.key import ApiKey
+from agents.forward.retries import RETRY_SECONDS, RETRY_TOPICS, KafkaRetries, retry_tiers
 from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
 from streams.engine.app import Stage, handler_stage, table_stage
 from streams.engine.worker import StageFactory
-from streams.errors import LoopsUnavailable, PostgresUnavailable
+from streams.errors import PostgresUnavailable
 from streams.kafka.dead_letters import KafkaDeadLetters
 from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
@@ -31,11 +33,13 @@ from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, Table
 _log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 2.0
-"""How long a stop waits for dead letters under way; whoever waits for them has not acked their batch."""
+"""How long a stop waits for records under way; whoever waits for them has not acked their batch."""
 
 
-def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = False) -> StageFactory:
-    """Return what builds the stage called ``name`` inside the event loop that runs it.
+def stage_factory(
+    settings: Settings, name: str, accept_initial_tier: bool = False, retry_seconds: Sequence[float] = RETRY_SECONDS
+) -> StageFactory:
+    """Return what builds the stage called ``name`` inside the event loop that runs it. ``retry_seconds`` are the waits of forward's tiers.
 
     ``accept_initial_tier``: whether classify may change the tier of teams that were decided with another initial tier. Reads the plan file (normalise) at once, so that a bad one is reported before anything is connected. Raises ConfigurationError.
     """
@@ -47,7 +51,7 @@ def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = Fal
         case "audit":
             return _audit(settings)
         case "forward":
-            return _forward(settings)
+            return _forward(settings, retry_seconds)
     raise ValueError(f"{name} is no stage")
 
 
@@ -87,7 +91,7 @@ def _audit(settings: Settings) -> StageFactory:
     return build
 
 
-def _forward(settings: Settings) -> StageFactory:
+def _forward(settings: Settings, retry_seconds: Sequence[float]) -> StageFactory:
     sending = settings.forward == "on"
     key = settings.loops_api_key.get_secret_value() if settings.loops_api_key else ""
     policy = Policy(sending, timedelta(seconds=settings.forward_max_age_seconds))
@@ -98,27 +102,23 @@ def _forward(settings: Settings) -> StageFactory:
         limiter = RateLimiter(settings.loops_rate_per_second)
         async with (
             _postgres(settings, forward.STAGE, FORWARDER_SENT) as pool,
-            _dead_letters(settings, forward.STAGE) as dead_letters,
+            _producer(settings) as producer,
             _opened(loops),
+            contextlib.aclosing(ApiKey(forward.STAGE, loops, limiter)) as api_key,
         ):
             if sending:
-                await _check_key(loops)
+                await api_key.begin()
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             ledger = PostgresLedger(pool, constraint_wait_seconds=settings.constraint_wait_seconds)
-            forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, policy, waiting)
-            stage = handler_stage(settings, forward.STAGE, [topics.AUDIT_EVENTS], forwarder)
+            kafka, tiers = Waiting(forward.STAGE, "kafka"), retry_tiers(settings, retry_seconds)
+            dead_letters = KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), forward.STAGE, kafka)
+            retries = KafkaRetries(producer, kafka)
+            forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, retries, tiers, policy, waiting, api_key)
+            stage = handler_stage(settings, forward.STAGE, [topics.AUDIT_EVENTS, *RETRY_TOPICS], forwarder)
             stage.on_assigned = lambda partitions: limiter.assign(partitions, settings.partitions)
             yield stage
 
     return build
-
-
-async def _check_key(loops: LoopsClient) -> None:
-    """Find a wrong key at the start, and not at the first mail. Raises LoopsKeyRejected. Loops may be away: then mails wait for it."""
-    try:
-        await loops.check_key()
-    except LoopsUnavailable as error:
-        _log.warning("loops_key_unchecked", error=str(error))
 
 
 @contextlib.asynccontextmanager
@@ -134,12 +134,18 @@ async def _postgres(settings: Settings, stage: str, table: Table) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def _dead_letters(settings: Settings, stage: str) -> AsyncIterator[KafkaDeadLetters]:
+async def _producer(settings: Settings) -> AsyncIterator[AcknowledgedProducer]:
     producer = AcknowledgedProducer(settings)
     try:
-        yield KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), stage, Waiting(stage, "kafka"))
+        yield producer
     finally:
         await producer.close(FLUSH_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _dead_letters(settings: Settings, stage: str) -> AsyncIterator[KafkaDeadLetters]:
+    async with _producer(settings) as producer:
+        yield KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), stage, Waiting(stage, "kafka"))
 
 
 class _Openable(Protocol):

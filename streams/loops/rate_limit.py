@@ -14,6 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 from streams.runtime.waiting import Backoff
 
@@ -124,6 +125,22 @@ class Window:
         horizon = now - self._hold()
         while self._answered and self._answered[0] <= horizon:
             self._answered.popleft()
+
+
+class Limiter(Protocol):
+    """What a caller of Loops needs of the limit."""
+
+    async def start(self) -> float:
+        """Wait until a request may start, and return its start."""
+
+    def finish(self, started: float, *, answered: bool = True) -> None:
+        """End a request."""
+
+    def observe(self, limit: float | None, remaining: float | None) -> None:
+        """Take in what an answer says of the limit."""
+
+    def reject(self, retry_after: float | None) -> None:
+        """Take in a 429."""
 
 
 class RateLimiter:
