@@ -71,6 +71,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     SUPPRESSED = "suppressed"
     IN_DOUBT = "in_doubt"
+    WAITS = "waits"  # put on a retry topic, or there already
     # feedback
     MATCHED = "matched"  # with the one mail of the ledger that it can be about
     UNMATCHED = "unmatched"  # no mail of the ledger can be meant

@@ -9,7 +9,7 @@
     │   ├── LoopsUnavailable
     │   └── RazorpayUnavailable
     ├── RecordTooLarge            Kafka, or a topic of it, takes no record of this size
-    ├── LoopsKeyRejected          Loops itself says that the key is wrong: stop, a bad key must not burn the queue
+    ├── LoopsKeyRejected          Loops itself says that the key is wrong: nothing is sent until it accepts it
     ├── RazorpayRefused           Razorpay's API refuses the key, or the address is not its (exit 2)
     ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22)
     ├── ConstraintRefuses         a constraint or trigger that is not ours refuses them, for now (SQLSTATE class 23, 44 or P0)

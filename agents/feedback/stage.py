@@ -54,15 +54,15 @@ class FeedbackHandler:
         self._dead_letters = dead_letters
         self._backoff = backoff
         self._sleep = sleep
-        self._backlogs: defaultdict[int, Backlog] = defaultdict(new_backlog)
+        self._backlogs: defaultdict[tuple[str, int], Backlog] = defaultdict(new_backlog)
         self._waiting = 0
         self.progress = 0
         """Webhooks that have got their outcome so far."""
 
     @property
-    def full(self) -> Collection[int]:
-        """The partitions of which as many reports wait as may."""
-        return [number for number, backlog in self._backlogs.items() if backlog.is_full]
+    def full(self) -> Collection[tuple[str, int]]:
+        """The (topic, partition)s of which as many reports wait as may."""
+        return [place for place, backlog in self._backlogs.items() if backlog.is_full]
 
     def describe(self) -> str:
         """Say how many reports wait for the answer to their mail's call; nothing when none does."""
@@ -83,7 +83,7 @@ class FeedbackHandler:
             elif isinstance(report, Report):
                 waiting.append((record, report))
         if waiting:
-            backlog = self._backlogs[records[0].partition]
+            backlog = self._backlogs[records[0].topic, records[0].partition]
             backlog.begin(let_go)
             try:
                 async with asyncio.TaskGroup() as group:

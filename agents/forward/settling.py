@@ -124,9 +124,12 @@ class Settling:
         return self._forwarder.progress + self._suppressed
 
     @property
-    def full(self) -> Collection[int]:
-        """The partitions of which as many mails wait as may."""
-        return {*self._forwarder.full, *(number for number, partition in self._partitions.items() if partition.backlog.is_full)}
+    def full(self) -> Collection[tuple[str, int]]:
+        """The (topic, partition)s of which as many mails wait as may."""
+        return {
+            *self._forwarder.full,
+            *((self._topic, number) for number, partition in self._partitions.items() if partition.backlog.is_full),
+        }
 
     def describe(self) -> str:
         """Say what waits, without addresses; nothing when nothing does."""

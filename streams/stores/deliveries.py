@@ -91,6 +91,9 @@ _RESOLVE = """
 update forwarder_sent set
     classification = case $2 when 'retry' then 'in_flight' else $2 end,
     first_attempt_at = case $2 when 'retry' then null else first_attempt_at end,
+    waiting_topic = null,
+    waiting_due = null,
+    waiting_round = null, -- what still stands on a retry topic counts as taken over by the record that is published
     resends = resends + case $2 when 'retry' then 1 else 0 end,
     forwarded_as = null,
     resolution = jsonb_build_object('as', $2::text, 'from', classification, 'because', $3::text, 'by', $4::text,

@@ -59,6 +59,11 @@ FORWARDER_SENT = Table(
         "resolution": "jsonb",
         "resolution_open": "boolean",
         "resends": "int",
+        "waiting_topic": "text",
+        "waiting_due": "timestamptz",
+        "waiting_round": "int",
+        "origin_partition": "int",
+        "origin_offset": "bigint",
     },
     frozenset({"audit_id", "provider", "template_kind", "classification", "attempts", "resolution_open", "resends"}),
 )

@@ -12,8 +12,6 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from agents.forward.decide import Policy
-from agents.forward.stage import Forwarder
 from schemas.kinds import Kind
 from schemas.reasons import Reason
 from schemas.recipients import address_hash
@@ -27,10 +25,11 @@ from streams.runtime.waiting import Backoff, Waiting
 from streams.settings import Settings
 from streams.stores.deliveries import Decision, Filters, Resolution, StoredDeliveries
 from streams.stores.ledger import Classification, Entry, PostgresLedger
+from tests.forward_doubles import forwarder_on
 from tests.integration.databases import pool_of, query
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import Record as Consumed
-from tests.stage_doubles import RecordingDeadLetters, audit_event, team
+from tests.stage_doubles import audit_event, team
 from tests.topic_io import produce, read_all
 
 OLD = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
@@ -84,7 +83,7 @@ class World:
         client = sink.client(api_key="key", timeout_seconds=5)
         await client.open()
         waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
-        forwarder = Forwarder(self.ledger, client, RateLimiter(10_000), RecordingDeadLetters(), Policy(), waiting)
+        forwarder = forwarder_on(self.ledger, client, RateLimiter(10_000), waiting)
         try:
             return list((await forwarder.handle(self.resent())).elements())
         finally:

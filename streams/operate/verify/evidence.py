@@ -85,7 +85,7 @@ REPLAYED = 1
 BY_OPERATOR = 2
 """State of a RECORD that says what an operator did: no decision explains it, and it explains its row."""
 
-OPEN, IN_DOUBT, REFUSED, FINAL = range(4)
+OPEN, IN_DOUBT, REFUSED, FINAL, WAITS = range(5)
 """States of a MAIL."""
 
 ROW_WAIVED, MAIL_WAIVED = 1, 2

@@ -104,7 +104,7 @@ def test_decide_final_row_makes_no_call(final: str) -> None:
 
 
 def test_decide_mail_that_an_operator_has_sent_again_does_not_expire_and_is_suppressed_where_nothing_is_sent() -> None:
-    set_back = LedgerRow(uuid.UUID(int=1), "in_flight", 1, None, 1)
+    set_back = LedgerRow(uuid.UUID(int=1), "in_flight", 1, None, resends=1)
     old = read(record(email="asha@example.com", created_at=NOW - 30 * DAY))
 
     assert isinstance(decide(old, set_back, NOW, POLICY), Send)
