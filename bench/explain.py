@@ -44,7 +44,7 @@ _TEMPLATES = 400
 """Teams whose events are decided for real; the others have the same events under ids of their own."""
 
 
-_IDS = re.compile(rb'sub_[0-9A-Za-z]{14}|(?<=(?:"event_id":|"causationid":|"correlationid":)")[0-9A-Za-z]{14}(?=")')
+_IDS = re.compile(rb'sub_[0-9A-Za-z]{14}|"(?:event_id|causationid|correlationid)":"[0-9A-Za-z]{14}(?=")')
 """The ids in a record's key and value that belong to one team."""
 
 
