@@ -1,8 +1,7 @@
 """Which parts make a stage: the only place that knows all of them."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -12,13 +11,15 @@ from agents.audit import stage as audit
 from agents.classify.stage import ClassifyStage
 from agents.forward import stage as forward
 from agents.forward.decide import Policy
+from agents.forward.key import ApiKey
+from agents.forward.retries import RETRY_SECONDS, RETRY_TOPICS, KafkaRetries, retry_tiers
 from agents.forward.settling import Settling
 from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
 from streams.engine.app import Stage, handler_stage, table_stage
 from streams.engine.worker import StageFactory
-from streams.errors import LoopsUnavailable, PostgresUnavailable
+from streams.errors import PostgresUnavailable
 from streams.kafka.dead_letters import KafkaDeadLetters
 from streams.kafka.producer import AcknowledgedProducer
 from streams.loops.client import LoopsClient
@@ -35,14 +36,13 @@ from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, Table
 _log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 2.0
-"""How long a stop waits for dead letters under way; whoever waits for them has not acked their batch."""
-
-KEY_CHECK_SECONDS = 2.0
-"""How long the check of the key waits at the start for its turn under the rate limit, and so for PostgreSQL, which keeps it."""
+"""How long a stop waits for records under way; whoever waits for them has not acked their batch."""
 
 
-def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = False) -> StageFactory:
-    """Return what builds the stage called ``name`` inside the event loop that runs it.
+def stage_factory(
+    settings: Settings, name: str, accept_initial_tier: bool = False, retry_seconds: Sequence[float] = RETRY_SECONDS
+) -> StageFactory:
+    """Return what builds the stage called ``name`` inside the event loop that runs it. ``retry_seconds`` are the waits of forward's tiers.
 
     ``accept_initial_tier``: whether classify may change the tier of teams that were decided with another initial tier. Reads the plan file (normalise) at once, so that a bad one is reported before anything is connected. Raises ConfigurationError.
     """
@@ -54,7 +54,7 @@ def stage_factory(settings: Settings, name: str, accept_initial_tier: bool = Fal
         case "audit":
             return _audit(settings)
         case "forward":
-            return _forward(settings)
+            return _forward(settings, retry_seconds)
     raise ValueError(f"{name} is no stage")
 
 
@@ -89,12 +89,12 @@ def _audit(settings: Settings) -> StageFactory:
         async with _postgres(settings, audit.STAGE, AUDIT_LOG) as pool, _dead_letters(settings, audit.STAGE) as dead_letters:
             wait_seconds = settings.constraint_wait_seconds
             writer = audit.AuditWriter(PostgresAuditLog(pool), dead_letters, constraint_wait_seconds=wait_seconds)
-            yield handler_stage(settings, audit.STAGE, topics.AUDIT_EVENTS, writer)
+            yield handler_stage(settings, audit.STAGE, [topics.AUDIT_EVENTS], writer)
 
     return build
 
 
-def _forward(settings: Settings) -> StageFactory:
+def _forward(settings: Settings, retry_seconds: Sequence[float]) -> StageFactory:
     sending = settings.forward == "on"
     key = settings.loops_api_key.get_secret_value() if settings.loops_api_key else ""
     policy = Policy(sending, timedelta(seconds=settings.forward_max_age_seconds))
@@ -104,18 +104,22 @@ def _forward(settings: Settings) -> StageFactory:
         loops = LoopsClient(settings.loops_base_url, key, timeout_seconds=settings.loops_timeout_seconds)
         async with (
             _postgres(settings, forward.STAGE, FORWARDER_SENT) as pool,
-            _dead_letters(settings, forward.STAGE) as dead_letters,
+            _producer(settings) as producer,
             _opened(loops),
             _limiter(settings, pool) as limiter,
+            contextlib.aclosing(ApiKey(forward.STAGE, loops, limiter)) as api_key,
         ):
             if sending:
-                await _check_key(loops, limiter)
+                await api_key.begin()
             waiting = Waiting(forward.STAGE, "loops", retry_backoff=forward.RETRY_BACKOFF)
             ledger = PostgresLedger(pool, constraint_wait_seconds=settings.constraint_wait_seconds)
-            forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, policy, waiting)
+            kafka, tiers = Waiting(forward.STAGE, "kafka"), retry_tiers(settings, retry_seconds)
+            dead_letters = KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), forward.STAGE, kafka)
+            retries = KafkaRetries(producer, kafka)
+            forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, retries, tiers, policy, waiting, api_key)
             history, topic = PostgresMailHistory(pool), topics.AUDIT_EVENTS.full_name(settings)
             settling = Settling(forwarder, ledger, history, dead_letters, topic, settings.settle_seconds if sending else 0.0)
-            yield handler_stage(settings, forward.STAGE, topics.AUDIT_EVENTS, settling)
+            yield handler_stage(settings, forward.STAGE, [topics.AUDIT_EVENTS, *RETRY_TOPICS], settling)
 
     return build
 
@@ -128,25 +132,6 @@ async def _limiter(settings: Settings, pool: PostgresPool) -> AsyncIterator[Rate
         yield limiter
     finally:
         await limiter.close()
-
-
-async def _check_key(loops: LoopsClient, limiter: RateLimiter) -> None:
-    """Find a wrong key at the start, and not at the first mail. Raises LoopsKeyRejected.
-
-    Loops may be away, or the limit used by others: then it is found at the first mail, which waits.
-    """
-    try:
-        async with asyncio.timeout(KEY_CHECK_SECONDS):
-            started = await limiter.start()
-    except TimeoutError:
-        _log.warning("loops_key_unchecked", error=f"The rate limit lets no request start within {KEY_CHECK_SECONDS:g} s.")
-        return
-    try:
-        await loops.check_key()
-    except LoopsUnavailable as error:
-        _log.warning("loops_key_unchecked", error=str(error))
-    finally:
-        limiter.finish(started, answered=False)
 
 
 @contextlib.asynccontextmanager
@@ -162,12 +147,18 @@ async def _postgres(settings: Settings, stage: str, table: Table) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def _dead_letters(settings: Settings, stage: str) -> AsyncIterator[KafkaDeadLetters]:
+async def _producer(settings: Settings) -> AsyncIterator[AcknowledgedProducer]:
     producer = AcknowledgedProducer(settings)
     try:
-        yield KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), stage, Waiting(stage, "kafka"))
+        yield producer
     finally:
         await producer.close(FLUSH_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _dead_letters(settings: Settings, stage: str) -> AsyncIterator[KafkaDeadLetters]:
+    async with _producer(settings) as producer:
+        yield KafkaDeadLetters(producer, topics.DEAD_LETTERS.full_name(settings), stage, Waiting(stage, "kafka"))
 
 
 class _Openable(Protocol):

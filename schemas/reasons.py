@@ -71,6 +71,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     SUPPRESSED = "suppressed"
     IN_DOUBT = "in_doubt"
+    WAITS = "waits"  # put on a retry topic, or there already
 
 
 DEAD_LETTER_REASONS: frozenset[Reason] = frozenset(

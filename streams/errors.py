@@ -8,7 +8,7 @@
     │   ├── PostgresUnavailable
     │   └── LoopsUnavailable
     ├── RecordTooLarge            Kafka, or a topic of it, takes no record of this size
-    ├── LoopsKeyRejected          Loops itself says that the key is wrong: stop, a bad key must not burn the queue
+    ├── LoopsKeyRejected          Loops itself says that the key is wrong: nothing is sent until it accepts it
     ├── RowRejected               PostgreSQL refuses the rows themselves (SQLSTATE class 22)
     ├── ConstraintRefuses         a constraint or trigger that is not ours refuses them, for now (SQLSTATE class 23, 44 or P0)
     ├── DatabaseUnfit             the database can not hold what is written: its encoding, a table, a column (exit 1)

@@ -20,8 +20,16 @@ GATEWAY_PENDING = Gauge("tierstream_gateway_pending", "Records that a gateway wi
 TOPIC_DIFFERENCES = Gauge("tierstream_topic_differences", "Properties of topics that are not as they should be.", ("part",))
 STALLED = Gauge("tierstream_stalled", "1 once a stage has been found to get nothing done.", ("stage",))
 WAITING = Gauge("tierstream_waiting", "1 while a stage waits for a service that is away.", ("stage", "service"))
+BREAKER = Gauge(
+    "tierstream_breaker_state",
+    "1 for the state that the way to a service is in: closed (calls are made), open (none is), half_open (one probes).",
+    ("stage", "service", "state"),
+)
+PAUSED = Gauge("tierstream_forward_paused", "1 while no mail is sent for this reason, whatever waits.", ("reason",))
 HELD = Gauge(
-    "tierstream_held", "Mails that wait by themselves, by their event and Loops' last answer, while others go on.", ("kind", "answer")
+    "tierstream_held",
+    "Mails that wait for a retry in this process, by their event and Loops' last answer, while others go on.",
+    ("kind", "answer"),
 )
 
 

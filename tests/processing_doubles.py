@@ -137,7 +137,7 @@ async def running(
 class NeverHolds:
     """The part of a BatchHandler that is about records that wait, for one in which none does."""
 
-    full: Collection[int] = ()
+    full: Collection[tuple[str, int]] = ()
 
     def describe(self) -> str:
         return ""

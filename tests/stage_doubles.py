@@ -17,7 +17,7 @@ from streams.kafka.dead_letters import ConsumedRecord, Headers
 from streams.loops.client import Accepted, AlreadyAccepted, Answer, Reply
 from streams.runtime.waiting import Backoff, Waiting
 from streams.stores.audit_log import AuditRow, RowResult, RowStatus
-from streams.stores.ledger import Classification, Entry, LedgerRow
+from streams.stores.ledger import Asked, Classification, Entry, LedgerRow
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 TEAM = "3f1c1f0e-6a55-4c5c-9a39-0a4d3c1f7b01"
@@ -164,20 +164,26 @@ class MemoryLedger:
     def classification(self, consumed: Record) -> str:
         return self.held[id_of(consumed)].classification
 
-    async def rows(self, audit_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, LedgerRow]:
-        return {audit_id: self.held[audit_id] for audit_id in audit_ids if audit_id in self.held}
+    async def rows(self, mails: Sequence[Asked]) -> dict[uuid.UUID, LedgerRow]:
+        ids, teams = {mail.audit_id for mail in mails}, {mail.team_id for mail in mails}
+        return {row.audit_id: row for row in self.held.values() if row.audit_id in ids or (row.wait is not None and row.team_id in teams)}
 
     async def put(self, entry: Entry) -> LedgerRow | None:
         held = self.held.get(entry.audit_id)
         if held is not None and held.classification != Classification.IN_FLIGHT:
             return None
+        if held is not None and held.wait is not None and entry.wait is not None and entry.wait.round <= held.wait.round:
+            return None
         self.entries.append(entry)
-        attempt = entry.classification is Classification.IN_FLIGHT
+        is_open = entry.classification is Classification.IN_FLIGHT
+        attempt = is_open and entry.wait is None
         row = LedgerRow(
             entry.audit_id,
             entry.classification,
             (held.attempts if held else 0) + attempt,
             (held and held.first_attempt_at) or (entry.at if attempt else None),
+            entry.team_id,
+            (entry.wait or (held and held.wait) or None) if is_open else None,
         )
         self.held[entry.audit_id] = row
         return row
@@ -192,6 +198,8 @@ class ScriptedLoops:
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
         self._for_key: dict[str, list[Answer]] = {}
+        self.default: Answer | None = None
+        """The answer to every call that no script is left for; None accepts it."""
         self.calls: list[tuple[str, LoopsPayload]] = []
         self.accepted: list[str] = []
         self.under_way = 0
@@ -209,7 +217,7 @@ class ScriptedLoops:
         self.under_way -= 1
         self.calls.append((idempotency_key, payload))
         script = self._for_key.get(idempotency_key, self._answers)
-        unscripted = AlreadyAccepted() if idempotency_key in self.accepted else Accepted()
+        unscripted = self.default or (AlreadyAccepted() if idempotency_key in self.accepted else Accepted())
         answer = script.pop(0) if script else unscripted
         if isinstance(answer, Accepted):
             self.accepted.append(idempotency_key)

@@ -89,9 +89,9 @@ class AuditWriter:
         """Batches written so far."""
 
     @property
-    def full(self) -> Collection[int]:
-        """The partitions of which as many rows are held as may be."""
-        return [number for (_, number), backlog in self._backlogs.items() if backlog.is_full]
+    def full(self) -> Collection[tuple[str, int]]:
+        """The (topic, partition)s of which as many rows are held as may be."""
+        return [part for part, backlog in self._backlogs.items() if backlog.is_full]
 
     def describe(self) -> str:
         """Say nothing more: the constraints that rows wait for are named like services that are away."""

@@ -1,5 +1,8 @@
-"""Decide what becomes of the mail of one audit event, and whom an answer concerns that settles nothing. Pure: a value out."""
+"""Decide what becomes of the mail of one audit event, whether it is the next of its team, and whom an answer concerns that settles nothing.
+Pure: a value out."""
 
+import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +11,7 @@ from schemas.loops import LOOPS_MAP, LoopsPayload, NeverMailed, payload
 from schemas.razorpay import PLACEHOLDER_EMAIL
 from schemas.reasons import Reason
 from streams.loops.client import Denied, Unavailable, Unrecognised
-from streams.stores.ledger import Classification, LedgerRow
+from streams.stores.ledger import Classification, LedgerRow, Wait
 
 KEY_LIFETIME = timedelta(hours=24)
 """Loops answers 409 to an Idempotency-Key for this long after it accepted it."""
@@ -61,8 +64,10 @@ def decide(record: AuditRecord, row: LedgerRow | None, now: datetime, policy: Po
             return Skip(Reason.IN_DOUBT)
         if row.classification != Classification.IN_FLIGHT:
             return Skip(Reason.ALREADY_FINAL)
-        if not policy.sending or key_is_forgotten(row, now):
+        if key_is_forgotten(row, now) or (not policy.sending and row.attempts):
             return Close(Classification.IN_DOUBT)
+        if not policy.sending:
+            return Close(Classification.SUPPRESSED)  # it waited behind another, and was never tried
     elif not policy.sending:
         return Close(Classification.SUPPRESSED)
     email = recipient(record)
@@ -78,7 +83,7 @@ def decide(record: AuditRecord, row: LedgerRow | None, now: datetime, policy: Po
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The answer concerns this mail alone: it waits by itself, and the others go on. ``answer`` is some words, of few different ones."""
+    """The answer concerns this mail alone: it waits on a retry topic, and the others go on. ``answer`` is some words, of few different ones."""
 
     answer: str
 
@@ -95,13 +100,29 @@ class WaitForLoops:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Another mail of the team waits, and is the earlier: this one waits behind it."""
+
+    first: Wait
+
+
+def place_in_team(own: uuid.UUID, place: tuple[int, int], waiting: Iterable[LedgerRow]) -> Behind | None:
+    """Return the first mail of the team that has to have its outcome before the one at ``place``, or None. Pure.
+
+    ``waiting`` are the rows of the team's mails that wait. The place on ``audit.events`` orders a team's mails, not when each is due.
+    """
+    ahead = [row.wait for row in waiting if row.wait is not None and row.audit_id != own and row.wait.place < place]
+    return Behind(min(ahead, key=lambda wait: wait.place)) if ahead else None
+
+
 def judge(
     answer: Denied | Unrecognised | Unavailable, *, others_answered: bool, is_held: bool, key_accepted: bool
 ) -> Hold | CheckKey | WaitForLoops:
     """Return whom an answer concerns that neither accepts nor refuses the event. Pure.
 
-    ``others_answered``: since this mail's last failure, Loops has accepted or refused another event. ``is_held``: it waits by itself
-    already. ``key_accepted``: the key was checked after this answer, and Loops accepts it.
+    ``others_answered``: since this mail's last failure, Loops has accepted or refused another event. ``is_held``: it comes
+    from a retry topic. ``key_accepted``: the key was checked after this answer, and Loops accepts it.
     """
     if isinstance(answer, Denied):
         return Hold(f"answer {answer.status}") if key_accepted else CheckKey()

@@ -3,7 +3,7 @@
 normalise   razorpay.webhooks, subscription.links → team.events, audit.events      table: subscription → team
 classify    team.events → audit.events, tier.current                               table: team → registers
 audit       audit.events → PostgreSQL
-forward     audit.events → Loops
+forward     audit.events, forward.retry.30s|5m|1h → Loops, forward.retry.30s|5m|1h
 """
 
 import logging
@@ -74,13 +74,19 @@ class Stage:
         commits_offsets: bool = True,
     ) -> None:
         """``commits_offsets``: whether Faust commits the offset behind each batch that is done. Otherwise the worker does, in its own
-        transactions, and sets its own pace: an offset has one writer."""
+        transactions, of all topics of a partition together, and sets its own pace: an offset has one writer."""
         self.name = name
         self.settings = settings
         self.app = _faust_app(settings, name, fetch_bytes, COMMIT_INTERVAL_SECONDS if commits_offsets else NEVER_SECONDS)
-        self.processing = Processing(new_worker, lambda: self.app.consumer_generation_id, self, pace=PACE if commits_offsets else 0)
-        self._commits_offsets = commits_offsets
         self.sources = [topic.full_name(settings) for topic in sources]
+        self.processing = Processing(
+            new_worker,
+            lambda: self.app.consumer_generation_id,
+            self,
+            topics=self.sources if commits_offsets else (),
+            pace=PACE if commits_offsets else 0,
+        )
+        self._commits_offsets = commits_offsets
         self.topics = tuple(dict.fromkeys((*sources, *topics_of(name))))
         """Every topic that it reads or writes."""
         for source in self.sources:
@@ -100,8 +106,8 @@ class Stage:
         """Makes the error of a topic (full name) whose offsets or rows it counts on, and that is another one now."""
         self.irreplaceable = frozenset(self.sources)
         """The topics (full names) that are not to be made anew under it."""
-        self.full: Callable[[], frozenset[int]] = frozenset
-        """The partitions that do not move, for as much of them waits as may."""
+        self.full: Callable[[], frozenset[tuple[str, int]]] = frozenset
+        """The (topic, partition)s that do not move, for as much of them waits as may."""
         self.describe: Callable[[], str] = lambda: ""
         """Says what waits and why, where it is not a service that is away."""
         self.restored_records: Callable[[], int] = lambda: 0
@@ -220,9 +226,9 @@ def table_stage(
     return built
 
 
-def handler_stage(settings: Settings, name: str, source: Topic, handler: BatchHandler) -> Stage:
-    """Return the app of a stage without a table."""
-    built = Stage(settings, name, [source], lambda _: HandlerWorker(name, handler))
+def handler_stage(settings: Settings, name: str, sources: Sequence[Topic], handler: BatchHandler) -> Stage:
+    """Return the app of a stage without a table. Its sources have the same keys and partitions, and do not wait for each other."""
+    built = Stage(settings, name, sources, lambda _: HandlerWorker(name, handler))
     built.progress = lambda _number: handler.progress
     built.full = lambda: frozenset(handler.full)
     built.describe = handler.describe

@@ -20,14 +20,14 @@ class BatchHandler(Protocol):
         """Counts what has got done, inside of batches too."""
 
     @property
-    def full(self) -> Collection[int]:
-        """The partitions of which as much waits as may: they do not move until some of it goes on."""
+    def full(self) -> Collection[tuple[str, int]]:
+        """The (topic, partition)s of which as much waits as may: they do not move until some of it goes on."""
 
     def describe(self) -> str:
         """Say in some words what waits and why, without addresses; nothing when nothing does."""
 
     def handle(self, records: Sequence[Record], let_go: Callable[[], object]) -> Coroutine[object, object, Mapping[Reason, int]]:
-        """Work in the records of one partition; return their outcomes when all effects are durable. Calls ``let_go`` once the
+        """Work in the records of one topic's partition; return their outcomes when all effects are durable. Calls ``let_go`` once the
         partition's next records may be begun beside what is left; is given them only then."""
 
 

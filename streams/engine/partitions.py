@@ -1,4 +1,5 @@
-"""One task for each partition: batches in order, each acked only when all of it, and of those before it, is durable.
+"""One task for each partition, or for each topic's part of it: batches in order, each acked only when all of it, and of those before it,
+is durable.
 
 A failure is never swallowed and never acked: it ends the process (``Processing.failure``), which the supervisor starts again.
 """
@@ -95,8 +96,12 @@ class Flow(Protocol):
         """Bring them again."""
 
 
+_Part = tuple[str | None, int]
+"""What has a task: a partition, of one topic or of all (None)."""
+
+
 class _PartitionQueue:
-    """One partition: the batches that wait for it, and the task that works them in."""
+    """One of them: the batches that wait for it, and the task that works them in."""
 
     __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way", "unfinished")
 
@@ -160,12 +165,16 @@ class Processing:
         generation: Callable[[], int],
         flow: Flow,
         *,
+        topics: Sequence[str] = (),
         finish_seconds: float = FINISH_SECONDS,
         batch_records: int = BATCH_RECORDS,
         pace: float = PACE,
         pace_seconds: float = PACE_SECONDS,
     ) -> None:
         """``generation`` is asked for the group's present generation; ``finish_seconds`` is what a batch under way gets to end.
+
+        With ``topics`` each of them has a task of its own for each partition: one that has enough does not hold up the others. Without,
+        a partition's batches are worked in one after the other, whatever topics they are of.
 
         A batch that waits with fewer than ``batch_records`` takes in what follows it (1: none does). A batch begins at least
         ``pace`` times as long after the one before as that one took, but for no longer than ``pace_seconds``, and a full queue waits
@@ -178,10 +187,11 @@ class Processing:
         self._new_worker = new_worker
         self._generation = generation
         self._flow = flow
-        self._queues: dict[int, _PartitionQueue] = {}
+        self._topics = tuple(topics)
+        self._queues: dict[_Part, _PartitionQueue] = {}
         self._may_begin = asyncio.Event()
         self._may_begin.set()
-        self._preparing: set[int] = set()
+        self._preparing: set[_Part] = set()
         self._assigned_in = -1
         self.assigned = False
         """Whether there has been an assignment; an empty one counts, for a spare worker is ready too."""
@@ -190,7 +200,7 @@ class Processing:
     @property
     def partitions(self) -> frozenset[int]:
         """The partitions that have a task."""
-        return frozenset(self._queues)
+        return frozenset(number for _, number in self._queues)
 
     @property
     def working(self) -> frozenset[tuple[str, int]]:
@@ -200,7 +210,7 @@ class Processing:
     @property
     def preparing(self) -> frozenset[int]:
         """The partitions that are being restored."""
-        return frozenset(self._preparing)
+        return frozenset(number for _, number in self._preparing)
 
     def assign(self, partitions: Iterable[int], generation: int = -1) -> None:
         """Make ``partitions`` the ones that are ours: start a task for each new one, end those of the others.
@@ -211,15 +221,16 @@ class Processing:
         self._assigned_in = generation
         self.assigned = True
         self._may_begin.set()
-        for number in self.partitions - wanted:
-            _cancel(self._queues.pop(number))
-        for number in sorted(wanted - self.partitions):
-            queue = self._queues[number] = _PartitionQueue(partial(self._rest_failed, number))
-            queue.task = asyncio.create_task(self._run(number, queue), name=f"partition-{number}")
+        given_up, new = self.partitions - wanted, sorted(wanted - self.partitions)
+        for part in [part for part in self._queues if part[1] in given_up]:
+            _cancel(self._queues.pop(part))
+        for part in [(topic, number) for number in new for topic in self._topics or (None,)]:
+            queue = self._queues[part] = _PartitionQueue(partial(self._rest_failed, part[1]))
+            queue.task = asyncio.create_task(self._run(part, queue), name=f"partition-{part[1]}" + (f"-{part[0]}" if part[0] else ""))
 
     def submit(self, batch: Batch) -> None:
         """Queue a batch. A batch of a partition that is not ours is dropped: its owner reads it."""
-        queue = self._queues.get(batch.partition)
+        queue = self._queues.get(self._part(batch.topic, batch.partition))
         if queue is None:
             return
         queue.put(batch, self._batch_records)
@@ -231,7 +242,7 @@ class Processing:
     def rouse(self, topic: str, number: int) -> None:
         """Have a partition's worker process a batch without records, in the generation that assigned the partition. Does nothing where a
         batch waits, or where the partition is not ours."""
-        queue = self._queues.get(number)
+        queue = self._queues.get(self._part(topic, number))
         if queue is not None and not queue.batches:
             queue.put(Batch(topic, number, self._assigned_in, (), _no_ack), self._batch_records)
 
@@ -253,13 +264,17 @@ class Processing:
         tasks = [task for task in map(_cancel, queues) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, number: int, queue: _PartitionQueue) -> None:
+    def _part(self, topic: str, number: int) -> _Part:
+        return (topic if self._topics else None), number
+
+    async def _run(self, part: _Part, queue: _PartitionQueue) -> None:
+        number = part[1]
         worker = self._new_worker(number)
         try:
             while True:
-                self._preparing.add(number)
+                self._preparing.add(part)
                 await worker.prepare()
-                self._preparing.discard(number)
+                self._preparing.discard(part)
                 with contextlib.suppress(GenerationEnded):
                     await self._work(number, queue, worker)
         except asyncio.CancelledError:
@@ -270,7 +285,7 @@ class Processing:
             log.exception("a partition's task failed", partition=number)
             self._fail(_stage_failed(number, error))
         finally:
-            self._preparing.discard(number)
+            self._preparing.discard(part)
             await asyncio.shield(worker.close())
 
     async def _work(self, number: int, queue: _PartitionQueue, worker: PartitionWorker) -> None:

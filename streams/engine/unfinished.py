@@ -1,4 +1,4 @@
-"""Batches of a partition whose rest goes on beside the next ones: acked in their order, each only when all of it is durable."""
+"""Batches of one topic's partition whose rest goes on beside the next ones: acked in their order, each only when all of it is durable."""
 
 import asyncio
 from collections import deque
@@ -10,10 +10,9 @@ Rest = asyncio.Task[Any]
 
 
 class Unfinished:
-    """The batches of one partition that were begun and are not acked, in their order. Use it from one event loop.
+    """The batches of one topic's partition that were begun and are not acked, in their order. Use it from one event loop.
 
-    A position is committed up to the first that is not durable, and no further: whatever dies, the rest is read again. Where there are
-    rests, all batches are of one topic.
+    A position is committed up to the first that is not durable, and no further: whatever dies, the rest is read again.
     """
 
     def __init__(self, failed: Callable[[BaseException], None]) -> None:

@@ -46,7 +46,7 @@ class Snapshot:
     progress: Mapping[int, int]  # partition → counts whatever gets done inside of its batches
     reached: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
-    full: frozenset[int] = frozenset()  # partitions of which as much waits as may, each record for something of its own
+    full: frozenset[TopicPartition] = frozenset()  # those of which as much waits as may, each record for something of its own
     waiting_for: str | None = None  # a service that is known to be away, which is no stall but an outage
 
 
@@ -91,7 +91,7 @@ class Watchdog:
         for partition in seen.working | seen.ends.keys():
             topic, number = partition
             reached, end = seen.reached.get(partition, 0), seen.ends.get(partition)
-            if number in seen.full:
+            if partition in seen.full:
                 continue
             if partition in seen.working:
                 sentence = f"{topic}, partition {number}, does not get past offset {reached}"

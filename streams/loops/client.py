@@ -192,9 +192,10 @@ class LoopsClient:
 
 
 def key_rejected(status: int) -> LoopsKeyRejected:
-    """The error that stops a forwarder whose key Loops rejects."""
+    """The error of a key that Loops rejects."""
     return LoopsKeyRejected(
-        f"Loops rejects the API key ({status}); set TIERSTREAM_LOOPS_API_KEY to a valid one and start the forwarder again."
+        f"Loops rejects the API key ({status}), and no mail is sent until it accepts it; make the key valid again at Loops, or set "
+        "TIERSTREAM_LOOPS_API_KEY to a valid one and start the forwarder again."
     )
 
 

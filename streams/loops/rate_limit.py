@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from streams.loops.slots import NOT_COUNTED, Limit, MemorySlots, Return, Slots, whole_limit
 from streams.runtime.waiting import Backoff
@@ -87,6 +88,22 @@ class _OpenSlot:
     def is_open(self, now: float) -> bool:
         """Whether another request may join."""
         return self.used < self.size and now <= self.ends
+
+
+class Limiter(Protocol):
+    """What a caller of Loops needs of the limit."""
+
+    async def start(self) -> float:
+        """Wait until a request may start, and return its start."""
+
+    def finish(self, started: float, *, answered: bool = True) -> None:
+        """End a request."""
+
+    def observe(self, limit: float | None, remaining: float | None) -> None:
+        """Take in what an answer says of the limit."""
+
+    def reject(self, retry_after: float | None) -> None:
+        """Take in a 429."""
 
 
 class RateLimiter:

@@ -62,7 +62,8 @@ class LoopsSink:
 
     def __init__(self, rate_per_second: float | None, api_key: str | None, clock: Callable[[], float]) -> None:
         self._rate = rate_per_second
-        self._api_key = api_key
+        self.valid_key = api_key
+        """The key that it takes, None for any."""
         self._clock = clock
         self.reset()
 
@@ -104,7 +105,7 @@ class LoopsSink:
         if self.faults.down:
             return self._answer(503, {"success": False, "message": "Service unavailable"}, {"connection": "close"})
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip() or self._api_key not in (None, key.strip()):
+        if scheme.lower() != "bearer" or not key.strip() or self.valid_key not in (None, key.strip()):
             return self._answer(401, {"success": False, "message": "Invalid API key"})
         headers, over = self._take_turn(now)
         if over:

@@ -1,22 +1,35 @@
-"""Waiting out a service that is away: exponential back-off with full jitter, one probe at a time, one log line for each change."""
+"""Waiting out a service that is away, with a circuit breaker: exponential back-off with full jitter, one probe at a time, one log line for
+each change.
+
+closed: calls are made; open: several in a row have failed, and callers wait; half_open: one of them probes. The first answer closes it.
+"""
 
 import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 import structlog
 
 from streams.errors import TierstreamError, Unavailable
-from streams.metrics import WAITING
+from streams.metrics import BREAKER, WAITING
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[object]]
 
 _PROBE_AFTER = 3
 """Failures in a row, of any callers, after which a service counts as away. One request that fails by itself stays below."""
+
+
+class Breaker(StrEnum):
+    """The state of a service's circuit breaker."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,33 +123,54 @@ class Waiting:
         self._retry_backoff = retry_backoff or backoff
         self._sleep = sleep
         self._failures = 0
+        self._callers = 0
         self._probe = asyncio.Lock()
+        self._state: Breaker | None = None
+        self._enter(Breaker.CLOSED)
 
     async def until_available(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return ``operation``'s result, calling it again for as long as it raises Unavailable. Everything else passes through.
 
         ``operation`` must be idempotent: a call that failed may have had its effect.
         """
+        self._callers += 1
+        try:
+            return await self._until_available(operation)
+        finally:
+            self._callers -= 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers wait for a probe's answer, or one probes."""
+        return self._is_open()
+
+    @property
+    def callers(self) -> int:
+        """Those that make a call or wait now."""
+        return self._callers
+
+    async def _until_available(self, operation: Callable[[], Awaitable[T]]) -> T:
         tries = 0
         while True:
-            if tries and not self._is_away:
+            if tries and not self._is_open():
                 await self._sleep(self._retry_backoff.delay(tries - 1))
-            if not self._is_away:
+            if not self._is_open():
                 answer = await self._try(operation)
             else:
                 async with self._probe:
-                    if not self._is_away:  # somebody got an answer while this caller queued
+                    if not self._is_open():  # somebody got an answer while this caller queued
                         tries = 0
                         continue
                     await self._sleep(self._backoff.delay(self._failures - 1))
-                    answer = await self._try(operation)
+                    if self._is_open():  # a call from before the outage may have been answered meanwhile
+                        self._enter(Breaker.HALF_OPEN)
+                    try:
+                        answer = await self._try(operation)
+                    finally:
+                        self._enter(Breaker.OPEN if self._is_open() else Breaker.CLOSED)
             if answer is not None:
                 return answer[0]
             tries += 1
-
-    @property
-    def _is_away(self) -> bool:
-        return self._failures >= _PROBE_AFTER
 
     async def _try(self, operation: Callable[[], Awaitable[T]]) -> tuple[T] | None:
         try:
@@ -150,11 +184,27 @@ class Waiting:
         self._answered()
         return (result,)
 
+    def _is_open(self) -> bool:
+        return self._failures >= _PROBE_AFTER
+
     def _failed(self, error: Unavailable) -> None:
         self._failures += 1
         begin_waiting(self.stage, self._service, str(error))
+        if self._is_open():
+            self._enter(Breaker.OPEN)
 
     def _answered(self) -> None:
         if self._failures:
             self._failures = 0
             end_waiting(self.stage, self._service)
+            self._enter(Breaker.CLOSED)
+
+    def _enter(self, state: Breaker) -> None:
+        before, self._state = self._state, state
+        if before is state:
+            return
+        for each in Breaker:
+            BREAKER.labels(self.stage, self._service, each.value).set(each is state)
+        # A probe that fails is nothing new.
+        if (before, state) in ((Breaker.CLOSED, Breaker.OPEN), (Breaker.OPEN, Breaker.CLOSED), (Breaker.HALF_OPEN, Breaker.CLOSED)):
+            _log.warning("breaker", stage=self.stage, service=self._service, state=state.value)

@@ -14,7 +14,7 @@ from streams.stores.tables import check_encoding
 _ROWS_AT_ONCE = 5_000
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
 _AUDIT_LOG = f"select {', '.join(AuditRow._fields)} from audit_log"
-_LEDGER = "select audit_id, template_kind, classification from forwarder_sent"
+_LEDGER = "select audit_id, template_kind, classification, waiting_topic is not null as waits from forwarder_sent"
 
 T = TypeVar("T")
 
@@ -25,6 +25,8 @@ class LedgerLine(NamedTuple):
     audit_id: uuid.UUID
     kind: str
     classification: str
+    waits: bool = False
+    """Whether it stands on a retry topic."""
 
 
 class StoredAccounts:

@@ -54,6 +54,11 @@ FORWARDER_SENT = Table(
         "sent_at": "timestamptz",
         "last_error": "text",
         "team_id": "uuid",
+        "waiting_topic": "text",
+        "waiting_due": "timestamptz",
+        "waiting_round": "int",
+        "origin_partition": "int",
+        "origin_offset": "bigint",
     },
     frozenset({"audit_id", "provider", "template_kind", "classification", "attempts"}),
 )

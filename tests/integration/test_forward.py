@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,16 +13,18 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from agents.forward.decide import Policy
+from agents.forward.key import ApiKey
+from agents.forward.retries import Tier
 from agents.forward.stage import Forwarder
 from agents.registry import stage_factory
 from schemas.kinds import Kind
 from schemas.reasons import Reason
-from streams.errors import LoopsKeyRejected
 from streams.loops.rate_limit import RateLimiter
-from streams.runtime.waiting import Backoff, Waiting
+from streams.runtime.waiting import Backoff, Waiting, describe_waits
 from streams.settings import Settings, changed
 from streams.stores.ledger import PostgresLedger
 from streams.stores.migrate import migrate
+from tests.forward_doubles import TOPICS, MemoryRetries
 from tests.integration.databases import pool_of, query
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import Record, RecordingDeadLetters, id_of, record, team
@@ -43,6 +45,7 @@ class Stage:
     dsn: str
     sink: ServedSink
     dead_letters: RecordingDeadLetters
+    retries: MemoryRetries = field(default_factory=MemoryRetries)
 
     @asynccontextmanager
     async def forwarder(
@@ -52,9 +55,21 @@ class Stage:
         client = self.sink.client(api_key=api_key, timeout_seconds=timeout_seconds)
         await client.open()
         async with pool_of(self.dsn) as pool:
-            waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
-            yield Forwarder(PostgresLedger(pool), client, RateLimiter(per_second), self.dead_letters, Policy(), waiting)
+            waiting, limiter = Waiting("test", "loops", backoff=Backoff(0.01, 0.1)), RateLimiter(per_second)
+            tiers = [Tier(topic, 0.01) for topic in TOPICS]
+            async with aclosing(ApiKey("test", client, limiter, backoff=Backoff(0.01, 0.05))) as key:
+                yield Forwarder(PostgresLedger(pool), client, limiter, self.dead_letters, self.retries, tiers, Policy(), waiting, key)
         await client.close()
+
+    async def handle(self, forwarder: Forwarder, batch: Sequence[Record]) -> Counter[Reason]:
+        """Handle a batch, and what comes of it on the retry topics until nothing is left there; return the outcomes, without the waits."""
+        outcomes = await forwarder.handle(batch)
+        while self.retries.written:
+            waiting, self.retries.written = self.retries.written, []
+            for retried in await asyncio.gather(*(forwarder.handle([each]) for each in waiting)):
+                outcomes.update(retried)
+        del outcomes[Reason.WAITS]
+        return outcomes
 
     async def ledger(self) -> dict[str, str]:
         return {str(row["audit_id"]): row["classification"] for row in await query(self.dsn, "select * from forwarder_sent")}
@@ -105,7 +120,7 @@ async def test_forwarder_accepted_but_unanswered_mail_is_sent_once(stage: Stage)
     batch = [mail(number) for number in range(5)]
 
     async with stage.forwarder() as forwarder:
-        outcomes = await forwarder.handle(batch)
+        outcomes = await stage.handle(forwarder, batch)
 
     assert outcomes == Counter({Reason.SENT: 3, Reason.ALREADY_SENT: 2})
     assert sorted(map(str, stage.sink.keys)) == sorted(str(id_of(sent)) for sent in batch)
@@ -126,7 +141,7 @@ async def test_forwarder_failures_of_single_calls_cost_no_mail(stage: Stage) -> 
     stage.sink.break_it(fail_next=20, status=500)
 
     async with stage.forwarder() as forwarder:
-        assert await forwarder.handle([mail(number) for number in range(50)]) == Counter({Reason.SENT: 50})
+        assert await stage.handle(forwarder, [mail(number) for number in range(50)]) == Counter({Reason.SENT: 50})
     assert len(stage.sink.keys) == 50
 
 
@@ -149,26 +164,31 @@ async def test_forwarder_limit_lower_than_it_was_reported_is_learned_and_costs_n
     assert len(stage.sink.keys) == 60
 
 
-async def test_forwarder_wrong_key_stops_at_once_and_the_right_one_sends_later(stage: Stage) -> None:
+async def test_forwarder_wrong_key_sends_nothing_and_the_same_worker_goes_on_when_it_works(stage: Stage) -> None:
     batch = [mail(number) for number in range(40)]
-
-    async with stage.forwarder(api_key="wrong") as forwarder:
-        with pytest.raises(LoopsKeyRejected):
-            await forwarder.handle(batch)
-    assert stage.sink.keys == []
-    assert set((await stage.ledger()).values()) == {"in_flight"}
-    assert stage.dead_letters.written == []
+    stage.sink.sink.valid_key = "another"
 
     async with stage.forwarder() as forwarder:
-        assert await forwarder.handle(batch) == Counter({Reason.SENT: 40})
+        sending = asyncio.create_task(forwarder.handle(batch))
+        await eventually(lambda: waits("loops api key"))
+        await eventually(lambda: stage.sink.sink.stats()["statuses"]["401"] > 40)
+        assert stage.sink.keys == []
+        assert set((await stage.ledger()).values()) == {"in_flight"}
+
+        stage.sink.sink.valid_key = "key"
+        assert await asyncio.wait_for(sending, 10) == Counter({Reason.SENT: 40})
+    assert (stage.dead_letters.written, stage.retries.written) == ([], [])
 
 
-async def test_stage_with_a_wrong_key_does_not_start(stage: Stage, kafka_settings: Settings) -> None:
+async def test_stage_with_a_wrong_key_starts_paused_and_says_so(stage: Stage, kafka_settings: Settings) -> None:
     settings = kafka_settings.model_copy(update=addresses(stage, api_key="wrong"))
 
-    with pytest.raises(LoopsKeyRejected, match="TIERSTREAM_LOOPS_API_KEY"):
-        async with stage_factory(settings, "forward")():
-            pass
+    async with stage_factory(settings, "forward")():
+        (sentence,) = describe_waits("forward")
+        assert sentence.startswith("waits for loops api key: Loops rejects the API key (401), and no mail is sent")
+        assert "TIERSTREAM_LOOPS_API_KEY" in sentence
+        assert REGISTRY.get_sample_value("tierstream_forward_paused", {"reason": "key_rejected"}) == 1.0
+    assert describe_waits("forward") == []
 
 
 async def test_stage_with_a_key_and_an_address_as_people_paste_them_reaches_loops(

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import aiohttp
 import orjson
@@ -15,10 +14,8 @@ from pydantic import SecretStr
 from agents.registry import stage_factory
 from schemas.kinds import Kind
 from streams.embedded.process import free_port
-from streams.errors import LoopsKeyRejected
 from streams.settings import Settings
 from tests.integration.databases import query
-from tests.integration.test_exactly_once import worker
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import audit_event, team
 from tests.topic_io import read_all
@@ -27,6 +24,7 @@ from tests.workers import Run, committed, land, running
 
 BLOCKED = "<script>x</script>"
 PARTITION = 1
+RETRY_SECONDS = (0.2, 0.3, 0.5)
 
 
 @dataclass
@@ -48,7 +46,7 @@ class World:
     async def forward(self, *, path: str = "", **changes: object) -> AsyncIterator[Run]:
         """Run the stage, with Loops' address and ``path`` behind it."""
         settings = self.settings.model_copy(update={"loops_base_url": self.sink.url + path, **changes})
-        async with running(settings, stage_factory(settings, "forward")) as run:
+        async with running(settings, stage_factory(settings, "forward", retry_seconds=RETRY_SECONDS)) as run:
             yield run
 
     async def ledger(self) -> dict[str, str]:
@@ -95,14 +93,13 @@ async def test_a_mail_that_a_firewall_blocks_waits_while_other_teams_mails_go_an
         behind = world.mail(0)
         others = [world.mail(number) for number in range(1, 5)]
 
-        await world.until_ledger({blocked: "in_flight", **dict.fromkeys(others, "sent")}, run)
+        await world.until_ledger({blocked: "in_flight", behind: "in_flight", **dict.fromkeys(others, "sent")}, run)
         assert sorted(map(str, world.keys)) == sorted(others)
-        assert world.committed() == 0, "the position stays at the mail that waits"
+        await run.until(lambda: world.committed() == 6, "the offset: what waits stands on a retry topic")
 
         world.sink.break_it(block=None)
         await world.until_ledger(dict.fromkeys([blocked, behind, *others], "sent"), run)
         assert world.keys[len(others) :] == [blocked, behind], "in the order of the team, each once"
-        await run.until(lambda: world.committed() == 6, "the offset")
     assert read_all(world.settings, "dead.letters") == []
 
 
@@ -146,38 +143,33 @@ async def test_an_answer_to_every_event_with_a_good_key_makes_all_wait_and_costs
     assert read_all(world.settings, "dead.letters") == []
 
 
-async def test_a_worker_killed_while_a_mail_waits_loses_and_doubles_nothing(world: World, tmp_path: Path) -> None:
+async def test_a_worker_that_is_started_again_while_a_mail_waits_loses_and_doubles_nothing(world: World) -> None:
     world.sink.break_it(block=BLOCKED)
-    log = tmp_path / "worker.log"
     blocked = world.mail(0, BLOCKED)
     others = [world.mail(number) for number in range(1, 5)]
-    expected = {blocked: "in_flight", **dict.fromkeys(others, "sent")}
-    with worker(world.settings, "forward", log=log) as process:
-        await world.until_ledger(expected)
-        process.kill()
-        process.wait()
-    assert world.committed() == 0
+    async with world.forward() as run:
+        await world.until_ledger({blocked: "in_flight", **dict.fromkeys(others, "sent")}, run)
+        await run.until(lambda: world.committed() == 5, "the offset")
+    behind = world.mail(0)
 
-    world.sink.break_it(block=None)
-    with worker(world.settings, "forward", log=log):
-        await world.until_ledger(dict.fromkeys([blocked, *others], "sent"))
-        await until(lambda: world.committed() == 5, "the offset")
-    assert sorted(map(str, world.keys[:-1])) == sorted(others)
-    assert world.keys[-1] == blocked
-    assert "ada@example.com" not in log.read_text()
+    async with world.forward() as run:
+        await world.until_ledger({blocked: "in_flight", behind: "in_flight", **dict.fromkeys(others, "sent")}, run)
+        world.sink.break_it(block=None)
+        await world.until_ledger(dict.fromkeys([blocked, behind, *others], "sent"), run)
+    assert sorted(map(str, world.keys[:-2])) == sorted(others)
+    assert world.keys[-2:] == [blocked, behind]
 
 
 async def test_a_mail_that_waits_while_its_partition_changes_hands_is_sent_once_and_in_order(world: World) -> None:
     world.sink.break_it(block=BLOCKED)
     async with world.forward() as first:
         blocked, behind = world.mail(0, BLOCKED), world.mail(0)
-        await world.until_ledger({blocked: "in_flight"}, first)
+        await world.until_ledger({blocked: "in_flight", behind: "in_flight"}, first)
         async with world.forward() as second:
             await second.until(lambda: len(first.partitions) == len(second.partitions) == 2, "a share for each")
             other = world.mail(1)
-            await world.until_ledger({blocked: "in_flight", other: "sent"}, second)
+            await world.until_ledger({blocked: "in_flight", behind: "in_flight", other: "sent"}, second)
         await first.until(lambda: len(first.partitions) == 4, "all for the first again")
-        assert world.committed() == 0
 
         world.sink.break_it(block=None)
         await world.until_ledger(dict.fromkeys([blocked, behind, other], "sent"), first)
@@ -185,18 +177,22 @@ async def test_a_mail_that_waits_while_its_partition_changes_hands_is_sent_once_
     assert world.keys == [other, blocked, behind]
 
 
-async def test_a_key_that_turns_out_wrong_ends_the_stage_and_the_right_one_sends_what_waited(world: World) -> None:
-    world.sink.break_it(down=True)  # so that the key is not found wrong at the start
-    mail = world.mail(0)
-    async with world.forward(loops_api_key=SecretStr("wrong")) as run:
-        await world.until_ledger({mail: "in_flight"}, run)
-        world.sink.break_it(down=False)
-        failure = await run.failure()
+async def test_a_key_that_is_revoked_pauses_the_stage_which_goes_on_by_itself_when_it_works_again(world: World) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    async with world.forward(admin_port=port) as run:
+        before = world.mail(0)
+        await world.until_ledger({before: "sent"}, run)
+        world.sink.sink.valid_key = "another"
+        during = world.mail(1)
+        await world.until_ledger({before: "sent", during: "in_flight"}, run)
 
-    assert isinstance(failure, LoopsKeyRejected)
-    assert str(failure).startswith("Loops rejects the API key (401); set TIERSTREAM_LOOPS_API_KEY")
-    async with world.forward() as run:
-        await world.until_ledger({mail: "sent"}, run)
+        assert "Loops rejects the API key (401), and no mail is sent" in await until_readyz(url, "rejects", ready=False)
+        assert 'tierstream_forward_paused{reason="key_rejected"} 1.0' in await text_of(f"{url}/metrics")
+        world.sink.sink.valid_key = "key"
+        await world.until_ledger({before: "sent", during: "sent"}, run)
+        assert await until_readyz(url, "partitions", without="rejects", ready=True) == "partitions 0,1,2,3"
+        assert 'tierstream_forward_paused{reason="key_rejected"} 0.0' in await text_of(f"{url}/metrics")
+    assert read_all(world.settings, "dead.letters") == []
 
 
 async def test_readyz_metrics_and_log_say_what_waits_and_why_without_an_address(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,8 +202,8 @@ async def test_readyz_metrics_and_log_say_what_waits_and_why_without_an_address(
         blocked = world.mail(0, BLOCKED)
         await world.until_ledger({blocked: "in_flight"}, run)
 
-        detail = await until_readyz(url, "mails that wait by themselves")
-        assert detail == "partitions 0,1,2,3; mails that wait by themselves while others go on: 1 of onboarding.claimed (answer 403)"
+        detail = await until_readyz(url, "mails that wait")
+        assert detail == "partitions 0,1,2,3; mails that wait for a retry while others go on: 1 of onboarding.claimed (answer 403)"
         assert orjson.loads(await text_of(f"{url}/readyz"))["ready"] is True
         assert 'tierstream_held{answer="answer 403",kind="onboarding.claimed"} 1.0' in await text_of(f"{url}/metrics")
 
@@ -227,12 +223,12 @@ async def text_of(url: str) -> str:
         return await response.text()
 
 
-async def until_readyz(url: str, words: str, without: str = "?") -> str:
-    """Return what ``/readyz`` says of forward once it holds some words, and not others."""
+async def until_readyz(url: str, words: str, without: str = "?", ready: bool | None = None) -> str:
+    """Return what ``/readyz`` says of forward once it holds some words, and not others, and is ready or not if that is asked for."""
     async with asyncio.timeout(60):
         while True:
             found = orjson.loads(await text_of(f"{url}/readyz"))
             detail: str = found["parts"]["forward"]["detail"]
-            if words in detail and without not in detail:
+            if words in detail and without not in detail and ready in (None, found["ready"]):
                 return detail
             await asyncio.sleep(0.1)

@@ -50,7 +50,7 @@ class Scripted(NeverHolds):
     def stage(self, settings: Settings) -> StageFactory:
         @contextlib.asynccontextmanager
         async def build() -> AsyncIterator[Stage]:
-            yield handler_stage(settings, "audit", topics.AUDIT_EVENTS, self)
+            yield handler_stage(settings, "audit", [topics.AUDIT_EVENTS], self)
 
         return build
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from streams.errors import RowRejected
 from streams.runtime.waiting import Backoff
-from streams.stores.ledger import Classification, Entry, Ledger, LedgerRow, PostgresLedger
+from streams.stores.ledger import Asked, Classification, Entry, Ledger, LedgerRow, PostgresLedger, Wait
 from streams.stores.migrate import migrate
 from tests.integration.databases import pool_of, query
 from tests.stage_doubles import NOW, TEAM, MemoryLedger
@@ -25,6 +25,10 @@ def entry(classification: Classification, audit_id: uuid.UUID = ID, *, later: bo
     return Entry(audit_id, uuid.UUID(TEAM), "subscription.upgraded", "a***@example.com", classification, LATER if later else NOW, error)
 
 
+def asked(*audit_ids: uuid.UUID) -> list[Asked]:
+    return [Asked(audit_id, None) for audit_id in audit_ids]
+
+
 @pytest.fixture(params=["memory", "postgres"])
 async def ledger(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Ledger]:
     if request.param == "memory":
@@ -36,26 +40,46 @@ async def ledger(request: pytest.FixtureRequest, database: str) -> AsyncIterator
 
 
 async def test_put_first_attempt_is_in_flight_since_then(ledger: Ledger) -> None:
-    assert await ledger.rows([ID]) == {}
+    assert await ledger.rows(asked(ID)) == {}
 
-    assert await ledger.put(entry(IN_FLIGHT)) == LedgerRow(ID, "in_flight", 1, NOW)
-    assert await ledger.rows([ID, OTHER]) == {ID: LedgerRow(ID, "in_flight", 1, NOW)}
+    assert await ledger.put(entry(IN_FLIGHT)) == LedgerRow(ID, "in_flight", 1, NOW, uuid.UUID(TEAM))
+    assert await ledger.rows(asked(ID, OTHER)) == {ID: LedgerRow(ID, "in_flight", 1, NOW, uuid.UUID(TEAM))}
 
 
 async def test_put_retry_counts_and_keeps_the_time_of_the_first(ledger: Ledger) -> None:
     await ledger.put(entry(IN_FLIGHT))
 
-    assert await ledger.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW)
-    assert await ledger.put(entry(SENT, later=True)) == LedgerRow(ID, "sent", 2, NOW)
+    assert await ledger.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW, uuid.UUID(TEAM))
+    assert await ledger.put(entry(SENT, later=True)) == LedgerRow(ID, "sent", 2, NOW, uuid.UUID(TEAM))
 
 
 @pytest.mark.parametrize("final", [classification for classification in Classification if classification is not IN_FLIGHT])
 async def test_put_final_row_is_never_changed(ledger: Ledger, final: Classification) -> None:
-    assert await ledger.put(entry(final)) == LedgerRow(ID, final.value, 0, None)
+    assert await ledger.put(entry(final)) == LedgerRow(ID, final.value, 0, None, uuid.UUID(TEAM))
 
     for classification in Classification:
         assert await ledger.put(entry(classification)) is None
-    assert (await ledger.rows([ID]))[ID].classification == final.value
+    assert (await ledger.rows(asked(ID)))[ID].classification == final.value
+
+
+async def test_put_mail_that_waits_is_found_by_its_team_until_it_is_final_and_a_wait_of_before_changes_nothing(ledger: Ledger) -> None:
+    team = uuid.UUID(TEAM)
+
+    def wait(number: int) -> Wait:
+        return Wait("forward.retry.30s", LATER, number, 3, 2**40)
+
+    await ledger.put(entry(IN_FLIGHT))
+    assert await ledger.put(entry(IN_FLIGHT)._replace(wait=wait(1))) == LedgerRow(ID, "in_flight", 1, NOW, team, wait(1)), "no attempt"
+    behind = await ledger.put(entry(IN_FLIGHT, OTHER)._replace(wait=wait(1)))
+    assert behind == LedgerRow(OTHER, "in_flight", 0, None, team, wait(1)), "nor a first one"
+    assert await ledger.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW, team, wait(1)), "it waits on meanwhile"
+    assert await ledger.put(entry(IN_FLIGHT)._replace(wait=wait(2))) == LedgerRow(ID, "in_flight", 2, NOW, team, wait(2))
+    assert await ledger.put(entry(IN_FLIGHT)._replace(wait=wait(1))) is None
+    assert (await ledger.rows([Asked(uuid.UUID(int=9), team)])).keys() == {ID, OTHER}
+    assert await ledger.rows([Asked(uuid.UUID(int=9), None)]) == {}
+
+    assert await ledger.put(entry(SENT)) == LedgerRow(ID, "sent", 2, NOW, team)
+    assert (await ledger.rows([Asked(uuid.UUID(int=9), team)])).keys() == {OTHER}
 
 
 async def test_put_same_mail_at_once_is_written_one_after_the_other(ledger: Ledger) -> None:
@@ -73,7 +97,7 @@ async def test_put_many_at_once_are_all_written(ledger: Ledger) -> None:
 
     await asyncio.gather(*(ledger.put(entry(IN_FLIGHT, audit_id)) for audit_id in ids))
 
-    assert set(await ledger.rows(ids)) == set(ids)
+    assert set(await ledger.rows(asked(*ids))) == set(ids)
 
 
 @pytest.fixture
@@ -103,6 +127,7 @@ async def test_put_row_emits_the_whole_scenario(postgres: PostgresLedger, databa
         "delivered_at": None,
         "last_error": "answer 500",
         "team_id": uuid.UUID(TEAM),
+        **dict.fromkeys(("waiting_topic", "waiting_due", "waiting_round", "origin_partition", "origin_offset")),
     }
 
 
@@ -119,7 +144,7 @@ async def test_put_outcome_of_a_row_that_was_dropped_meanwhile_is_written_all_th
     await query(database, "drop table forwarder_sent")
     await migrate(database)
 
-    assert await postgres.put(entry(SENT)) == LedgerRow(ID, "sent", 0, None)
+    assert await postgres.put(entry(SENT)) == LedgerRow(ID, "sent", 0, None, uuid.UUID(TEAM))
 
 
 async def test_put_caller_that_gives_up_does_not_take_the_others_along(postgres: PostgresLedger) -> None:
@@ -129,8 +154,8 @@ async def test_put_caller_that_gives_up_does_not_take_the_others_along(postgres:
 
     first.cancel()
 
-    assert await second == LedgerRow(OTHER, "in_flight", 1, NOW)
-    assert set(await postgres.rows([ID, OTHER])) == {ID, OTHER}
+    assert await second == LedgerRow(OTHER, "in_flight", 1, NOW, uuid.UUID(TEAM))
+    assert set(await postgres.rows(asked(ID, OTHER))) == {ID, OTHER}
 
 
 async def test_put_row_that_postgresql_refuses_is_refused_alone(postgres: PostgresLedger, database: str) -> None:
@@ -143,7 +168,7 @@ async def test_put_row_that_postgresql_refuses_is_refused_alone(postgres: Postgr
 
     assert isinstance(written[7], RowRejected)
     assert "example.com" not in str(written[7])
-    assert set(await postgres.rows(ids)) == {audit_id for number, audit_id in enumerate(ids) if number != 7}
+    assert set(await postgres.rows(asked(*ids))) == {audit_id for number, audit_id in enumerate(ids) if number != 7}
 
 
 async def test_put_half_a_surrogate_pair_in_a_recipient_does_not_stop_the_mail(postgres: PostgresLedger, database: str) -> None:
@@ -160,12 +185,12 @@ async def test_put_constraint_of_others_is_waited_for_by_the_mails_that_it_refus
     await query(database, "insert into audit_log (id, kind, summary, metadata, created_at) values ($1, 'x', 'x', '{}', now())", OTHER)
 
     waiting = asyncio.create_task(postgres.put(entry(IN_FLIGHT)))
-    assert await postgres.put(entry(IN_FLIGHT, OTHER)) == LedgerRow(OTHER, "in_flight", 1, NOW)
+    assert await postgres.put(entry(IN_FLIGHT, OTHER)) == LedgerRow(OTHER, "in_flight", 1, NOW, uuid.UUID(TEAM))
     await eventually(waits)
     assert not waiting.done()
     await query(database, "insert into audit_log (id, kind, summary, metadata, created_at) values ($1, 'x', 'x', '{}', now())", ID)
 
-    assert await asyncio.wait_for(waiting, 10) == LedgerRow(ID, "in_flight", 1, NOW)
+    assert await asyncio.wait_for(waiting, 10) == LedgerRow(ID, "in_flight", 1, NOW, uuid.UUID(TEAM))
     assert not waits()
 
 

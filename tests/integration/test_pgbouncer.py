@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from agents.audit.stage import AuditWriter
 from agents.forward.decide import Policy
+from agents.forward.key import ApiKey
 from agents.forward.stage import Forwarder
 from schemas.reasons import Reason
 from streams.loops.rate_limit import RateLimiter
@@ -20,6 +21,7 @@ from streams.stores.audit_log import PostgresAuditLog
 from streams.stores.ledger import PostgresLedger
 from streams.stores.migrate import migrate, read_migrations
 from streams.stores.pool import connect
+from tests.forward_doubles import MemoryRetries
 from tests.integration.databases import pool_of, query
 from tests.integration.test_verify import post, verified, working
 from tests.pgbouncer import SERVER_CONNECTIONS
@@ -72,14 +74,14 @@ async def test_forwarders_share_server_connections_and_send_each_mail_once(poole
         client = sink.client()
         await client.open()
         pools = [await stack.enter_async_context(pool_of(pooled_database)) for _ in range(2)]
-        waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
+        waiting, limiter = Waiting("test", "loops", backoff=Backoff(0.01, 0.1)), RateLimiter(10_000)
+        key = await stack.enter_async_context(contextlib.aclosing(ApiKey("test", client, limiter)))
+        forwarders = [
+            Forwarder(PostgresLedger(pool), client, limiter, RecordingDeadLetters(), MemoryRetries(), [], Policy(), waiting, key)
+            for pool in pools
+        ]
         with structlog.testing.capture_logs() as logs:
-            outcomes = await asyncio.gather(
-                *(
-                    Forwarder(PostgresLedger(pool), client, RateLimiter(10_000), RecordingDeadLetters(), Policy(), waiting).handle(batch)
-                    for pool in pools
-                )
-            )
+            outcomes = await asyncio.gather(*(forwarder.handle(batch) for forwarder in forwarders))
         await client.close()
 
     assert sum(outcome.total() for outcome in outcomes) == 120

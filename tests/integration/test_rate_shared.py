@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agents.forward.decide import Policy
 from agents.forward.stage import Forwarder
 from streams.loops.rate_limit import RateLimiter
 from streams.runtime.waiting import Backoff, Waiting
 from streams.stores.ledger import PostgresLedger
 from streams.stores.loops_slots import PostgresSlots
 from streams.stores.migrate import migrate
+from tests.forward_doubles import forwarder_of
 from tests.integration.databases import pool_of
 from tests.sinks import ServedSink, served_sink
-from tests.stage_doubles import Record, RecordingDeadLetters, record, team
+from tests.stage_doubles import Record, record, team
 
 LIMIT = 20
 PARTITIONS = 8
@@ -35,7 +35,7 @@ async def forwarder(dsn: str, sink: ServedSink) -> AsyncIterator[Forwarder]:
         limiter = RateLimiter(LIMIT, PostgresSlots(pool))
         stack.push_async_callback(limiter.close)
         waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
-        yield Forwarder(PostgresLedger(pool), client, limiter, RecordingDeadLetters(), Policy(), waiting)
+        yield forwarder_of(PostgresLedger(pool), client, limiter, waiting)
 
 
 def partitions_of(mails: int) -> list[list[Record]]:

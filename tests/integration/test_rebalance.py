@@ -111,7 +111,7 @@ async def test_handler_workers_that_come_and_go_under_load_handle_all_and_commit
 
     @contextlib.asynccontextmanager
     async def stage() -> AsyncIterator[Stage]:
-        yield handler_stage(settings, "audit", topics.AUDIT_EVENTS, noting)
+        yield handler_stage(settings, "audit", [topics.AUDIT_EVENTS], noting)
 
     async def sampling() -> None:
         while True:

@@ -49,7 +49,7 @@ def impatient(kafka_settings: Settings) -> Settings:
 async def run(settings: Settings, handler: Handler, stop: asyncio.Event) -> None:
     @contextlib.asynccontextmanager
     async def build() -> AsyncIterator[Stage]:
-        yield handler_stage(settings, "audit", topics.AUDIT_EVENTS, handler)
+        yield handler_stage(settings, "audit", [topics.AUDIT_EVENTS], handler)
 
     async with asyncio.timeout(40):
         await run_stages(settings, [build], stop)

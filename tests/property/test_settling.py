@@ -9,13 +9,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.forward.decide import Policy
 from agents.forward.settling import Settling
-from agents.forward.stage import Forwarder
 from schemas.kinds import Kind
 from schemas.tiers import parse_tier
 from streams.stores.ledger import Classification
 from streams.stores.mail_history import NEVER_WENT_OUT, History
+from tests.forward_doubles import forwarder_of
 from tests.stage_doubles import NOW, MemoryLedger, OpenLimiter, Record, RecordingDeadLetters, ScriptedLoops, impatient, record, team
 from tests.virtual_time import run_virtually
 
@@ -50,7 +49,7 @@ class World:
 
     async def forward(self, batches: Sequence[int], seconds: float) -> None:
         """Read from the committed offset on in batches of these sizes, each when its last record is there, and die after ``seconds``."""
-        forwarder = Forwarder(self.ledger, self.loops, OpenLimiter(), RecordingDeadLetters(), Policy(), impatient(), clock=lambda: NOW)
+        forwarder = forwarder_of(self.ledger, self.loops, OpenLimiter(), impatient(), clock=lambda: NOW)
         settling = Settling(forwarder, self.ledger, MemoryHistory(self.ledger), RecordingDeadLetters(), "audit.events", SECONDS, clock=now)
         done: dict[int, int] = {}
         at, tasks = self.committed, []

@@ -14,6 +14,7 @@ from streams.operate.verify.evidence import (
     ROW_WAIVED,
     STAGES,
     UNKNOWN_KIND,
+    WAITS,
     Entry,
     Source,
     id_text,
@@ -153,6 +154,8 @@ class Accounts:
             self.mails.differs("kind", f"forwarder_sent holds {case.id} as {kind_of(mail) or 'unknown kind'}, and it is {case.kind}.")
         elif mail.state == OPEN:
             self.mails.pending["in flight"] += 1
+        elif mail.state == WAITS:
+            self.mails.pending["waits for a retry"] += 1
         elif mail.state == IN_DOUBT:
             self.mails.pending["in doubt"] += 1
         elif mail.state == REFUSED and self.reach.has_all_dead_letters and FORWARD not in case.parked:

@@ -82,7 +82,7 @@ class Entry(NamedTuple):
 REPLAYED = 1
 """State of a RECORD that somebody produced again from a dead letter: it is beside the account."""
 
-OPEN, IN_DOUBT, REFUSED, FINAL = range(4)
+OPEN, IN_DOUBT, REFUSED, FINAL, WAITS = range(5)
 """States of a MAIL."""
 
 ROW_WAIVED, MAIL_WAIVED = 1, 2

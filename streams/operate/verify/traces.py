@@ -21,6 +21,7 @@ from streams.operate.verify.evidence import (
     STAGES,
     TOPICS,
     UNKNOWN_KIND,
+    WAITS,
     Entry,
     Source,
     digest,
@@ -143,6 +144,8 @@ def stored_row(row: AuditRow) -> Entry:
 def ledger_line(line: LedgerLine) -> Entry:
     """Return the trace of a row of ``forwarder_sent``."""
     state = _MAIL_STATES.get(line.classification, FINAL)
+    if state == OPEN and line.waits:
+        state = WAITS
     return Entry(line.audit_id.bytes, Source.MAIL, kind=_KINDS.get(line.kind, UNKNOWN_KIND), state=state)
 
 

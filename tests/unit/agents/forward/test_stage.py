@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from agents.forward.decide import Policy
 from agents.forward.delivery import CONCURRENT_CALLS
 from schemas.kinds import Kind
 from schemas.loops import LoopsPayload
 from schemas.reasons import Reason
-from streams.errors import LoopsKeyRejected
 from streams.loops.client import AlreadyAccepted, Denied, RateLimited, Refused, Reply, Unavailable, key_rejected
-from streams.stores.ledger import Classification, Entry, LedgerRow
+from streams.runtime.waiting import services_away
+from streams.stores.ledger import Asked, Classification, Entry, LedgerRow
 from tests.forward_doubles import Stage
 from tests.stage_doubles import (
     NOW,
@@ -31,6 +32,10 @@ from tests.stage_doubles import (
 from tests.waiting import eventually
 
 DAY = timedelta(hours=24)
+
+
+def paused() -> float | None:
+    return REGISTRY.get_sample_value("tierstream_forward_paused", {"reason": "key_rejected"})
 
 
 async def test_forwarder_mail_is_sent_under_its_audit_id_and_recorded() -> None:
@@ -140,18 +145,24 @@ async def test_forwarder_rate_limited_call_waits_for_the_limiter_and_not_in_the_
     assert stage.ledger.held[id_of(mail)].attempts == 1
 
 
-async def test_forwarder_rejected_key_stops_it_and_leaves_the_row_in_flight() -> None:
+async def test_forwarder_rejected_key_pauses_it_and_what_waited_is_sent_once_it_works() -> None:
     stage, mails = Stage(), [record(team=team(number)) for number in range(3)]
     for mail in mails:
         stage.loops.script(mail, Denied(401))
     stage.loops.key_error = key_rejected(401)
+    handling = asyncio.create_task(stage.handle(*mails))
 
-    with pytest.raises(LoopsKeyRejected, match=r"^Loops rejects the API key \(401\)"):
-        await stage.handle(*mails)
-
+    await eventually(lambda: services_away(stage.name) == ["loops api key"])
+    await eventually(lambda: stage.loops.key_checks > 5)
+    assert not handling.done()
+    assert paused() == 1.0
     assert {stage.ledger.classification(mail) for mail in mails} == {"in_flight"}
-    assert stage.dead_letters.written == []
-    assert len(stage.loops.calls) <= 3, "a bad key is not tried again"
+    assert len(stage.loops.calls) <= 3, "a bad key is not tried with mails"
+
+    stage.loops.key_error = None
+    assert await handling == Counter({Reason.SENT: 3})
+    assert (paused(), services_away(stage.name)) == (0.0, [])
+    assert (stage.dead_letters.written, stage.retries.written) == ([], [])
 
 
 async def test_forwarder_mails_of_a_team_go_out_in_order_whatever_is_retried() -> None:
@@ -160,7 +171,9 @@ async def test_forwarder_mails_of_a_team_go_out_in_order_whatever_is_retried() -
     for mail in mails[::4]:
         stage.loops.script(mail, Unavailable("answer 500"), Unavailable("answer 500"))
 
-    await stage.handle(*mails)
+    async with stage.retrying():
+        await stage.handle(*mails)
+        await eventually(lambda: len(stage.loops.accepted) == 30)
 
     for number in range(3):
         mine = [str(id_of(mail)) for mail in mails[number::3]]
@@ -240,8 +253,8 @@ async def test_forwarder_row_that_another_worker_finished_meanwhile_makes_no_cal
     stage, mail = Stage(), record()
 
     class Late(MemoryLedger):
-        async def rows(self, audit_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, LedgerRow]:
-            found = await super().rows(audit_ids)
+        async def rows(self, mails: Sequence[Asked]) -> dict[uuid.UUID, LedgerRow]:
+            found = await super().rows(mails)
             await self.put(Entry(id_of(mail), None, "kind", None, Classification.SENT, NOW))
             return found
 
@@ -257,87 +270,3 @@ async def test_forwarder_emits_the_limiter_what_loops_says_of_the_limit() -> Non
     await stage.handle(record())
 
     assert stage.limiter.observed == [(10.0, 9.0)]
-
-
-# batches beside each other
-
-
-async def test_forwarder_next_batch_may_begin_beside_a_mail_that_waits_and_keeps_each_teams_order() -> None:
-    stage, blocked, own, other = Stage(), record(team=team(0)), record(team=team(0)), record(team=team(1))
-    stage.loops.script(blocked, *[Denied(403)] * 10**6)
-    let_go = asyncio.Event()
-    first = asyncio.create_task(stage.forwarder.handle([blocked], let_go.set))
-    await let_go.wait()
-    assert not first.done()
-
-    let_go = asyncio.Event()
-    second = asyncio.create_task(stage.forwarder.handle([own, other], let_go.set))
-    await let_go.wait()
-    assert stage.loops.accepted == [str(id_of(other))]
-    assert id_of(own) not in stage.ledger.held, "it is not even tried"
-
-    stage.loops.script(blocked)
-    assert (await first, await second) == (Counter({Reason.SENT: 1}), Counter({Reason.SENT: 2}))
-    assert stage.loops.accepted == [str(id_of(mail)) for mail in (other, blocked, own)]
-
-
-async def test_forwarder_next_batch_does_not_begin_while_a_mail_may_still_be_sent_at_once() -> None:
-    stage, accepted = Stage(), list[int]()
-
-    await stage.forwarder.handle([record(team=team(number)) for number in range(50)], lambda: accepted.append(len(stage.loops.accepted)))
-
-    assert accepted == [50]
-
-
-async def test_forwarder_partition_of_which_as_many_mails_wait_as_may_is_full_and_says_so() -> None:
-    stage = Stage(most_waiting=2)
-    blocked = [record(team=team(number)) for number in range(3)]
-    for mail in blocked:
-        stage.loops.script(mail, *[Denied(403)] * 10**6)
-    let_go = asyncio.Event()
-    handling = asyncio.create_task(stage.forwarder.handle(blocked, let_go.set))
-
-    said = (
-        "mails that wait by themselves while others go on: 3 of subscription.upgraded (answer 403); "
-        "as many as may wait, so nothing more is begun, in partitions 0"
-    )
-    await eventually(lambda: stage.forwarder.describe() == said)
-    assert stage.forwarder.full == [0]
-    assert not let_go.is_set()
-
-    stage.loops.script(blocked[1])
-    await let_go.wait()
-    assert stage.forwarder.full == []
-    handling.cancel()
-    await asyncio.gather(handling, return_exceptions=True)
-    assert stage.forwarder.describe() == ""
-
-
-async def test_forwarder_mail_that_waits_and_comes_again_in_a_later_batch_is_sent_once() -> None:
-    stage, blocked = Stage(), record()
-    stage.loops.script(blocked, *[Denied(403)] * 10**6)
-    let_go = asyncio.Event()
-    first = asyncio.create_task(stage.forwarder.handle([blocked], let_go.set))
-    await let_go.wait()
-    second = asyncio.create_task(stage.forwarder.handle([blocked]))
-    await asyncio.sleep(0)
-
-    stage.loops.script(blocked)
-
-    assert (await first, await second) == (Counter({Reason.SENT: 1}), Counter({Reason.ALREADY_FINAL: 1}))
-    assert len(stage.loops.accepted) == 1
-
-
-async def test_forwarder_batch_that_is_given_up_and_read_again_begins_as_if_it_were_new() -> None:
-    stage, blocked = Stage(), record()
-    stage.loops.script(blocked, *[Denied(403)] * 10**6)
-    for _ in range(3):
-        let_go = asyncio.Event()
-        handling = asyncio.create_task(stage.forwarder.handle([blocked], let_go.set))
-        await let_go.wait()
-        handling.cancel()
-        await asyncio.gather(handling, return_exceptions=True)
-        assert stage.ledger.classification(blocked) == "in_flight"
-
-    stage.loops.script(blocked)
-    assert await stage.handle(blocked) == Counter({Reason.SENT: 1})

@@ -70,7 +70,7 @@ class NoHandler(NeverHolds):
 
 def consuming(log: Log) -> BatchConsumer:
     """A consumer that reads ``log``, with all of its partitions assigned, in generation 1."""
-    consumer = handler_stage(SETTINGS, "audit", topics.AUDIT_EVENTS, NoHandler()).app.consumer
+    consumer = handler_stage(SETTINGS, "audit", [topics.AUDIT_EVENTS], NoHandler()).app.consumer
     assert isinstance(consumer, BatchConsumer)
     consumer._thread = log  # type: ignore[assignment]  # the seam: nothing else of the thread is used here
     rebalanced(consumer, 1)

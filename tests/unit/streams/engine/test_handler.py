@@ -24,7 +24,7 @@ class Handler:
         self.begun: list[int] = []
         self.given_up: list[int] = []
         self.progress = 0
-        self.full: Sequence[int] = ()
+        self.full: Sequence[tuple[str, int]] = ()
 
     def describe(self) -> str:
         return ""
@@ -158,3 +158,28 @@ async def test_stop_ends_what_is_held_and_what_is_under_way() -> None:
         assert sorted(handler.given_up) == [1, 2]
         assert script.acked == []
         assert not work.failure.done()
+
+
+async def test_topics_of_a_partition_do_not_wait_for_each_other_and_are_acked_by_themselves() -> None:
+    script, handler = Script(), Handler(1, stuck=1)
+    work = Processing(
+        lambda _: HandlerWorker("topics", handler), lambda: script.generation, script, topics=["a", "b"], batch_records=1, pace=0
+    )
+    work.assign([0])
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            work.submit(script.batch(1, topic="a"))
+            for number in (2, 3):
+                work.submit(script.batch(number, topic="b"))
+            await settle()
+            assert work.working == frozenset({("a", 0)})
+            assert script.acked == [2, 3]
+
+            handler.held[1].set_result(None)
+            await settle()
+            assert script.acked == [2, 3, 1]
+            work.assign([])
+            await settle()
+            assert work.partitions == frozenset()
+    finally:
+        await work.close()

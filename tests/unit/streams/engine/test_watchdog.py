@@ -49,8 +49,8 @@ def test_judge_what_does_not_move_for_the_time_is_named(seen: Snapshot, words: s
         (at(rebalancing=True), RESTING),
         (at(assigned=False), RESTING),
         (at(ends={PARTITION: 12}), at(ends={})),
-        (at(working=frozenset({PARTITION}), full=frozenset({3})), at(working=frozenset({PARTITION}), full=frozenset({3}))),
-        (at(ends={PARTITION: 12}, full=frozenset({3})), at(ends={PARTITION: 12}, full=frozenset({3}))),
+        (at(working=frozenset({PARTITION}), full=frozenset({PARTITION})), at(working=frozenset({PARTITION}), full=frozenset({PARTITION}))),
+        (at(ends={PARTITION: 12}, full=frozenset({PARTITION})), at(ends={PARTITION: 12}, full=frozenset({PARTITION}))),
     ],
 )
 def test_judge_a_stage_that_rests_or_moves_is_left_alone(first: Snapshot, second: Snapshot) -> None:

@@ -115,7 +115,12 @@ async def test_waiting_outage_is_logged_once_and_shown_in_the_metric() -> None:
 
     assert seen == [1.0] * 7
     assert REGISTRY.get_sample_value("tierstream_waiting", {"stage": "test", "service": "e"}) == 0.0
-    assert [log["event"] for log in logs] == ["waiting", "available_again"]
+    assert [(log["event"], log.get("state")) for log in logs] == [
+        ("waiting", None),
+        ("breaker", "open"),
+        ("available_again", None),
+        ("breaker", "closed"),
+    ]
 
 
 async def test_waiting_service_that_answers_now_and_then_is_away_for_no_longer_than_a_moment() -> None:
@@ -146,3 +151,38 @@ async def test_waiting_is_described_with_the_latest_error_until_there_is_an_answ
     waiting = Waiting("described", "kafka", sleep=watched)
     assert await waiting.until_available(call) == ["waits for kafka: first", "waits for kafka: second"]
     assert describe_waits("described") == []
+
+
+def breaker(service: str) -> list[str]:
+    """The states that the metric says the breaker of a service is in: one, if all is well."""
+    return [
+        state
+        for state in ("closed", "open", "half_open")
+        if REGISTRY.get_sample_value("tierstream_breaker_state", {"stage": "test", "service": service, "state": state}) == 1.0
+    ]
+
+
+async def test_breaker_is_open_while_nobody_is_answered_half_open_in_a_probe_and_closed_by_the_first_answer() -> None:
+    seen: list[list[str]] = []
+    failures = 5
+
+    async def call() -> str:
+        nonlocal failures
+        seen.append(breaker("f"))
+        failures -= 1
+        if failures >= 0:
+            raise KafkaUnavailable("no")
+        return "answer"
+
+    waited: list[list[str]] = []
+
+    async def sleep(_seconds: float) -> None:
+        waited.append(breaker("f"))
+
+    waiting = Waiting("test", "f", backoff=Backoff(1.0, 8.0), sleep=sleep)
+    assert breaker("f") == ["closed"]
+    assert await waiting.until_available(call) == "answer"
+
+    assert seen == [["closed"]] * 3 + [["half_open"]] * 3
+    assert waited == [["closed"]] * 2 + [["open"]] * 3
+    assert (breaker("f"), waiting.is_open, waiting.callers) == (["closed"], False, 0)
