@@ -3,10 +3,9 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 from agents.forward.decide import Policy
 from agents.forward.key import ApiKey
@@ -42,10 +41,12 @@ class MemoryRetries:
         return [record.topic for record in self.written]
 
 
-def forwarder_on(ledger: Ledger, loops: EventSender, limiter: Limiter, waiting: Waiting, **options: Any) -> Forwarder:
-    """A forwarder whose mails, where they wait by themselves, go nowhere."""
-    key = ApiKey("test", loops, limiter)
-    return Forwarder(ledger, loops, limiter, RecordingDeadLetters(), MemoryRetries(), [], Policy(), waiting, key, **options)
+def forwarder_of(
+    ledger: Ledger, loops: EventSender, limiter: Limiter, waiting: Waiting, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Forwarder:
+    """A forwarder whose mails find an answer at once: its retry topics and dead letters are in memory."""
+    key, tiers = ApiKey(waiting.stage, loops, limiter), [Tier(topic, 0.01) for topic in TOPICS]
+    return Forwarder(ledger, loops, limiter, RecordingDeadLetters(), MemoryRetries(), tiers, POLICY, waiting, key, clock=clock)
 
 
 class Stage:

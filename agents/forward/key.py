@@ -11,11 +11,11 @@ from streams.loops.rate_limit import Limiter
 from streams.metrics import PAUSED
 from streams.runtime.waiting import Backoff, begin_waiting, end_waiting
 
-START_SECONDS = 2.0
-"""How long the start waits for the answer, and for its turn under the rate limit, and so for PostgreSQL, which keeps that."""
-
 KEY_BACKOFF = Backoff(first_seconds=2.0, cap_seconds=30.0)
 """Between the questions whether a rejected key works again."""
+
+BEGIN_SECONDS = 2.0
+"""How long the first question waits for its turn under the rate limit."""
 
 SERVICE = "loops api key"
 """What the stage waits for while it is paused, in the log, ``tierstream_waiting`` and ``/readyz``."""
@@ -49,14 +49,16 @@ class ApiKey:
         PAUSED.labels(_REASON).set(0)
 
     async def begin(self) -> None:
-        """Find a wrong key at the start, and not at the first mail. Loops may be away: then mails wait for it."""
+        """Find a wrong key at the start, and not at the first mail. Loops may be away: then mails wait for it.
+
+        The limit may be used up by others, or PostgreSQL away, which keeps it: then the first mail finds out.
+        """
         try:
-            async with asyncio.timeout(START_SECONDS):
-                await self._check()
+            await self._check(BEGIN_SECONDS)
         except LoopsUnavailable as error:
             _log.warning("loops_key_unchecked", error=str(error))
         except TimeoutError:
-            _log.warning("loops_key_unchecked", error=f"There was no answer within {START_SECONDS:g} s; the first mail finds out.")
+            _log.warning("loops_key_unchecked", error=f"The rate limit lets no request start within {BEGIN_SECONDS:g} s.")
 
     async def accepted(self) -> None:
         """Return at once, or, while the key is rejected, once it is accepted."""
@@ -82,13 +84,13 @@ class ApiKey:
             await asyncio.wait({pause})
             self._end_alarm()
 
-    async def _check(self) -> None:
+    async def _check(self, patience_seconds: float | None = None) -> None:
         asked = self._checks
         async with self._turn:
             if self._checks == asked and self._pause is None:
                 self._unavailable = None
                 try:
-                    await self._ask()
+                    await self._ask(patience_seconds)
                 except LoopsKeyRejected as error:
                     self._reject(error)
                 except LoopsUnavailable as error:
@@ -97,8 +99,9 @@ class ApiKey:
         if self._unavailable is not None:
             raise self._unavailable
 
-    async def _ask(self) -> None:
-        started = await self._limiter.start()
+    async def _ask(self, patience_seconds: float | None = None) -> None:
+        async with asyncio.timeout(patience_seconds):
+            started = await self._limiter.start()
         try:
             await self._loops.check_key()
         finally:

@@ -23,7 +23,7 @@ from functools import partial
 import orjson
 
 from agents.audit.record import AuditRecord, read_audit_record
-from agents.forward.decide import recipient
+from agents.forward.delivery import entry_of
 from agents.forward.settle import Change, Mail, Suppress, settle, settles, welcome, window
 from schemas.kinds import Kind
 from schemas.reasons import Reason
@@ -32,8 +32,7 @@ from streams.engine.handler import BatchHandler
 from streams.errors import RowRejected
 from streams.kafka.dead_letters import DeadLetters
 from streams.kafka.records import Record
-from streams.logging import mask_email
-from streams.stores.ledger import Classification, Entry, Ledger
+from streams.stores.ledger import Classification, Ledger
 from streams.stores.mail_history import MailHistory
 
 IDLE_SECONDS = 2.0
@@ -126,10 +125,8 @@ class Settling:
     @property
     def full(self) -> Collection[tuple[str, int]]:
         """The (topic, partition)s of which as many mails wait as may."""
-        return {
-            *self._forwarder.full,
-            *((self._topic, number) for number, partition in self._partitions.items() if partition.backlog.is_full),
-        }
+        held = ((self._topic, number) for number, partition in self._partitions.items() if partition.backlog.is_full)
+        return {*self._forwarder.full, *held}
 
     def describe(self) -> str:
         """Say what waits, without addresses; nothing when nothing does."""
@@ -243,11 +240,9 @@ class Settling:
                 held.end(await self._suppress(held.record, event, why))
 
     async def _suppress(self, record: Record, event: AuditRecord, why: str) -> Reason:
-        email = recipient(event)
-        address = mask_email(email) if email else None
         now = datetime.fromtimestamp(self._clock(), UTC)
         try:
-            row = await self._ledger.put(Entry(event.id, event.team_id, event.kind.value, address, Classification.SUPPRESSED, now, why))
+            row = await self._ledger.put(entry_of(event, Classification.SUPPRESSED, now, why))
         except RowRejected as error:
             await self._dead_letters.write(record, Reason.REJECTED, str(error))
             return Reason.REJECTED

@@ -25,7 +25,7 @@ from streams.runtime.waiting import Backoff, Waiting
 from streams.settings import Settings
 from streams.stores.deliveries import Decision, Filters, Resolution, StoredDeliveries
 from streams.stores.ledger import Classification, Entry, PostgresLedger
-from tests.forward_doubles import forwarder_on
+from tests.forward_doubles import forwarder_of
 from tests.integration.databases import pool_of, query
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import Record as Consumed
@@ -83,7 +83,7 @@ class World:
         client = sink.client(api_key="key", timeout_seconds=5)
         await client.open()
         waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
-        forwarder = forwarder_on(self.ledger, client, RateLimiter(10_000), waiting)
+        forwarder = forwarder_of(self.ledger, client, RateLimiter(10_000), waiting)
         try:
             return list((await forwarder.handle(self.resent())).elements())
         finally:

@@ -15,7 +15,7 @@ from streams.runtime.waiting import Backoff, Waiting
 from streams.stores.ledger import PostgresLedger
 from streams.stores.loops_slots import PostgresSlots
 from streams.stores.migrate import migrate
-from tests.forward_doubles import forwarder_on
+from tests.forward_doubles import forwarder_of
 from tests.integration.databases import pool_of
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import Record, record, team
@@ -35,7 +35,7 @@ async def forwarder(dsn: str, sink: ServedSink) -> AsyncIterator[Forwarder]:
         limiter = RateLimiter(LIMIT, PostgresSlots(pool))
         stack.push_async_callback(limiter.close)
         waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
-        yield forwarder_on(PostgresLedger(pool), client, limiter, waiting)
+        yield forwarder_of(PostgresLedger(pool), client, limiter, waiting)
 
 
 def partitions_of(mails: int) -> list[list[Record]]:

@@ -18,7 +18,7 @@ from streams.runtime.waiting import Backoff, Waiting
 from streams.stores.ledger import PostgresLedger
 from streams.stores.mail_history import PostgresMailHistory
 from streams.stores.migrate import migrate
-from tests.forward_doubles import forwarder_on
+from tests.forward_doubles import forwarder_of
 from tests.integration.databases import pool_of, query
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import Record, RecordingDeadLetters, id_of, record, team
@@ -33,7 +33,7 @@ async def settling(dsn: str, sink: ServedSink, seconds: float = SECONDS) -> Asyn
     async with pool_of(dsn) as pool:
         ledger, dead_letters = PostgresLedger(pool), RecordingDeadLetters()
         waiting = Waiting("test", "loops", backoff=Backoff(0.01, 0.1))
-        forwarder = forwarder_on(ledger, client, RateLimiter(1_000), waiting)
+        forwarder = forwarder_of(ledger, client, RateLimiter(1_000), waiting)
         yield Settling(forwarder, ledger, PostgresMailHistory(pool), dead_letters, "audit.events", seconds, idle_seconds=0.2)
     await client.close()
 

@@ -14,7 +14,7 @@ from schemas.kinds import Kind
 from schemas.tiers import parse_tier
 from streams.stores.ledger import Classification
 from streams.stores.mail_history import NEVER_WENT_OUT, History
-from tests.forward_doubles import forwarder_on
+from tests.forward_doubles import forwarder_of
 from tests.stage_doubles import NOW, MemoryLedger, OpenLimiter, Record, RecordingDeadLetters, ScriptedLoops, impatient, record, team
 from tests.virtual_time import run_virtually
 
@@ -49,7 +49,7 @@ class World:
 
     async def forward(self, batches: Sequence[int], seconds: float) -> None:
         """Read from the committed offset on in batches of these sizes, each when its last record is there, and die after ``seconds``."""
-        forwarder = forwarder_on(self.ledger, self.loops, OpenLimiter(), impatient(), clock=lambda: NOW)
+        forwarder = forwarder_of(self.ledger, self.loops, OpenLimiter(), impatient(), clock=lambda: NOW)
         settling = Settling(forwarder, self.ledger, MemoryHistory(self.ledger), RecordingDeadLetters(), "audit.events", SECONDS, clock=now)
         done: dict[int, int] = {}
         at, tasks = self.committed, []
