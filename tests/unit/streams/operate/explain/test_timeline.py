@@ -36,7 +36,8 @@ def deliveries_of(team: str) -> list[Delivery]:
 def test_every_delivery_of_a_team_has_its_outcome_and_the_last_tier_is_told(team: str) -> None:
     found = explained(team)
 
-    assert found.tier == SCENARIO.last_tiers[team].label
+    parked = any(delivery.reason == "unknown_plan" for delivery in deliveries_of(team))  # the demo replays it at its end
+    assert found.tier == ("free" if parked else SCENARIO.last_tiers[team].label)
     assert found.notes == []
     for delivery in deliveries_of(team):
         outcomes = [entry.outcome for entry in found.entries if entry.event_id == delivery.event_id]

@@ -18,6 +18,7 @@ BESIDE = {
         "suppressed",
         "in_doubt",
         "matched",
+        "waits",
         "unmatched",
         "ambiguous",
         "address_noted",
