@@ -14,7 +14,10 @@ from streams.operate.dead_letters.writer import OutcomeWriter
 from streams.settings import Settings
 
 CHUNK = 200
-"""Records in one transaction: what a cut-off undoes, and what memory holds."""
+"""Records in one transaction: what a cut-off undoes."""
+
+FETCHED = 2_000
+"""Records that are read at once, and what memory holds: each reading asks the broker anew and fetches ahead in vain."""
 
 TOO_LARGE = "A record is larger than its topic takes, so it stays, and with it the later ones of its key: see `tierstream topics check`."
 ELSEWHERE = "Another command has decided on it meanwhile."
@@ -59,19 +62,23 @@ class _Run:
     def all(self, plan: Plan, rate: float | None, stopped: Callable[[float], bool]) -> Progress:
         began, tried = time.monotonic(), 0
         size = CHUNK if rate is None else max(1, min(CHUNK, int(rate)))
-        for items in chunks(plan.items, size):
-            if stopped(0.0 if rate is None else max(0.0, began + tried / rate - time.monotonic())):
-                break
-            tried += len(items)
-            self._chunk(items)
-            self._on_progress(self._progress.done)
+        for fetched in chunks(plan.items, FETCHED):
+            pairs = self._fetch(fetched)
+            for start in range(0, len(pairs), size):
+                if stopped(0.0 if rate is None else max(0.0, began + tried / rate - time.monotonic())):
+                    return self._progress
+                chunk = pairs[start : start + size]
+                tried += len(chunk)
+                self._write(chunk)
+                self._on_progress(self._progress.done)
         return self._progress
 
-    def _chunk(self, items: Sequence[Item]) -> None:
+    def _fetch(self, items: Sequence[Item]) -> list[tuple[Item, DeadLetter]]:
+        """Return the items that are still open, each with its dead letter."""
         still_open = [item for item in items if self._letters.is_open(item.identity)]
         self._progress.left[ELSEWHERE] += sum(item.count for item in items) - sum(item.count for item in still_open)
         found = self._letters.fetch(items[0].place.partition, [item.place.offset for item in still_open])
-        self._write([(item, found[item.place.offset]) for item in still_open])
+        return [(item, found[item.place.offset]) for item in still_open]
 
     def _write(self, pairs: Sequence[tuple[Item, DeadLetter]]) -> None:
         pairs = [(item, letter) for item, letter in pairs if not self._is_stuck(item, letter)]
