@@ -50,6 +50,7 @@ class Faults(BaseModel):
     accept_then_timeout: int = Field(default=0, ge=0, description="That many events are accepted and never answered.")
     delay_seconds: float = Field(default=0.0, ge=0, description="Every answer is that late.")
     down: bool = Field(default=False, description="Every call gets 503 and a closed connection.")
+    revoked: bool = Field(default=False, description="The API key is rejected, as after a rotation at Loops.")
     block: str | None = Field(default=None, description="Events that hold this text get ``block_status`` and a firewall's page.")
     block_status: int = Field(default=403, ge=200, le=599)
     page: int | None = Field(default=None, ge=200, le=599, description="Every call gets this status and a page that is not Loops'.")
@@ -110,7 +111,7 @@ class LoopsSink:
         if self.faults.down:
             return self._answer(503, {"success": False, "message": "Service unavailable"}, {"connection": "close"})
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip() or self.valid_key not in (None, key.strip()):
+        if self.faults.revoked or scheme.lower() != "bearer" or not key.strip() or self.valid_key not in (None, key.strip()):
             return self._answer(401, {"success": False, "message": "Invalid API key"})
         headers, over = self._take_turn(now)
         if over:

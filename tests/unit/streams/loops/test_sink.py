@@ -269,3 +269,11 @@ async def test_sink_others_use_their_part_of_the_limit() -> None:
     caller.now.seconds += 1.0
     assert (await caller.send()).headers["x-ratelimit-remaining"] == "9"
     await caller.http.aclose()
+
+
+async def test_sink_revoked_key_is_401_until_it_is_lifted(loops: Caller) -> None:
+    await loops.http.post("/_faults", json={"revoked": True})
+    assert (await loops.send()).json() == {"success": False, "message": "Invalid API key"}
+
+    await loops.http.post("/_faults", json={"revoked": False})
+    assert (await loops.send()).status_code == 200
