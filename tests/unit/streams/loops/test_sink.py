@@ -182,6 +182,7 @@ async def test_sink_faults_fail_the_next_events_without_accepting_them(loops: Ca
         "accept_then_timeout": 0,
         "delay_seconds": 0.0,
         "down": False,
+        "revoked": False,
         "block": None,
         "block_status": 403,
         "page": None,
