@@ -6,20 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
-from agents.forward.retries import KafkaRetries
 from agents.registry import stage_factory
 from streams.cli.run import serve
 from streams.engine.worker import run_stages
 from streams.settings import Settings, load_settings
-from streams.stores.ledger import PostgresLedger
-from tests.faults.crash_points import POINTS, Point, arm, kill
+from tests.faults.crash_points import POINTS, WAITING, arm, kill
 
-CRASHES: tuple[Point, ...] = (
-    *POINTS["forward"],
-    Point("retry acknowledged", KafkaRetries, KafkaRetries.write),
-    Point("waits", PostgresLedger, PostgresLedger.put, when=lambda call, _: call[1].wait is not None),
-)
-"""The places between two steps, also of a mail that comes to wait."""
+CRASHES = {point.name: point for point in (*POINTS["forward"], *WAITING)}
+"""By name: the places between two steps, also of a mail that comes to wait."""
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -30,8 +24,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     if arguments.kill:
         name, _, count = arguments.kill.partition(":")
-        (point,) = [point for point in CRASHES if point.name == name]
-        arm(dataclasses.replace(point, count=int(count)), kill)
+        arm(dataclasses.replace(CRASHES[name], count=int(count)), kill)
     settings = load_settings()
     serve(settings, partial(_run, settings, arguments.retry_seconds))
 

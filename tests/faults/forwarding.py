@@ -109,8 +109,7 @@ async def killed_again_and_again(trial: Trial, seed: int, *, lives: int, mails: 
     for _ in range(lives):
         blocked = set(chance.sample(range(30), 4))
         trial.mails([chance.randrange(30) for _ in range(mails)], blocked=blocked)
-        point = chance.choice(CRASHES)
-        options = ["--kill", f"{point.name}:{chance.randint(1, 12)}"] if chance.random() < 0.8 else []
+        options = ["--kill", f"{chance.choice(list(CRASHES))}:{chance.randint(1, 12)}"] if chance.random() < 0.8 else []
         with trial.worker(*options) as process:
             deadline = asyncio.get_running_loop().time() + chance.uniform(2.0, 4.0)
             while process.poll() is None and asyncio.get_running_loop().time() < deadline:
