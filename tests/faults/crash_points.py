@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agents.forward.retries import KafkaRetries
 from schemas.reasons import Reason
 from streams.engine.faust_transport import BatchConsumerThread
 from streams.engine.takeover import Broker, Takeover
@@ -90,6 +91,13 @@ POINTS: dict[str, tuple[Point, ...]] = {
     ),
 }
 """By stage, in the order in which a test goes through them."""
+
+WAITING = (
+    Point("retry acknowledged", KafkaRetries, KafkaRetries.write),
+    Point("waits", PostgresLedger, PostgresLedger.put, when=lambda call, _: call[1].wait is not None),
+    _OFFSET_COMMITTED,
+)
+"""Those of forward for a mail that waits by itself."""
 
 
 def arm(point: Point, act: Callable[[], None]) -> None:

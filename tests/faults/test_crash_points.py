@@ -18,7 +18,7 @@ import asyncpg
 from streams.cli.verify import verify_running
 from streams.embedded.process import free_port
 from streams.settings import Settings
-from tests.faults.crash_points import POINTS
+from tests.faults.crash_points import POINTS, WAITING
 from tests.faults.flow import CALM_SECONDS, REFUSED, Crashing, at_rest, flow, judged
 from tests.faults.traffic import Post, Traffic, service_post, traffic
 from tests.topic_io import produce, read_all
@@ -163,3 +163,4 @@ def test_the_tables_of_what_a_crash_leaves_have_a_row_for_each_point() -> None:
     for stages in ("gateway", "normalise and classify", "audit", "forward"):
         rows = re.findall(r"^\| \d+\. ", tables[stages], re.MULTILINE)
         assert [len(POINTS[stage]) for stage in stages.split(" and ")] == [len(rows)] * len(stages.split(" and "))
+    assert len(re.findall(r"^\| \d+\. ", tables["forward, a mail that waits by itself"], re.MULTILINE)) == len(WAITING)

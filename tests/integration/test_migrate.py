@@ -66,6 +66,11 @@ async def test_migrate_empty_database_gets_the_tables_of_the_contract(database: 
         "last_error": "text",
         "team_id": "uuid",
         "recorded_at": "timestamp with time zone",
+        "waiting_topic": "text",
+        "waiting_due": "timestamp with time zone",
+        "waiting_round": "integer",
+        "origin_partition": "integer",
+        "origin_offset": "bigint",
     }
     indexes = await run(database, "select indexdef from pg_indexes where tablename = 'audit_log'")
     assert any("(team_id, created_at DESC)" in row["indexdef"] for row in indexes)
