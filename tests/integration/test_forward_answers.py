@@ -35,9 +35,13 @@ class World:
     sink: ServedSink
 
     def mail(self, number: int, name: str = "Ada") -> str:
-        """Have the team of that number claimed by somebody of that name, all on one partition, and return the audit id."""
+        """Land a mail to the team of that number about an experiment of that name, all on one partition, and return the audit id."""
         event = audit_event(
-            Kind.CLAIMED, team=team(number), email=None, contact={"email": "ada@example.com", "name": name}, created_at=datetime.now(UTC)
+            Kind.EXPERIMENT_CONVERSION,
+            team=team(number),
+            email="ada@example.com",
+            metadata={"experiment": name},
+            created_at=datetime.now(UTC),
         )
         land(self.settings, "audit.events", [(None, orjson.dumps(event), (), PARTITION)])
         return str(event["id"])
@@ -203,16 +207,16 @@ async def test_readyz_metrics_and_log_say_what_waits_and_why_without_an_address(
         await world.until_ledger({blocked: "in_flight"}, run)
 
         detail = await until_readyz(url, "mails that wait")
-        assert detail == "partitions 0,1,2,3; mails that wait for a retry while others go on: 1 of onboarding.claimed (answer 403)"
+        assert detail == "partitions 0,1,2,3; mails that wait for a retry while others go on: 1 of experiment.conversion (answer 403)"
         assert orjson.loads(await text_of(f"{url}/readyz"))["ready"] is True
-        assert 'tierstream_held{answer="answer 403",kind="onboarding.claimed"} 1.0' in await text_of(f"{url}/metrics")
+        assert 'tierstream_held{answer="answer 403",kind="experiment.conversion"} 1.0' in await text_of(f"{url}/metrics")
 
         world.sink.break_it(page=404)
         assert f"waits for loops: What answers at {world.sink.url} is not Loops (answer 404" in await until_readyz(url, "waits for loops")
         world.sink.break_it(page=None, block=None)
         await world.until_ledger({blocked: "sent"}, run)
         assert await until_readyz(url, "partitions", without="wait") == "partitions 0,1,2,3"
-        assert 'tierstream_held{answer="answer 403",kind="onboarding.claimed"} 0.0' in await text_of(f"{url}/metrics")
+        assert 'tierstream_held{answer="answer 403",kind="experiment.conversion"} 0.0' in await text_of(f"{url}/metrics")
     logged = "".join(capsys.readouterr())
     assert "mail_held" in logged
     assert "ada@example.com" not in logged
