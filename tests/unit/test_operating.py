@@ -48,12 +48,17 @@ FIGURES = [
 ]
 
 
-@pytest.mark.parametrize("metric", ALARMS, ids=lambda metric: metric.describe()[0].name)
+def name_of(metric: Metric) -> str:
+    (described,) = metric.describe()
+    return described.name
+
+
+@pytest.mark.parametrize("metric", ALARMS, ids=name_of)
 def test_every_metric_that_alarms_stands_in_the_page(metric: Metric) -> None:
-    assert metric.describe()[0].name in PAGE
+    assert name_of(metric) in PAGE
 
 
 def test_every_metric_is_an_alarm_or_a_figure() -> None:
     found = [value for value in vars(metrics).values() if isinstance(value, Counter | Gauge | Histogram)]
 
-    assert {metric.describe()[0].name for metric in found} == {metric.describe()[0].name for metric in (*ALARMS, *FIGURES)}
+    assert {*map(name_of, found)} == {*map(name_of, (*ALARMS, *FIGURES))}
