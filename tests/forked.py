@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from streams.embedded.launcher import die_with_parent
+from streams.embedded.stack import environment_of
+from streams.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 _REQUEST_BYTES = 1 << 17
@@ -139,6 +141,12 @@ def tierstream(*command: str, env: Mapping[str, str], cwd: Path | None = None, t
             file.seek(0)
             said.append(file.read().decode())
     return subprocess.CompletedProcess(command, status, *said)
+
+
+async def operated(settings: Settings, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command as an operator does, whose settings are these. ``variables`` are further ones, without their prefix."""
+    own = {PREFIX + name: value for name, value in variables.items()}
+    return await asyncio.to_thread(tierstream, *command, env={**environment_of(settings), "PATH": "/usr/bin:/bin", **own})
 
 
 async def _reader(end: int) -> asyncio.StreamReader:

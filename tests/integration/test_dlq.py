@@ -28,6 +28,7 @@ from streams.operate.dead_letters.outcomes import Written
 from streams.operate.dead_letters.writer import TransactionalOutcomes
 from streams.settings import Settings
 from streams.stores.pool import connect
+from tests.forked import operated, tierstream
 from tests.sinks import served_sink
 from tests.topic_io import read_all, read_json
 from tests.waiting import blocked_until
@@ -80,9 +81,7 @@ def in_order(numbers: list[int]) -> bool:
 
 async def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, beside the stages in this one."""
-    call = [*COMMAND, *arguments]
-    environment = {**os.environ, **environment_of(settings)}
-    return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
+    return await operated(settings, "dlq", *arguments)
 
 
 async def test_replay_of_an_unknown_plan_ends_with_the_tier_set_and_everything_accounted_for(
@@ -265,7 +264,7 @@ def test_without_kafka_it_is_one_sentence_and_exit_1(kafka_settings: Settings) -
     away = kafka_settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:9"})
     environment = {**os.environ, **environment_of(away)}
 
-    run = subprocess.run([*COMMAND, "list"], env=environment, capture_output=True, text=True, timeout=60)
+    run = tierstream("dlq", "list", env=environment)
 
     assert run.returncode == 1
     assert run.stderr.startswith("tierstream: Kafka")

@@ -1,17 +1,15 @@
 """``tierstream explain`` through the command line, on what the real stages leave on a real broker and in a real database."""
 
-import asyncio
 import json
 import random
 import subprocess
-import sys
 import time
 import uuid
 from typing import Any
 
-from streams.embedded.stack import environment_of
 from streams.settings import Settings
 from tests.accounting import outcomes
+from tests.forked import operated
 from tests.integration.test_verify import dsn_of, falsify, headers_of, working
 from tests.load import TeamScenario
 from tests.workers import land
@@ -20,10 +18,7 @@ Json = dict[str, Any]
 
 
 async def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line, as an operator does."""
-    call = [sys.executable, "-m", "streams.cli", "explain", *arguments]
-    environment = {**environment_of(settings), "PATH": "/usr/bin:/bin"}
-    return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
+    return await operated(settings, "explain", *arguments)
 
 
 async def explained(settings: Settings, subject: str) -> Json:

@@ -13,6 +13,7 @@ from schemas.reasons import Reason
 from streams.embedded.stack import EXAMPLE_PLANS, environment_of
 from streams.settings import Settings
 from tests.accounting import outcomes
+from tests.forked import operated
 from tests.topic_io import read_all, read_json
 from tests.waiting import until
 from tests.workers import land, running
@@ -23,9 +24,7 @@ HEADER = "team_id,tier,subscription_id,plan_id,email\n"
 
 
 async def command(settings: Settings, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-m", "streams.cli", "import-tiers", str(file), "--because", "moving in", "--json", *arguments]
-    environment = {**environment_of(settings), "PATH": "/usr/bin:/bin"}
-    return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
+    return await operated(settings, "import-tiers", str(file), "--because", "moving in", "--json", *arguments)
 
 
 async def imported(settings: Settings, file: Path, *arguments: str) -> tuple[int, int, int, int]:

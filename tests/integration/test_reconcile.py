@@ -1,17 +1,16 @@
 """``tierstream reconcile`` through the command line: a fake of Razorpay's API, the real stages, a real broker."""
 
-import asyncio
 import json
 import subprocess
-import sys
 import time
 from typing import Any
 
 from agents.registry import stage_factory
 from schemas.reasons import Reason
-from streams.embedded.stack import EXAMPLE_PLANS, environment_of
+from streams.embedded.stack import EXAMPLE_PLANS
 from streams.settings import Settings
 from tests.accounting import outcomes
+from tests.forked import operated
 from tests.razorpay_api import KEY_ID, KEY_SECRET, RazorpayApi, error, served_razorpay, subscription
 from tests.topic_io import read_all, read_json
 from tests.workers import land, running
@@ -28,14 +27,8 @@ TIMES: dict[str, Any] = {
 
 
 async def command(settings: Settings, api: RazorpayApi, *arguments: str, secret: str = KEY_SECRET) -> subprocess.CompletedProcess[str]:
-    variables = {"RAZORPAY_API_URL": api.url + "/v1/", "RAZORPAY_KEY_ID": KEY_ID, "RAZORPAY_KEY_SECRET": secret}
-    environment = {
-        **environment_of(settings),
-        **{f"TIERSTREAM_{name}": value for name, value in variables.items()},
-        "PATH": "/usr/bin:/bin",
-    }
-    call = [sys.executable, "-m", "streams.cli", "reconcile", *arguments]
-    return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
+    api_settings = {"RAZORPAY_API_URL": api.url + "/v1/", "RAZORPAY_KEY_ID": KEY_ID, "RAZORPAY_KEY_SECRET": secret}
+    return await operated(settings, "reconcile", *arguments, **api_settings)
 
 
 def as_bytes(header: object) -> bytes:

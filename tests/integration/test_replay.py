@@ -5,7 +5,6 @@ import contextlib
 import json
 import random
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -16,11 +15,11 @@ import pytest
 from pydantic import SecretStr
 
 from agents.registry import stage_factory
-from streams.embedded.stack import environment_of
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 from streams.stores.pool import connect
 from tests.conftest import PARTITIONS
+from tests.forked import operated
 from tests.integration.test_verify import STAGES, dsn_of, headers_of
 from tests.load import Subscription, TeamScenario
 from tests.sinks import served_sink
@@ -42,10 +41,7 @@ async def working(settings: Settings) -> AsyncIterator[tuple[Settings, Run]]:
 
 
 async def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line, as an operator does."""
-    call = [sys.executable, "-m", "streams.cli", "replay", *arguments]
-    environment = {**environment_of(settings), "PATH": "/usr/bin:/bin"}
-    return await asyncio.to_thread(subprocess.run, call, env=environment, capture_output=True, text=True, timeout=60)
+    return await operated(settings, "replay", *arguments)
 
 
 async def replayed(settings: Settings, *arguments: str) -> Json:

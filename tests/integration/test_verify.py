@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from agents.registry import stage_factory
 from schemas.reasons import Reason
 from streams.cli.verify import verify_running
-from streams.embedded.stack import EXAMPLE_PLANS, environment_of
+from streams.embedded.stack import EXAMPLE_PLANS
 from streams.kafka.client import client_config
 from streams.operate.verify import Options
 from streams.operate.verify.report import Report
@@ -24,7 +24,7 @@ from streams.settings import Settings
 from streams.stores.pool import connect
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.accounting import outcomes
-from tests.forked import tierstream
+from tests.forked import operated
 from tests.load import team_scenarios
 from tests.sinks import served_sink
 from tests.topic_io import produce, read_all, read_json
@@ -100,9 +100,7 @@ async def written(settings: Settings, path: Path) -> Report:
 
 
 async def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line, as an operator does."""
-    environment = {**environment_of(settings), "PATH": "/usr/bin:/bin"}
-    return await asyncio.to_thread(tierstream, "verify", *arguments, env=environment)
+    return await operated(settings, "verify", *arguments)
 
 
 async def test_verify_what_the_stages_left_is_clean_and_one_deleted_row_is_named(stage_settings: Settings) -> None:
