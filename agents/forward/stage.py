@@ -26,6 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -152,7 +153,8 @@ class Forwarder:
         waiting = {row.team_id for row in rows.values() if row.wait is not None}
         backlog = self._backlogs[records[0].topic, records[0].partition]
         backlog.begin(let_go)
-        work = [self._settle_team(backlog.open(len(own)), team, own, None if team in waiting else rows) for team, own in mails.items()]
+        lines = {team: backlog.open(len(own)) for team, own in mails.items()}
+        work = [(line, self._settle_team(line, team, mails[team], None if team in waiting else rows)) for team, line in lines.items()]
         return await _together(outcomes, work)
 
     async def _read(self, records: Sequence[ConsumedRecord], outcomes: Counter[Reason]) -> list[_Mail]:
@@ -171,24 +173,21 @@ class Forwarder:
         """Settle one team's mails of a batch, one after the other. Without ``rows``, some of the team wait: which, is asked for in its turn."""
         outcomes: Counter[Reason] = Counter()
         settled: dict[uuid.UUID, Reason] = {}
-        try:
-            if self._turns.is_taken(team):
-                rows = None  # what they say may be over by then
-                line.waits()
-            async with self._turns.turn(team):
-                if rows is None:
-                    rows = await self._ledger.rows([Asked(mail.event.id, team) for mail in mails])
-                waiting = {row.audit_id: row for row in rows.values() if row.wait is not None and row.team_id == team}
-                for mail in mails:
-                    reason = settled.get(mail.event.id)
-                    if reason is None:
-                        reason = settled[mail.event.id] = await self._settle(mail, rows.get(mail.event.id), waiting, line)
-                    elif reason in _SETTLES:
-                        reason = Reason.ALREADY_FINAL
-                    outcomes[reason] += 1
-                    line.settled()
-        finally:
-            line.close()
+        if self._turns.is_taken(team):
+            rows = None  # what they say may be over by then
+            line.waits()
+        async with self._turns.turn(team):
+            if rows is None:
+                rows = await self._ledger.rows([Asked(mail.event.id, team) for mail in mails])
+            waiting = {row.audit_id: row for row in rows.values() if row.wait is not None and row.team_id == team}
+            for mail in mails:
+                reason = settled.get(mail.event.id)
+                if reason is None:
+                    reason = settled[mail.event.id] = await self._settle(mail, rows.get(mail.event.id), waiting, line)
+                elif reason in _SETTLES:
+                    reason = Reason.ALREADY_FINAL
+                outcomes[reason] += 1
+                line.settled()
         return outcomes
 
     async def _handle_waiting(self, records: Sequence[ConsumedRecord], let_go: Callable[[], object]) -> Counter[Reason]:
@@ -198,7 +197,7 @@ class Forwarder:
         backlog = self._backlogs[records[0].topic, records[0].partition]
         backlog.begin(let_go)
         lines = [backlog.open(1) for _ in mails]
-        return await _together(outcomes, (self._settle_when_due(line, mail) for line, mail in zip(lines, mails, strict=True)))
+        return await _together(outcomes, [(line, self._settle_when_due(line, mail)) for line, mail in zip(lines, mails, strict=True)])
 
     async def _settle_when_due(self, line: Line, mail: _Mail) -> Counter[Reason]:
         team, answer = mail.event.team_id, mail.retry.answer if mail.retry else "unknown"
@@ -218,7 +217,6 @@ class Forwarder:
             return Counter([reason])
         finally:
             self._held.release(mail.event.kind, answer)
-            line.close()
 
     async def _retry(self, mail: _Mail, line: Line, *, is_due: bool) -> Reason | None:
         """Settle a mail that waited; None when another of its team is still ahead of it, and it is not due."""
@@ -297,13 +295,22 @@ class Forwarder:
         return Reason.WAITS
 
 
-async def _together(outcomes: Counter[Reason], work: Iterable[Coroutine[object, object, Counter[Reason]]]) -> Counter[Reason]:
-    """Add the outcomes of ``work``, which goes on at the same time. Raises what the first of it raises."""
+async def _together(outcomes: Counter[Reason], work: Iterable[tuple[Line, Coroutine[object, object, Counter[Reason]]]]) -> Counter[Reason]:
+    """Add the outcomes of ``work``, which goes on at the same time; each line is closed as its work ends, also before it began. Raises what
+    the first of it raises."""
+    tasks: list[asyncio.Task[Counter[Reason]]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
+            for line, each in work:
+                task = group.create_task(each)
+                task.add_done_callback(partial(_close, line))
+                tasks.append(task)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
     for task in tasks:
         outcomes += task.result()
     return outcomes
+
+
+def _close(line: Line, _: object) -> None:
+    line.close()

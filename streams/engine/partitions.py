@@ -101,7 +101,7 @@ _Part = tuple[str | None, int]
 
 
 class _PartitionQueue:
-    """One of them: the batches that wait for it, and the task that works them in."""
+    """One part: the batches that wait for it, and the task that works them in."""
 
     __slots__ = ("_waits", "batches", "full", "idle", "may_begin_at", "paused", "task", "under_way", "unfinished")
 

@@ -231,3 +231,21 @@ async def test_forwarder_mail_that_alone_gets_no_answer_does_not_keep_the_next_b
 
     assert (await first, await second) == (Counter({Reason.WAITS: 1}), Counter({Reason.SENT: 1, Reason.WAITS: 1}))
     assert stage.loops.accepted == [str(id_of(other))], "its team's next mail is behind it, though its rows were read before it waited"
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_forwarder_batch_that_is_given_up_at_any_step_leaves_its_partition_as_if_it_had_not_been(steps: int) -> None:
+    stage = Stage(retry_seconds=(3600.0, 3600.0, 3600.0))
+    await stage.handle(blocked_by(stage, record()))
+    for records in ([record(offset=1)], stage.retries.written):
+        given_up = asyncio.create_task(stage.forwarder.handle(records))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+
+    let_go = asyncio.Event()
+    handling = asyncio.create_task(stage.forwarder.handle(stage.retries.written, let_go.set))
+    await asyncio.wait_for(let_go.wait(), 10)
+    handling.cancel()
+    await asyncio.gather(handling, return_exceptions=True)
