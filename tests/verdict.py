@@ -114,11 +114,15 @@ def unplaced(webhooks: Sequence[Message]) -> dict[str, str | None]:
     return found
 
 
-def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[tuple[str, str | None, str]]]:
-    """By team, in order: (audit id, address, event name). The owner's address once the team is claimed, else the payer's. A record that a
-    broker's restart has put on the log twice has one id, and one mail."""
+def expected_mails(
+    verdicts: Sequence[tuple[Json, Outcome]], refuses: Callable[[str], bool]
+) -> tuple[dict[str, list[tuple[str, str | None, str]]], set[str]]:
+    """By team, in order: (audit id, address, event name); and the ids of the claims whose team has been welcomed before. The owner's address
+    once the team is claimed, else the payer's. A record that a broker's restart has put on the log twice has one id, and one mail."""
     owners: dict[str, str] = {}
     mailed: set[str] = set()
+    welcomed: set[str] = set()
+    suppressed: set[str] = set()
     mails: dict[str, list[tuple[str, str | None, str]]] = defaultdict(list)
     for value, outcome in verdicts:
         for row in outcome.rows:
@@ -126,8 +130,14 @@ def expected_mails(verdicts: Sequence[tuple[Json, Outcome]]) -> dict[str, list[t
                 owners[row.team] = value["data"]["email"]
             if row.kind != Kind.CHARGE_UNDELIVERABLE and row.id not in mailed:
                 mailed.add(row.id)
-                mails[row.team].append((row.id, owners.get(row.team) or value["data"].get("email"), row.kind))
-    return mails
+                address = owners.get(row.team) or value["data"].get("email")
+                if row.kind == Kind.CLAIMED and row.team in welcomed:
+                    suppressed.add(row.id)
+                    continue
+                mails[row.team].append((row.id, address, row.kind))
+                if row.kind == Kind.CLAIMED and address and not refuses(address):
+                    welcomed.add(row.team)
+    return mails, suppressed
 
 
 async def compare(
@@ -155,9 +165,9 @@ async def compare(
     findings.rows, findings.mails = len(rows), len(sent)
 
     _compare_rows(findings, verdicts, unplaced(webhooks), rows)
-    mails = expected_mails(verdicts)
+    mails, suppressed = expected_mails(verdicts, refuses)
     _compare_mails(findings, mails, sent, refuses)
-    _compare_ledger(findings, mails, ledger, refuses)
+    _compare_ledger(findings, mails, suppressed, ledger, refuses)
     _compare_tiers(findings, settings, events)
     _compare_outcomes(findings, settings, verdicts, len(webhooks))
     return findings
@@ -211,7 +221,11 @@ def _compare_mails(
 
 
 def _compare_ledger(
-    findings: Findings, mails: dict[str, list[tuple[str, str | None, str]]], ledger: dict[str, str], refuses: Callable[[str], bool]
+    findings: Findings,
+    mails: dict[str, list[tuple[str, str | None, str]]],
+    suppressed: set[str],
+    ledger: dict[str, str],
+    refuses: Callable[[str], bool],
 ) -> None:
     def allowed_for(address: str | None) -> tuple[str, ...]:
         if not address:
@@ -219,6 +233,7 @@ def _compare_ledger(
         return ("refused",) if refuses(address) else DELIVERED
 
     wanted = {audit_id: allowed_for(address) for of_team in mails.values() for audit_id, address, _ in of_team}
+    wanted |= dict.fromkeys(suppressed, ("suppressed",))
     for audit_id, allowed in wanted.items():
         if ledger.get(audit_id) not in allowed:
             findings.wrong.append(f"ledger row {audit_id} says {ledger.get(audit_id)} instead of one of {allowed}")

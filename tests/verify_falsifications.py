@@ -100,7 +100,7 @@ def mail_of_nothing(stack: Stack) -> None:
 
 def mail_of_another_kind(stack: Stack) -> None:
     lines, id = stack[1].lines, last_row(stack)
-    lines[id] = lines[id]._replace(kind=Kind.DOWNGRADED.value)
+    lines[id] = lines[id]._replace(kind=Kind.NEAR_QUOTA_WALL.value)
 
 
 def mail_of_what_is_never_mailed(stack: Stack) -> None:
@@ -307,7 +307,7 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Stack], None], str, str]] = {
     "a changed row": (changed_row, "audit_log", rf"audit_log holds the row {ID} \(subscription\.upgraded\) with other content than its audit event\."),
     "a lost mail": (lost_mail, "forwarder_sent", rf"forwarder_sent lacks {ID} \(subscription\.upgraded\)\."),
     "a mail of nothing": (mail_of_nothing, "forwarder_sent", rf"forwarder_sent holds {ID} \(subscription\.upgraded\), which no audit event explains\."),
-    "a mail of another kind": (mail_of_another_kind, "forwarder_sent", rf"forwarder_sent holds {ID} as subscription\.downgraded, and it is subscription\.upgraded\."),
+    "a mail of another kind": (mail_of_another_kind, "forwarder_sent", rf"forwarder_sent holds {ID} as near_quota_wall, and it is subscription\.upgraded\."),
     "a mail of what is never mailed": (mail_of_what_is_never_mailed, "forwarder_sent", rf"forwarder_sent holds {ID} \(billing\.charge_undeliverable\), of a kind that is never mailed\."),
     "a refusal without its letter": (refused_without_a_dead_letter, "dead.letters", rf"dead\.letters lacks the mail {ID} \(subscription\.upgraded\), which Loops refused\."),
     "another tier": (another_tier, "tier.current", rf"tier\.current has team {ID} on growth by sub_\w+, and its row is on pro by sub_\w+\."),

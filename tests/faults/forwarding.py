@@ -43,12 +43,11 @@ class Trial:
     """The audit ids of each team's mails, in their order on ``audit.events``."""
 
     def mails(self, numbers: list[int], *, blocked: set[int] | None = None) -> None:
-        """Add a mail of each of these teams, in this order; those of ``blocked`` have a name that a firewall may block."""
+        """Add a mail of each of these teams, in this order; those of ``blocked`` hold a word that a firewall may block."""
         records = []
         for number in numbers:
-            name = BLOCKED if number in (blocked or ()) else "Ada"
-            contact = {"email": "ada@example.com", "name": name}
-            event = audit_event(Kind.CLAIMED, team=team(number), email=None, contact=contact, created_at=datetime.now(UTC))
+            metadata = {"experiment": BLOCKED if number in (blocked or ()) else "pricing"}
+            event = audit_event(Kind.EXPERIMENT_CONVERSION, team=team(number), metadata=metadata, created_at=datetime.now(UTC))
             self.teams[number].append(str(event["id"]))
             records.append((team(number).encode(), orjson.dumps(event), (), -1))
         land(self.settings, "audit.events", records)

@@ -6,6 +6,7 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
+from agents.forward import key as key_module
 from agents.forward.key import ApiKey
 from streams.errors import LoopsUnavailable
 from streams.loops.client import key_rejected
@@ -37,6 +38,21 @@ async def test_key_that_is_rejected_at_the_start_pauses_until_it_is_accepted_and
     assert [entry["event"] for entry in logs] == ["waiting", "available_again"]
     assert 4.0 < max(sleeps.seconds) <= 8.0
     assert REGISTRY.get_sample_value("tierstream_forward_paused", {"reason": "key_rejected"}) == 0.0
+
+
+async def test_key_is_left_unchecked_at_the_start_when_no_request_may_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    class UsedUp(OpenLimiter):
+        async def start(self) -> float:
+            return await asyncio.Event().wait() or 0.0
+
+    monkeypatch.setattr(key_module, "BEGIN_SECONDS", 0.01)
+    loops = ScriptedLoops()
+
+    with structlog.testing.capture_logs() as logs:
+        await ApiKey("key", loops, UsedUp()).begin()
+
+    assert [entry["event"] for entry in logs] == ["loops_key_unchecked"]
+    assert loops.key_checks == 0
 
 
 async def test_confirm_says_whether_the_key_was_accepted_all_the_time() -> None:

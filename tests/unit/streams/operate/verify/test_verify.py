@@ -105,6 +105,15 @@ def test_verify_says_in_one_sentence_what_differs(name: str) -> None:
     assert check(report, of).differing == 1
 
 
+def test_verify_mail_of_a_net_change_may_have_another_direction_than_its_event() -> None:
+    stack = read_from(PRETENDED)
+    lines, id = stack[1].lines, last_row(stack)
+    assert lines[id].kind == Kind.UPGRADED
+    lines[id] = lines[id]._replace(kind=Kind.DOWNGRADED.value)
+
+    assert verified(stack).clean
+
+
 def test_verify_an_unreadable_audit_event_that_nobody_parked_is_reported_for_both_its_readers() -> None:
     stack = read_from(PRETENDED)
     unreadable_event(stack)
