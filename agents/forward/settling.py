@@ -131,7 +131,7 @@ class Settling:
     def describe(self) -> str:
         """Say what waits, without addresses; nothing when nothing does."""
         held = sum(len(queue) for partition in self._partitions.values() for queue in partition.teams.values())
-        settling = f"{held} mails settle with others of their teams" if held else ""
+        settling = f"mails held until their teams' changes settle: {held}" if held and self._seconds else ""
         return "; ".join(filter(None, (self._forwarder.describe(), settling)))
 
     async def handle(self, records: Sequence[Record], let_go: Callable[[], object] = lambda: None) -> Counter[Reason]:
