@@ -17,8 +17,8 @@ help: ## list the targets
 demo: $(READY) ## run the main job on the embedded stack and show everything that happens
 	@$(RUN)/tierstream demo
 
-test: $(READY) ## run the whole test suite on the embedded stack, three tests at a time (ARGS="..." goes to pytest; -n 0 runs one)
-	@$(RUN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
+test: $(READY) ## run the whole test suite on the embedded stack, four tests at a time (ARGS="..." goes to pytest; -n 0 runs one)
+	@$(RUN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 check: $(READY) ## lint, types, layering and contracts
 	$(RUN)/ruff check .

@@ -138,6 +138,8 @@ class Waiting:
             return await self._until_available(operation)
         finally:
             self._callers -= 1
+            if not self._callers:
+                self._answered()  # those who waited were cancelled: nobody waits, and the next call is the first
 
     @property
     def is_open(self) -> bool:

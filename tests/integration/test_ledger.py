@@ -143,9 +143,9 @@ async def test_put_row_emits_the_whole_scenario(postgres: PostgresLedger, databa
 async def test_put_no_call_for_an_address_that_gets_no_more_mail_and_the_row_says_why(postgres: PostgresLedger, database: str) -> None:
     await query(database, "insert into address_feedback (address_hash, complaint_at) values ($1, $2)", HASH, NOW)
 
-    assert await postgres.put(entry(IN_FLIGHT)) == LedgerRow(ID, "suppressed", 0, None)
+    assert await postgres.put(entry(IN_FLIGHT)) == LedgerRow(ID, "suppressed", 0, None, uuid.UUID(TEAM))
     assert await postgres.put(entry(IN_FLIGHT, OTHER)._replace(address_hash=address_hash("other@example.com"))) == LedgerRow(
-        OTHER, "in_flight", 1, NOW
+        OTHER, "in_flight", 1, NOW, uuid.UUID(TEAM)
     )
 
     (stored,) = await query(database, "select last_error from forwarder_sent where audit_id = $1", ID)
@@ -156,8 +156,8 @@ async def test_put_a_call_that_was_begun_goes_on_when_its_address_is_suppressed(
     await postgres.put(entry(IN_FLIGHT))
     await query(database, "insert into address_feedback (address_hash, bounced_hard_at) values ($1, $2)", HASH, NOW)
 
-    assert await postgres.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW)
-    assert await postgres.put(entry(SENT, later=True)) == LedgerRow(ID, "sent", 2, NOW)
+    assert await postgres.put(entry(IN_FLIGHT, later=True)) == LedgerRow(ID, "in_flight", 2, NOW, uuid.UUID(TEAM))
+    assert await postgres.put(entry(SENT, later=True)) == LedgerRow(ID, "sent", 2, NOW, uuid.UUID(TEAM))
 
 
 async def test_put_nul_in_a_recipient_does_not_stop_the_mail(postgres: PostgresLedger, database: str) -> None:

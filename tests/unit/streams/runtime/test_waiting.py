@@ -57,6 +57,17 @@ async def test_waiting_service_that_fails_a_while_returns_its_answer_in_the_end(
     assert max(sleeps.seconds) <= 8.0
 
 
+async def test_waiting_ends_with_the_last_caller_that_is_cancelled() -> None:
+    service, stage = Service(failures=1_000_000), "test-cancelled"
+    callers = [asyncio.create_task(Waiting(stage, "a").until_available(service.call))]
+    await eventually(lambda: services_away(stage) == ["a"])
+
+    callers[0].cancel()
+    await asyncio.wait(callers)
+
+    assert services_away(stage) == []
+
+
 async def test_waiting_answer_none_is_an_answer() -> None:
     async def nothing() -> int | None:
         return None
