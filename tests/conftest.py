@@ -33,8 +33,8 @@ from tests.pgbouncer import running_pgbouncer
 STACK = os.environ.get("TIERSTREAM_TEST_STACK", "embedded")
 POOLER = os.environ.get("TIERSTREAM_TEST_POOLER", "")
 PARTITIONS = 4
-SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "promises"))
-"""In this order, for the first judges everything that is there, the second wants it whole, and the third takes a table away."""
+SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "feedback", "promises"))
+"""In this order, for the first judges everything that is there, the second wants it whole, and the last takes a table away."""
 Alone = Callable[[], AbstractAsyncContextManager[None]]
 
 hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -227,6 +227,7 @@ def main() -> None:
         "streams.engine.worker",
         "streams.gateway.server",
         "tests.faults.crashing_worker",
+        "tests.faults.forward_worker",
         "uvloop",
     ):
         importlib.import_module(name)

@@ -16,12 +16,12 @@ CRASHES = {point.name: point for point in (*POINTS["forward"], *WAITING)}
 """By name: the places between two steps, also of a mail that comes to wait."""
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Arm the point and run the process; returns never."""
     parser = argparse.ArgumentParser(prog="forward_worker", description=__doc__)
     parser.add_argument("--kill", metavar="POINT:COUNT", help="SIGKILL ourselves there")
     parser.add_argument("--retry-seconds", type=float, nargs=3, default=[0.2, 0.4, 0.8])
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args()
     if arguments.kill:
         name, _, count = arguments.kill.partition(":")
         arm(dataclasses.replace(CRASHES[name], count=int(count)), kill)

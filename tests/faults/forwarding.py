@@ -8,8 +8,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from schemas.kinds import Kind
 from streams.embedded.stack import environment_of
 from streams.settings import Settings
 from tests.faults.forward_worker import CRASHES
+from tests.forked import ForkedProcess
 from tests.integration.databases import query
 from tests.sinks import ServedSink
 from tests.stage_doubles import audit_event, team
@@ -53,12 +52,12 @@ class Trial:
         land(self.settings, "audit.events", records)
 
     @contextlib.contextmanager
-    def worker(self, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def worker(self, *options: str) -> Iterator[ForkedProcess]:
         """Run a process of forward; it is killed at the end of the block."""
         environment = {**os.environ, **environment_of(self.settings)}
         with self.log.open("ab") as output:
-            command = [sys.executable, "-m", "tests.faults.forward_worker", *options]
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            worker = "tests.faults.forward_worker"
+            process = ForkedProcess(worker, options, env=environment, stdout=output.fileno(), stderr=output.fileno())
         try:
             yield process
         finally:
@@ -72,7 +71,7 @@ class Trial:
         (row,) = await query(dsn, f"select count(*) as found from forwarder_sent where {condition}")
         return int(row["found"])
 
-    async def until_rows(self, condition: str, count: int, process: "subprocess.Popen[bytes]", seconds: float = CALM_SECONDS) -> None:
+    async def until_rows(self, condition: str, count: int, process: ForkedProcess, seconds: float = CALM_SECONDS) -> None:
         """Return once there are so many; fail when the process ends before, or in no time."""
         async with asyncio.timeout(seconds):
             while (found := await self.rows(condition)) < count:

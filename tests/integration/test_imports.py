@@ -115,7 +115,7 @@ async def test_import_does_not_beat_what_razorpay_said_before_it(kafka_settings:
 
 
 async def test_interrupted_import_is_finished_by_the_same_command(kafka_settings: Settings, tmp_path: Path) -> None:
-    file, count = tmp_path / "teams.csv", 60_000
+    file, count = tmp_path / "teams.csv", 40_000
     teams = [f"7b0c54c8-2f55-4c1b-9f59-0d1c{number:08x}" for number in range(count)]
     file.write_text(HEADER + "".join(f"{team},pro,sub_{team[-8:]},plan_pro,\n" for team in teams))
     environment = {**environment_of(kafka_settings), "PATH": "/usr/bin:/bin"}
