@@ -41,10 +41,10 @@ async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]
         stack.enter_context(on_hangup(stop, *(stage.read_again for stage in stages)))
-        await stack.enter_async_context(serve_admin(settings, health))
+        admin_url = await stack.enter_async_context(serve_admin(settings, health))
         for stage in stages:
             await stack.enter_async_context(_running(stage))
-            log.info("stage started", stage=stage.name, group=stage.app.conf.id)
+            log.info("stage started", stage=stage.name, group=stage.app.conf.id, admin=admin_url)
         tune_collector()
         watchers = [asyncio.create_task(_watch(stage, health)) for stage in stages]
         stopping = asyncio.create_task(stop.wait())
