@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from streams.cli.options import Because, DryRun, Json, Yes, confirm
 from streams.cli.settings import DataDir, command_settings
@@ -20,12 +22,13 @@ from streams.errors import ConfigurationError, TierstreamError
 
 if TYPE_CHECKING:
     from streams.operate.dead_letters.filters import Filters
-    from streams.operate.dead_letters.letters import Action
+    from streams.operate.dead_letters.letters import Action, DeadLetter, Place
     from streams.operate.dead_letters.open_letters import OpenLetters
     from streams.operate.dead_letters.plan import Plan
     from streams.settings import Settings
 
 _LISTED = 20
+_SHOWN_OF_PLAN = 10
 _HINT = "tierstream dlq show --at PLACE shows one whole; docs/operating.md says for each reason what to run."
 
 Reason = Annotated[str | None, typer.Option("--reason", metavar="REASON", help="Only those parked for this, such as unknown_plan.")]
@@ -67,7 +70,8 @@ def list_dead_letters(
 
     Example: tierstream dlq list --stage normalise --since 2026-03-01
     """
-    from streams.operate.dead_letters.listing import Histogram, listed
+    from streams.logging import mask_text
+    from streams.operate.dead_letters.listing import Histogram, columns, listed
 
     with _open_letters(data_dir, reason, stage, key, since, until, at) as (_, filters, letters):
         matching = filter(filters.matches, letters)
@@ -76,11 +80,10 @@ def list_dead_letters(
                 sys.stdout.write(part)
             return
         histogram = Histogram()
-        first = Table("at", "reason", "stage", "key", "replays", "error", box=None, pad_edge=False)
+        first = list["DeadLetter"]()
         for letter in matching:
             if histogram.total < _LISTED:
-                replays = f"{letter.replays} (quarantined)" if letter.is_quarantined else str(letter.replays)
-                first.add_row(str(letter.place), letter.reason, letter.stage, letter.key or "-", replays, letter.error)
+                first.append(letter)
             histogram.add(letter)
     if not histogram.total:
         print("No dead letters.")
@@ -91,7 +94,12 @@ def list_dead_letters(
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print()
-    console.print(first)
+    head, *lines = columns(first)
+    console.print(head, style="bold", soft_wrap=True)
+    for line, letter in zip(lines, first, strict=True):
+        console.print(line, soft_wrap=True)  # a place is copied into the next command, so nothing of it may be cut
+        if letter.error:
+            console.print(Padding(Text(mask_text(letter.error)), (0, 0, 0, 2)))
     if histogram.total > _LISTED:
         console.print(f"… and {histogram.total - _LISTED:,} more: narrow it down, or take --json.")
     console.print(_HINT, soft_wrap=True)
@@ -144,7 +152,7 @@ def replay(
     """Produce records again to the topic that they were read from, once what kept them from being acted on is mended.
 
     Records of one key keep their order. Each is committed together with the mark that closes its dead letter, so a command that is stopped, at any
-    moment, is finished by the same one. Exit 1 when something matched and nothing of it can be replayed.
+    moment, is finished by the same one. Exit 1 when something matched and nothing of it can be replayed, or nothing open is at --at.
 
     Example: tierstream dlq replay --reason unknown_plan --because "plan_2019 is in the plan file now"
     """
@@ -184,7 +192,7 @@ def discard(
 ) -> None:
     """Close dead letters that nothing is to be made of. Their records stay in the log until its retention takes them.
 
-    Asks, unless --at names one.
+    Asks, unless --at names one. Exit 1 when nothing open is there.
 
     Example: tierstream dlq discard --at dead.letters:3:17 --because "a test of the sender"
     """
@@ -249,7 +257,12 @@ def _decide(
     plan = make_plan(letters, filters.matches, action, quarantined=quarantined, limit=at_most)
     matched, done, interrupted = plan.matched.total(), 0, False
     console = Console(stderr=as_json, highlight=False, markup=False, emoji=False)
-    _show_plan(console, plan, action)
+    if not matched and filters.at is not None:
+        _say_none_at(filters.at, letters)
+    else:
+        _show_plan(console, plan, action)
+    if dry_run and not as_json and plan.items:
+        _show_first(console, letters, plan)
     if plan.to_do and not dry_run:
         confirm(f"{plan.to_do:,} dead letters are to be {action}. Go on?", yes)
         decree = Decree(action, because.strip(), operator_name(), time.time())
@@ -281,7 +294,25 @@ def _decide(
     if interrupted and done < plan.to_do:
         print("tierstream: Stopped; what was counted is done, and the same command goes on with the rest.", file=sys.stderr)
         raise typer.Exit(130)
-    raise typer.Exit(1 if matched and not (done if not dry_run else plan.to_do) else 0)
+    is_missing = filters.at is not None and not matched
+    raise typer.Exit(1 if is_missing or (matched and not (done if not dry_run else plan.to_do)) else 0)
+
+
+def _say_none_at(at: "Place", letters: "OpenLetters") -> None:
+    if letters.is_closed_at(at):
+        print(f"tierstream: The dead letter at {at} is closed: it was replayed or discarded before.", file=sys.stderr)
+    else:
+        print(f"tierstream: No dead letter that matches is at {at}; `tierstream dlq list` shows where they are.", file=sys.stderr)
+
+
+def _show_first(console: Console, letters: "OpenLetters", plan: "Plan") -> None:
+    from streams.operate.dead_letters.listing import columns
+
+    places = [item.place for item in plan.items[:_SHOWN_OF_PLAN]]
+    for line in columns([letters.fetch(place.partition, [place.offset])[place.offset] for place in places]):
+        console.print(line, soft_wrap=True)
+    if len(plan.items) > len(places):
+        console.print(f"… and {len(plan.items) - len(places):,} more.")
 
 
 def _show_plan(console: Console, plan: "Plan", action: "Action") -> None:

@@ -100,7 +100,8 @@ async def test_replay_of_an_unknown_plan_ends_with_the_tier_set_and_everything_a
             await run.until(lambda: len(read_all(settings, "dead.letters")) == 2, "the charge parked, and its second delivery")
 
             too_early = await command(settings, "replay", "--at", "dead.letters:99:0", *WHY, "--json")
-            assert (too_early.returncode, json.loads(too_early.stdout)["matched"]) == (0, 0)
+            assert (too_early.returncode, json.loads(too_early.stdout)["matched"]) == (1, 0)
+            assert too_early.stderr.startswith("tierstream: No dead letter that matches is at dead.letters:99:0;")
             again = await command(settings, "replay", "--reason", "unknown_plan", "--max", "1", *WHY, "--json")
             assert json.loads(again.stdout) == {"matched": 2, "replayed": 1, "quarantined": 0, "left": 1}, again.stderr
             await run.until(lambda: len(letters_of(settings)) == 3, "the charge parked again, for its plan is still unknown")
@@ -202,12 +203,35 @@ def test_quarantined_records_stay_until_one_is_named_and_discarded_ones_are_gone
     gone = answered(dlq(kafka_settings, monkeypatch, "discard", "--reason", "malformed", "--yes", *WHY, "--json"))
     assert gone == {"matched": 2, "discarded": 2, "quarantined": 0, "left": 0}
 
+    for action in ("replay", "discard"):
+        closed = dlq(kafka_settings, monkeypatch, action, "--at", at, *WHY)
+        assert (closed.exit_code, closed.stdout) == (1, "")
+        assert closed.stderr == f"tierstream: The dead letter at {at} is closed: it was replayed or discarded before.\n"
+    assert dlq(kafka_settings, monkeypatch, "replay", "--reason", "malformed", *WHY).exit_code == 0
     assert answered(dlq(kafka_settings, monkeypatch, "list", "--json"))["by_reason"] == {"unknown_plan": 2}
     assert len(replayed(kafka_settings)) == 1
     assert Counter(event["type"] for event in read_json(kafka_settings, "audit.events")) == {
         "operator.replayed": 1,
         "operator.discarded": 2,
     }
+
+
+def test_dry_run_and_list_show_places_and_keys_whole_in_80_columns(kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sub_" + "7" * 60
+    letters = []
+    for number in range(11):
+        origin = Origin("normalise", kafka_settings.topic_prefix + "razorpay.webhooks", 0, number)
+        headers = dead_letter_headers([], origin, Reason.UNKNOWN_PLAN, "The plan is in no file. " * 10)
+        letters.append((key.encode(), b"{}", headers, 1))
+    land(kafka_settings, "dead.letters", letters)
+
+    listing = dlq(kafka_settings, monkeypatch, "list").stdout
+    dry_runs = [dlq(kafka_settings, monkeypatch, action, "--dry-run", *WHY).stdout for action in ("replay", "discard")]
+
+    for number in range(10):
+        row = f"dead.letters:1:{number}".ljust(17) + f"unknown_plan  normalise  {key}  0"
+        assert all(any(line.split() == row.split() for line in text.splitlines()) for text in (listing, *dry_runs))
+    assert all("dead.letters:1:10" not in text and "… and 1 more." in text for text in dry_runs)
 
 
 def test_show_masks_addresses_unless_it_is_raw_and_takes_the_place_of_the_record_too(

@@ -24,7 +24,7 @@ from tests.integration.test_verify import STAGES, dsn_of, headers_of
 from tests.load import Subscription, TeamScenario
 from tests.sinks import served_sink
 from tests.topic_io import read_all
-from tests.workers import Run, land, running
+from tests.workers import Run, committed, land, running
 
 Json = dict[str, Any]
 NEW_PLAN = "plan_of_tomorrow"
@@ -109,12 +109,14 @@ async def test_replay_of_charges_of_a_plan_that_was_added_since(stage_settings: 
             settings,
             "razorpay.webhooks",
             [(key, webhook.body, headers_of(webhook.event_id), -1) for key, webhook in zip(keys, webhooks, strict=True)],
+            transactional_id=settings.topic_prefix + "operator",
         )
         await run.decided(settings, "normalise", 4)
         await run.decided(settings, "classify", 1)
         assert await ledger_of(settings, usual.team) == [("subscription.upgraded", "expired")]
         nothing = await replayed(settings, "--from", "2020-01-01T00:00:00Z")
         assert (nothing["webhooks"], nothing["differ"], nothing["parked"], nothing["tiers"]) == (4, 0, {"unknown_plan": 3}, [])
+        assert nothing["pending"] == 0  # although the marker of the transaction stands behind the last webhook
 
     plans.write_text(f'plan_pro = "pro"\n{NEW_PLAN} = "team"\n')
     places = {message.key(): (message.partition(), message.offset()) for message in read_all(settings, "razorpay.webhooks")}
@@ -138,3 +140,9 @@ async def test_replay_of_charges_of_a_plan_that_was_added_since(stage_settings: 
         again = await replayed(settings, "--from", "2020-01-01T00:00:00Z")
         assert (again["differ"], again["parked"], again["rows"]) == (0, {}, {})
         assert await operators(settings, mailed.team) == ["the plan was missing"]
+        position = committed(settings, "normalise", "razorpay.webhooks")
+
+    late = [(key, webhooks[0].body, headers_of("late"), -1) for key in keys[:2]]
+    land(settings, "razorpay.webhooks", late, transactional_id=settings.topic_prefix + "operator")
+    behind = await replayed(settings, *(f"--from=razorpay.webhooks:{number}:{position[number]}" for number in (0, 1, 3)))
+    assert (behind["webhooks"], behind["pending"]) == (0, 2)

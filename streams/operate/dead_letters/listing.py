@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -61,6 +61,17 @@ def summary(letter: DeadLetter) -> Json:
         "replays": letter.replays,
         "quarantined": letter.is_quarantined,
     }
+
+
+def columns(letters: Sequence[DeadLetter]) -> list[str]:
+    """Return a head and a line for each dead letter: place, reason, stage, key and replays below each other, whole however wide that is."""
+    rows = [("at", "reason", "stage", "key", "replays")]
+    for letter in letters:
+        replays = f"{letter.replays} (quarantined)" if letter.is_quarantined else str(letter.replays)
+        key = "-" if letter.key is None else mask_text(letter.key)
+        rows.append((str(letter.place), letter.reason or "-", letter.stage or "-", key, replays))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def listed(letters: Iterable[DeadLetter]) -> Iterator[str]:

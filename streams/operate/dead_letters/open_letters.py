@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from streams.kafka.records import Record
-from streams.operate.dead_letters.letters import DeadLetter, Mark, read
+from streams.operate.dead_letters.letters import DeadLetter, Mark, Place, read
 from streams.operate.verify.logs import Bounds
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, Topic
@@ -49,6 +49,16 @@ class OpenLetters:
     def is_open(self, identity: str) -> bool:
         """Whether no mark closes it."""
         return identity not in self._closed
+
+    def is_closed_at(self, place: Place) -> bool:
+        """Whether a mark closes what stands at ``place``, or the dead letter of a record that stands there. Raises KafkaUnavailable."""
+        if any(identity.endswith(f" {place}") for identity in self._closed):
+            return True
+        bounds = (self._bounds or {}).get(place.partition)
+        if place.topic != DEAD_LETTERS.name or bounds is None or not bounds.first <= place.offset < bounds.end:
+            return False
+        entries = (read(record, self._prefix) for record in self._logs.read(DEAD_LETTERS, place.partition, place.offset, place.offset + 1))
+        return any(isinstance(entry, DeadLetter) and not self.is_open(entry.identity) for entry in entries)
 
     def __iter__(self) -> Iterator[DeadLetter]:
         """Yield them, partition by partition in the order of their writing. Raises KafkaUnavailable."""

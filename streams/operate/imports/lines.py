@@ -1,4 +1,4 @@
-"""The lines of a file of tiers: CSV with a header, or a JSON object a line. Each is one team, or one sentence that says what is wrong with it.
+"""The lines of a file of tiers: CSV with a header, or a JSON object a line. Each is one team, or says what is wrong with it, each in a sentence.
 
 A sentence names the column and never repeats a value, for it may be an address.
 """
@@ -50,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A line that can not be taken, and why."""
+    """A line that can not be taken, and why: all that is wrong with it, joined by semicolons."""
 
     number: int
     problem: str
@@ -174,7 +174,7 @@ def _named(names: tuple[str, ...] | list[str]) -> str:
 def _line(number: int, found: Mapping[str, object], now: float) -> Line | Bad:
     try:
         if not found.keys() <= _KNOWN:
-            raise _Problem(f"has another key than {_named(COLUMNS)}")
+            raise _Problem("has another key")
         values = {name: _value(name, value) for name, value in found.items()}
         team_id, tier = (_required(name, values.get(name)) for name in REQUIRED)
         return Line(
@@ -186,8 +186,25 @@ def _line(number: int, found: Mapping[str, object], now: float) -> Line | Bad:
             _optional("email", values.get("email")),
             _time(values.get("occurred_at"), now),
         )
-    except _Problem as problem:
-        return Bad(number, str(problem))
+    except _Problem:
+        return Bad(number, "; ".join(_problems(found, now)))
+
+
+def _problems(found: Mapping[str, object], now: float) -> Iterator[str]:
+    """Yield everything that is wrong with a line, the columns in their order."""
+    if not found.keys() <= _KNOWN:
+        yield f"has another key than {_named(COLUMNS)}"
+    for name in COLUMNS:
+        try:
+            value = _value(name, found.get(name))
+            if name in REQUIRED:
+                _required(name, value)
+            elif name == "occurred_at":
+                _time(value, now)
+            else:
+                _optional(name, value)
+        except _Problem as problem:
+            yield str(problem)
 
 
 _KNOWN: Final = frozenset(COLUMNS)

@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Shadow:
-    """What would be after the replay. ``tiers`` holds (from, to) by team where they differ, ``mails`` counts by what forward would do now."""
+    """What would be after the replay. ``pending`` counts the webhooks that normalise has not worked in. ``tiers`` holds (from, to) by team where they differ, ``mails`` counts by what forward would do now."""
 
     webhooks: int = 0
     pending: int = 0
@@ -110,7 +110,9 @@ class _Shadow:
         links = self._tables(NORMALISE_CHANGELOG, starts)
         for number, start in starts.items():
             end = min(worked_in.get(number, 0), bounds[number].end)
-            self._found.pending += max(0, bounds[number].end - max(end, start))
+            # Counted by reading: the end of a log counts the markers of transactions too.
+            behind = self._logs.read(RAZORPAY_WEBHOOKS, number, max(end, start, bounds[number].first), bounds[number].end)
+            self._found.pending += sum(1 for _ in behind)
             self._decide(self._logs.read(RAZORPAY_WEBHOOKS, number, max(start, bounds[number].first), end), links)
         found = self._found
         found.tiers = {team: tiers for team, tiers in found.tiers.items() if tiers[0] != tiers[1]}

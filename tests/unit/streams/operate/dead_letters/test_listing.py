@@ -4,7 +4,7 @@ import json
 
 from schemas.reasons import Reason
 from streams.operate.dead_letters.letters import DeadLetter
-from streams.operate.dead_letters.listing import listed, whole
+from streams.operate.dead_letters.listing import columns, listed, whole
 from tests.unit.streams.operate.dead_letters.test_letters import letter
 
 ADDRESS = "kim@customer.example"
@@ -23,6 +23,20 @@ def test_listed_is_json_with_the_counts_in_front() -> None:
         ("dead.letters:0:0", "unknown_plan", True),
     ]
     assert {"at", "reason", "stage", "key", "time", "error", "replays"} <= found["dead_letters"][0].keys()
+
+
+def test_columns_stand_below_each_other_with_place_and_key_whole() -> None:
+    key = b"sub_" + b"9" * 100
+
+    head, first, second = columns([letter(key=key), letter(key=None, replays=3)])
+
+    assert first.split() == ["dead.letters:0:0", "unknown_plan", "normalise", key.decode(), "0"]
+    assert second.split() == ["dead.letters:0:0", "unknown_plan", "normalise", "-", "3", "(quarantined)"]
+    assert head.index("replays") == second.index("3 (quarantined)")
+
+
+def test_columns_mask_a_key_that_is_an_address() -> None:
+    assert ADDRESS not in "".join(columns([letter(key=ADDRESS.encode())]))
 
 
 def test_listed_nothing_is_json_too() -> None:

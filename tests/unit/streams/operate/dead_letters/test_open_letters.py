@@ -1,6 +1,6 @@
 """What is open, as the log says."""
 
-from streams.operate.dead_letters.letters import Action, mark_headers
+from streams.operate.dead_letters.letters import Action, Place, mark_headers
 from streams.operate.dead_letters.open_letters import OpenLetters
 from tests.dead_letter_doubles import SETTINGS, MemoryLogs
 
@@ -42,6 +42,19 @@ def test_open_is_as_of_the_first_look_less_what_is_closed_since() -> None:
     assert [letter.identity for letter in letters] == [found.identity]
     letters.catch_up()
     assert list(letters) == []
+
+
+def test_closed_is_told_by_the_place_of_the_dead_letter_and_by_that_of_its_record() -> None:
+    logs = MemoryLogs()
+    logs.park(11)
+    logs.park(12)
+    first = next(iter(opened(logs)))
+    logs.append("dead.letters", b"key", None, mark_headers(first, Action.DISCARDED))
+    letters = opened(logs)
+
+    assert [letters.is_closed_at(Place("dead.letters", 0, offset)) for offset in range(4)] == [True, False, False, False]
+    assert [letters.is_closed_at(Place("razorpay.webhooks", 0, offset)) for offset in (1, 11, 12)] == [False, True, False]
+    assert not letters.is_closed_at(Place("dead.letters", 99, 0))
 
 
 def test_fetch_returns_what_is_asked_for_over_large_gaps() -> None:

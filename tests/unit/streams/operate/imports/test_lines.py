@@ -54,6 +54,11 @@ def test_numbers_count_every_line_also_blank_ones_and_those_within_quotes(tmp_pa
         ("team_id,tier", f"{A},", "tier: is missing"),
         ("team_id,tier", f"{A},gold", "tier: is none; use one of anonymous, free, hobby, hobby_plus, pro, growth, team"),
         ("team_id,tier,email", f"{A},pro,jane.doe", "email: is no address"),
+        (
+            "team_id,tier,email",
+            "42,gold,jane.doe",
+            "team_id: is no UUID; tier: is none; use one of anonymous, free, hobby, hobby_plus, pro, growth, team; email: is no address",
+        ),
         ("team_id,tier,email", f"{A},pro,a@{'b' * 255}", "email: is no address"),
         ("team_id,tier,plan_id", f"{A},pro,plän", "plan_id: is no id of Razorpay's (up to 100 printable ASCII characters)"),
         (
@@ -84,6 +89,11 @@ def test_csv_line_that_can_not_be_taken_says_why_and_the_next_one_is_read(tmp_pa
     [
         ("{", "is no JSON object"),
         ("[1]", "is no JSON object"),
+        (
+            '{"team_id": 7, "mail": 1, "occurred_at": 9790000000}',
+            "has another key than team_id, tier, subscription_id, plan_id, email and occurred_at; "
+            "team_id: is no text; tier: is missing; occurred_at: lies in the future",
+        ),
         (f'{{"team_id": "{A}", "tier": 3}}', "tier: is no text"),
         (f'{{"team_id": "{A}", "tier": "pro", "mail": "{ADDRESS}"}}', "has another key than team_id, tier, subscription_id, plan_id, email and occurred_at"),
         (f'{{"team_id": "{A}", "tier": "pro", "occurred_at": true}}', "occurred_at: is no text"),
