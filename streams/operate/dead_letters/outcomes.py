@@ -19,8 +19,8 @@ EVENT_ID, RECEIVED_AT = "razorpay-event-id", "received-at"
 
 _KINDS = {Action.REPLAYED: Kind.OPERATOR_REPLAYED, Action.DISCARDED: Kind.OPERATOR_DISCARDED}
 _TEXT = {
-    Action.REPLAYED: "Dead letter ({}, {}) replayed to {}",
-    Action.DISCARDED: "Dead letter ({}, {}) of {} discarded",
+    Action.REPLAYED: "Dead letter ({}, {}) of {} replayed.",
+    Action.DISCARDED: "Dead letter ({}, {}) of {} discarded.",
 }
 
 
