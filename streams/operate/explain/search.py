@@ -21,6 +21,7 @@ from streams.errors import NotFound
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.logging import mask_email
+from streams.operate.explain.closings import audit_ids as decisions_of
 from streams.operate.explain.entries import Explanation
 from streams.operate.explain.timeline import Evidence, headers_of, origin_of, timeline
 from streams.operate.verify.logs import Bounds, Search
@@ -270,9 +271,18 @@ class _Search:
         }
         bounds = {topic: self._logs.bounds(topic) for topic in read}
         cut = frozenset(topic.name for topic, numbers in read.items() if any(bounds[topic][number].first for number in numbers))
+        rows = self._with_decisions(rows, dead_letters)
         mails = self._stores.mails([*{row.id for row in rows}, *_audit_ids(audit_events)])
         evidence = Evidence(team_id, webhooks, links, facts, audit_events, dead_letters, rows, mails, current, worked_in, cut)
         return timeline(evidence, self._settings, self._rules)
+
+    def _with_decisions(self, rows: Sequence[AuditRow], dead_letters: Sequence[Record]) -> list[AuditRow]:
+        """Return ``rows`` with those of operators on the dead letters, which have no team where the dead letter names none."""
+        by_id = {row.id: row for row in rows}
+        for audit_id in map(uuid.UUID, decisions_of(self._settings, dead_letters)):
+            if audit_id not in by_id and (row := self._stores.row(audit_id)) is not None:
+                by_id[audit_id] = row
+        return list(by_id.values())
 
     def _webhooks(self, subscriptions: Collection[str]) -> tuple[list[Record], list[Record]]:
         by_partition: dict[int, set[bytes]] = {}
