@@ -90,9 +90,32 @@ def test_event_of_nobody_is_explained_without_a_team() -> None:
     assert [entry.outcome for entry in found.entries] == ["unknown_team"]
 
 
-@pytest.mark.parametrize("subject", ["no_such_event", "7d7d7233-43a1-4376-8bee-5520928ec644"])
+def test_subscription_gives_the_timeline_of_its_team_also_when_its_webhooks_are_gone() -> None:
+    logs, stores = searched(PRETENDED)
+    subscription_id = next(
+        found for delivery in AURORAS if delivery.event == "subscription.charged" and (found := landing_key(delivery.body).subscription_id)
+    )
+
+    assert explained(subscription_id, logs, stores) == explained(AURORA, logs, stores)
+    logs.delete_all(RAZORPAY_WEBHOOKS)
+    assert explained(subscription_id, logs, stores).team_id == AURORA
+
+
+def test_parked_charge_of_nobody_has_its_row_also_when_its_subscription_is_asked_for() -> None:
+    stranger = next(delivery for delivery in SCENARIO.deliveries if delivery.team is None and delivery.reason == "unknown_team")
+    subscription_id = landing_key(stranger.body).subscription_id
+    assert subscription_id is not None
+
+    for subject in (stranger.event_id, subscription_id):
+        entry = only(explained(subject))
+        assert (entry.outcome, entry.kind, entry.row_written) == ("unknown_team", "billing.charge_undeliverable", True)
+
+
+@pytest.mark.parametrize("subject", ["no_such_event", "sub_none", "7d7d7233-43a1-4376-8bee-5520928ec644"])
 def test_what_is_not_there_is_one_sentence_that_says_what_was_searched(subject: str) -> None:
-    with pytest.raises(NotFound, match=f"There is no team, event or audit row {subject}: audit_log, razorpay.webhooks, .* were searched."):
+    with pytest.raises(
+        NotFound, match=f"There is no team, subscription, event or audit row {subject}: audit_log, razorpay.webhooks, .* were searched."
+    ):
         explained(subject)
 
 
