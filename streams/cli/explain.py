@@ -21,7 +21,13 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    subject: Annotated[str, typer.Argument(metavar="TEAM|EVENT|AUDIT|EMAIL", help="A team id, an event's id, an audit id or an address.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEAM|SUBSCRIPTION|EVENT|AUDIT|EMAIL",
+            help="A team id, a subscription id (sub_...), an event's id, an audit id or an address.",
+        ),
+    ],
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:

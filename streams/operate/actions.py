@@ -23,6 +23,11 @@ def operator_name() -> str:
         return "unknown"
 
 
+def operator_event_id(kind: Kind, action_id: str, team_id: str | None) -> str:
+    """Return the id of the audit event of an action: the same one however often the action is resumed."""
+    return derived_id(STAGE, ACTOR, action_id, team_id, kind)
+
+
 def operator_event(
     settings: Settings,
     kind: Kind,
@@ -43,7 +48,7 @@ def operator_event(
     assert kind in OPERATOR_KINDS
     time = rfc3339(at)
     value = envelope(
-        id=derived_id(STAGE, ACTOR, action_id, team_id, kind),
+        id=operator_event_id(kind, action_id, team_id),
         source=SOURCE,
         type=kind,
         team_id=team_id,

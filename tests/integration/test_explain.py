@@ -90,7 +90,7 @@ async def test_explain_a_team_an_event_a_mail_and_an_address_and_what_did_not_ha
     assert "refused it for good" in (await command(settings, upgrade["audit_id"])).stdout
     nothing = await command(settings, "evt_of_nobody")
     assert (nothing.returncode, nothing.stdout) == (1, "")
-    assert nothing.stderr.startswith("tierstream: There is no team, event or audit row evt_of_nobody")
+    assert nothing.stderr.startswith("tierstream: There is no team, subscription, event or audit row evt_of_nobody")
     assert len(nothing.stderr.splitlines()) == 1
     stranger = await command(settings, "stranger@example.com")
     assert stranger.returncode == 1

@@ -9,7 +9,7 @@ from schemas.razorpay import MalformedWebhook, parse_webhook
 from schemas.reasons import Reason
 from streams.kafka.dead_letters import HEADER_PREFIX, REPLAYS
 from streams.kafka.producer import Record
-from streams.operate.actions import operator_event
+from streams.operate.actions import operator_event, operator_event_id
 from streams.operate.dead_letters.letters import ORIGIN, Action, DeadLetter, mark_headers
 from streams.operate.dead_letters.plan import SOURCES, Item
 from streams.settings import Settings
@@ -19,8 +19,8 @@ EVENT_ID, RECEIVED_AT = "razorpay-event-id", "received-at"
 
 _KINDS = {Action.REPLAYED: Kind.OPERATOR_REPLAYED, Action.DISCARDED: Kind.OPERATOR_DISCARDED}
 _TEXT = {
-    Action.REPLAYED: "Dead letter ({}, {}) of {} replayed.",
-    Action.DISCARDED: "Dead letter ({}, {}) of {} discarded.",
+    Action.REPLAYED: "Dead letter ({}, {}) replayed from {}",
+    Action.DISCARDED: "Dead letter ({}, {}) of {} discarded",
 }
 
 
@@ -81,7 +81,7 @@ def _event(settings: Settings, letter: DeadLetter, decree: Decree) -> Record:
     return operator_event(
         settings,
         _KINDS[decree.action],
-        f"{letter.place}#{decree.action}",
+        _action_id(letter, decree.action),
         team_id=team_of(settings, letter),
         summary=_TEXT[decree.action].format(letter.reason or "no reason", letter.stage or "no stage", source),
         because=decree.because,
@@ -95,6 +95,15 @@ def _event(settings: Settings, letter: DeadLetter, decree: Decree) -> Record:
             "replays": letter.replays + (decree.action is Action.REPLAYED),
         },
     )
+
+
+def audit_id(settings: Settings, letter: DeadLetter, action: Action) -> str:
+    """Return the id of the audit event that says what was done with a dead letter."""
+    return operator_event_id(_KINDS[action], _action_id(letter, action), team_of(settings, letter))
+
+
+def _action_id(letter: DeadLetter, action: Action) -> str:
+    return f"{letter.place}#{action}"
 
 
 def team_of(settings: Settings, letter: DeadLetter) -> str | None:

@@ -1,7 +1,7 @@
 """What an explanation says: entries, the oldest first, and what is not known. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,16 @@ NOT_KNOWN = "not_known"
 
 
 _MAILED = frozenset(kind.value for kind, mail in LOOPS_MAP.items() if not isinstance(mail, NeverMailed))
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What an operator did with a dead letter: ``replayed`` or ``discarded``. Who and why are None until the audit row is written."""
+
+    action: str
+    at: str
+    by: str | None = None
+    because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ class Entry:
     summary: str | None = None
     mail: Mail | None = None
     dead_letters: tuple[str, ...] = ()
+    closings: tuple[Closing, ...] = ()
 
     @property
     def is_mailed(self) -> bool:
@@ -84,6 +95,7 @@ class Entry:
                 "last_error": mail.last_error,
             },
             "dead_letters": list(self.dead_letters),
+            "closings": [asdict(closing) for closing in self.closings],
         }
 
 

@@ -15,12 +15,15 @@ from agents.audit.record import parse_uuid
 from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from schemas.envelope import canonical_team_id
+from schemas.kinds import Kind
 from schemas.razorpay import MalformedWebhook, parse_webhook
+from schemas.team_events import SubscriptionEvent
 from streams.engine.replay import replay
 from streams.errors import NotFound
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.logging import mask_email
+from streams.operate.explain.closings import audit_ids as decisions_of
 from streams.operate.explain.entries import Explanation
 from streams.operate.explain.timeline import Evidence, headers_of, origin_of, timeline
 from streams.operate.verify.logs import Bounds, Search
@@ -31,6 +34,9 @@ from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, SUBSCR
 
 MAX_CANDIDATES = 10_000
 """Mails with a masked recipient of which the contact is looked at: the newest."""
+
+_SUBSCRIPTION = "sub_"
+"""What the id of every subscription begins with at Razorpay."""
 
 _INPUTS = (("normalise", RAZORPAY_WEBHOOKS), ("classify", TEAM_EVENTS))
 
@@ -68,7 +74,7 @@ class Stores(Protocol):
 
 
 def explain(settings: Settings, logs: Logs, stores: Stores, subject: str) -> Explanation:
-    """Return the timeline of a team, or of the event, the audit row or the address that ``subject`` is.
+    """Return the timeline of a team, or of the subscription, the event, the audit row or the address that ``subject`` is.
 
     Raises NotFound, with what was searched; KafkaUnavailable, PostgresUnavailable, ConfigurationError.
     """
@@ -92,7 +98,29 @@ class _Search:
             found = self._team(team_id)
             if found.entries or found.since is not None:
                 return found
+        if subject.startswith(_SUBSCRIPTION) and (found_of := self._subscription(subject)) is not None:
+            return found_of
         return self._event(subject)
+
+    def _subscription(self, subscription_id: str) -> Explanation | None:
+        """Return the timeline of the team that had a subscription last, else what became of its webhooks; None when there is nothing."""
+        webhooks, links = self._webhooks([subscription_id])
+        owners = [team for _, team in self._owners_by_replay(webhooks, links)]
+        if not owners:
+            needle = subscription_id.encode()
+            facts = self._logs.search(
+                Search(TEAM_EVENTS, self._all, {needle}, lambda record: _data(record).get("subscription_id") == subscription_id)
+            )[TEAM_EVENTS]
+            facts.sort(key=lambda record: record.timestamp)
+            named = [canonical_team_id((record.key or b"").decode("utf-8", "replace")) for record in facts]
+            owners = [team_id for team_id in named if team_id is not None]
+        if owners:
+            others = sorted({*owners} - {owners[-1]})
+            return _with_note(
+                self._team(owners[-1], [subscription_id]), f"The subscription {subscription_id} was of other teams too", others
+            )
+        found = self._nobodys([subscription_id], ())
+        return found if found.entries else None
 
     def _audit(self, row: AuditRow) -> Explanation:
         found = self._team(str(row.team_id)) if row.team_id else self._nobodys(_subscriptions_of([row]), [row])
@@ -107,16 +135,12 @@ class _Search:
             teams, subscriptions = self._owners_of_event(event_id)
         if not teams and not subscriptions:
             raise NotFound(
-                f"There is no team, event or audit row {event_id[:100]}: audit_log, razorpay.webhooks, team.events and dead.letters were "
+                f"There is no team, subscription, event or audit row {event_id[:100]}: audit_log, razorpay.webhooks, team.events and dead.letters were "
                 f"searched{self._reach()}."
             )
         found = self._team(min(teams), subscriptions) if teams else self._nobodys(subscriptions, rows)
         narrowed = _narrowed(found, [entry.event_id == event_id for entry in found.entries])
-        others = sorted(teams)[1:]
-        if not others:
-            return narrowed
-        note = f"The event {event_id} concerns other teams too: {', '.join(others)}."
-        return Explanation(narrowed.team_id, narrowed.tier, narrowed.since, narrowed.entries, (*narrowed.notes, note))
+        return _with_note(narrowed, f"The event {event_id} concerns other teams too", sorted(teams)[1:])
 
     def _owners_of_event(self, event_id: str) -> tuple[set[str], set[str]]:
         """Return the teams and the subscriptions that an event without a row concerns, by reading all of the partitions."""
@@ -158,15 +182,18 @@ class _Search:
 
     def _teams_by_links(self, subscriptions: Collection[str], event_id: str) -> set[str]:
         """Return whose a webhook without a note is, as normalise finds it."""
-        webhooks, links = self._webhooks(subscriptions)
+        owners = self._owners_by_replay(*self._webhooks(subscriptions))
+        return {team_id for record, team_id in owners if headers_of(record).get("razorpay-event-id") == event_id}
+
+    def _owners_by_replay(self, webhooks: Sequence[Record], links: Sequence[Record]) -> list[tuple[Record, str]]:
+        """Return the records that normalise makes facts of, each with the team, in the order of the log."""
         merged = sorted((*webhooks, *links), key=lambda record: record.timestamp)
-        return {
-            output.key.decode()
+        return [
+            (each.record, output.key.decode())
             for each in replay(NormaliseStage(self._settings, self._rules), merged, self._settings.partitions)
-            if headers_of(each.record).get("razorpay-event-id") == event_id
             for output in each.step.outputs
-            if output.key and output.topic == TEAM_EVENTS.full_name(self._settings)
-        }
+            if output.key and output.topic == TEAM_EVENTS.full_name(self._settings) and not _is_moved(output.value)
+        ]
 
     def _team_of_address(self, address: str) -> str:
         """Return the team whose contact has an address: found by the masked recipients of mails, else by what the log says of contacts."""
@@ -270,9 +297,22 @@ class _Search:
         }
         bounds = {topic: self._logs.bounds(topic) for topic in read}
         cut = frozenset(topic.name for topic, numbers in read.items() if any(bounds[topic][number].first for number in numbers))
+        rows = self._with_rows_of_nobody(rows, dead_letters)
         mails = self._stores.mails([*{row.id for row in rows}, *_audit_ids(audit_events)])
         evidence = Evidence(team_id, webhooks, links, facts, audit_events, dead_letters, rows, mails, current, worked_in, cut)
         return timeline(evidence, self._settings, self._rules)
+
+    def _with_rows_of_nobody(self, rows: Sequence[AuditRow], dead_letters: Sequence[Record]) -> list[AuditRow]:
+        """Return ``rows`` with those without a team: of the charges that were parked, and of what operators did with the dead letters."""
+        by_id = {row.id: row for row in rows}
+        parked = {headers_of(letter).get("razorpay-event-id") for letter in dead_letters if origin_of(letter) is not None}
+        for event_id in parked - {None}:
+            of_event = self._stores.rows_of_event(str(event_id))
+            by_id |= {row.id: row for row in of_event if row.team_id is None and row.kind == Kind.CHARGE_UNDELIVERABLE}
+        for audit_id in map(uuid.UUID, decisions_of(self._settings, dead_letters)):
+            if audit_id not in by_id and (row := self._stores.row(audit_id)) is not None:
+                by_id[audit_id] = row
+        return list(by_id.values())
 
     def _webhooks(self, subscriptions: Collection[str]) -> tuple[list[Record], list[Record]]:
         by_partition: dict[int, set[bytes]] = {}
@@ -294,6 +334,16 @@ class _Search:
         firsts = [self._logs.bounds(topic) for topic in (RAZORPAY_WEBHOOKS, TEAM_EVENTS)]
         cut = any(bounds.first for of_topic in firsts for bounds in of_topic.values())
         return ", of which retention has taken the beginning" if cut else ""
+
+
+def _is_moved(fact: bytes | None) -> bool:
+    return _object(fact).get("type") == SubscriptionEvent.MOVED
+
+
+def _with_note(found: Explanation, said: str, others: Sequence[str]) -> Explanation:
+    if not others:
+        return found
+    return Explanation(found.team_id, found.tier, found.since, found.entries, (*found.notes, f"{said}: {', '.join(others)}."))
 
 
 def _has_key(keys: Collection[bytes], record: Record) -> bool:

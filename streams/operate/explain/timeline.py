@@ -24,7 +24,9 @@ from schemas.serialize import rfc3339
 from schemas.team_events import SubscriptionEvent
 from streams.engine.replay import Replayed, replay
 from streams.kafka.records import Record
-from streams.operate.explain.entries import NOT_KNOWN, PENDING, Entry, Explanation, Json, moment_text
+from streams.operate.dead_letters.letters import read
+from streams.operate.explain.closings import action_of, closings, decision
+from streams.operate.explain.entries import NOT_KNOWN, PENDING, Closing, Entry, Explanation, Json, moment_text
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.stores.explanations import Mail
@@ -91,6 +93,7 @@ class _Timeline:
             origin = origin_of(letter)
             if origin is not None:
                 self._letters[origin].append(letter)
+        self._closings = closings(evidence.dead_letters, self._operators(), settings.topic_prefix)
         self._explained: set[str] = set()
         self._is_decided_again = TEAM_EVENTS.name not in evidence.cut
 
@@ -135,7 +138,7 @@ class _Timeline:
         )
         letter = self._letter("classify", record)
         if letter is not None:
-            yield replace(base, **_parked(letter))
+            yield replace(base, **self._parked(letter))
             return
         if record.offset >= self._worked_in(record):
             yield replace(base, outcome=PENDING, before=None, after=None, error=None)
@@ -180,6 +183,7 @@ class _Timeline:
             summary=event["data"].get("summary"),
             mail=self._mails.get(audit_id),
             dead_letters=(*base.dead_letters, *map(_letter_text, letters)),
+            closings=(*base.closings, *self._closings_of(*letters)),
         )
 
     def _with_row(self, base: Entry, row: AuditRow) -> Entry:
@@ -237,7 +241,7 @@ class _Timeline:
             error=error,
         )
         if letter is not None:
-            entry = replace(entry, **_parked(letter))
+            entry = replace(entry, **self._parked(letter))
         row = next((row for row in self._rows.values() if row.kind == Kind.CHARGE_UNDELIVERABLE and _of_event(row, event_id)), None)
         if row is None or str(row.id) in self._explained:
             return entry
@@ -266,6 +270,31 @@ class _Timeline:
         letters = self._letters.get((stage, (record.topic, record.partition, record.offset)))
         return letters[-1] if letters else None
 
+    def _parked(self, letter: Record) -> Json:
+        headers = headers_of(letter)
+        return {
+            "outcome": headers.get("dlq-reason", "unknown"),
+            "error": headers.get("dlq-error"),
+            "dead_letters": (_letter_text(letter),),
+            "closings": self._closings_of(letter),
+            "before": None,
+            "after": None,
+        }
+
+    def _closings_of(self, *letters: Record) -> tuple[Closing, ...]:
+        entries = (read(letter, self._settings.topic_prefix) for letter in letters)
+        return tuple(self._closings[entry.identity] for entry in entries if entry.identity in self._closings)
+
+    def _operators(self) -> dict[str, Json]:
+        """Return what operators said of dead letters, by decision: from the rows, and from the log for those not written yet."""
+        said = [(row.kind, _loads(row.metadata)) for row in self._evidence.rows]
+        for record in self._evidence.audit_events:
+            head = _head(record)
+            data = head.get("data")
+            metadata = data.get("metadata") if isinstance(data, dict) else None
+            said.append((str(head.get("type")), metadata if isinstance(metadata, dict) else {}))
+        return {decision(metadata.get("at"), action): metadata for kind, metadata in said if (action := action_of(kind))}
+
     def _worked_in(self, record: Record) -> int:
         return self._evidence.worked_in.get((record.topic, record.partition), 0)
 
@@ -285,17 +314,6 @@ def origin_of(letter: Record) -> tuple[str, Place] | None:
 def headers_of(record: Record) -> dict[str, str]:
     """Return a record's headers as text, the last one of a name."""
     return {name: str(value, "utf-8", "replace") for name, value in record.headers if value is not None}
-
-
-def _parked(letter: Record) -> Json:
-    headers = headers_of(letter)
-    return {
-        "outcome": headers.get("dlq-reason", "unknown"),
-        "error": headers.get("dlq-error"),
-        "dead_letters": (_letter_text(letter),),
-        "before": None,
-        "after": None,
-    }
 
 
 def _letter_text(letter: Record) -> str:

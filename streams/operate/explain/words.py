@@ -3,7 +3,7 @@
 from typing import Final
 
 from schemas.reasons import Reason
-from streams.operate.explain.entries import NOT_KNOWN, PENDING, Entry
+from streams.operate.explain.entries import NOT_KNOWN, PENDING, Closing, Entry
 from streams.stores.ledger import Classification
 
 _OUTCOMES: Final[dict[str, str]] = {
@@ -69,13 +69,23 @@ _MAILS: Final[dict[str, str]] = {
 
 
 def reasoning(entry: Entry) -> str:
-    """Return why it ended so: one sentence."""
-    said = _OUTCOMES.get(entry.outcome)
+    """Return why it ended so, in sentences: also what an operator did with its dead letter."""
     if entry.stage == "operate":
-        return f"{entry.summary or 'An operator did it.'}{f' Because: {entry.error}' if entry.error else ''}"
-    if said is None:
-        return f"The outcome is {entry.outcome}."
-    return f"{said} {entry.error}" if entry.error else said
+        said, more = entry.summary or "An operator did it.", entry.error and f"Because: {entry.error}"
+    else:
+        said = _OUTCOMES.get(entry.outcome, f"The outcome is {entry.outcome}.")
+        more = entry.error
+    return " ".join(_sentence(text) for text in (said, more, *map(_closing, entry.closings)) if text)
+
+
+def _closing(closing: Closing) -> str:
+    by = f" by {closing.by}" if closing.by else ""
+    because = f": {closing.because}" if closing.because else ""
+    return f"{closing.action.capitalize()} at {closing.at}{by}{because}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def mail_words(entry: Entry) -> str | None:

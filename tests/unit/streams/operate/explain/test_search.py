@@ -1,5 +1,7 @@
 """What is found of a team, an event, an audit row and an address, and which partitions are read for it."""
 
+import uuid
+
 import pytest
 
 from schemas.razorpay import landing_key
@@ -8,8 +10,9 @@ from streams.errors import NotFound
 from streams.kafka.partitioner import partition_of
 from streams.operate.explain import Entry, Explanation, explain
 from streams.operate.verify.logs import Bounds
-from streams.topics import AUDIT_EVENTS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
+from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.explain_doubles import SearchedLogs, SearchedStores, searched
+from tests.pretended_stack import record
 from tests.verify_doubles import NOW, PRETENDED, SETTINGS
 
 SCENARIO = build_scenario(NOW)
@@ -90,9 +93,51 @@ def test_event_of_nobody_is_explained_without_a_team() -> None:
     assert [entry.outcome for entry in found.entries] == ["unknown_team"]
 
 
-@pytest.mark.parametrize("subject", ["no_such_event", "7d7d7233-43a1-4376-8bee-5520928ec644"])
+def test_subscription_gives_the_timeline_of_its_team_also_when_its_webhooks_are_gone() -> None:
+    logs, stores = searched(PRETENDED)
+    subscription_id = next(
+        found for delivery in AURORAS if delivery.event == "subscription.charged" and (found := landing_key(delivery.body).subscription_id)
+    )
+
+    assert explained(subscription_id, logs, stores) == explained(AURORA, logs, stores)
+    logs.delete_all(RAZORPAY_WEBHOOKS)
+    assert explained(subscription_id, logs, stores).team_id == AURORA
+
+
+def test_parked_charge_of_nobody_has_its_row_also_when_its_subscription_is_asked_for() -> None:
+    stranger = next(delivery for delivery in SCENARIO.deliveries if delivery.team is None and delivery.reason == "unknown_team")
+    subscription_id = landing_key(stranger.body).subscription_id
+    assert subscription_id is not None
+
+    for subject in (stranger.event_id, subscription_id):
+        entry = only(explained(subject))
+        assert (entry.outcome, entry.kind, entry.row_written) == ("unknown_team", "billing.charge_undeliverable", True)
+
+
+def test_charge_that_was_parked_before_its_team_was_known_has_its_row_in_the_teams_timeline() -> None:
+    logs, stores = searched(PRETENDED)
+    renewal = next(delivery for delivery in AURORAS if delivery.reason == "renewal")
+    id = ("razorpay-event-id", renewal.event_id.encode())
+    webhook = next(record for record in logs.topics[RAZORPAY_WEBHOOKS.name] if id in record.headers)
+    place = {"dlq-topic": webhook.topic, "dlq-partition": str(webhook.partition), "dlq-offset": str(webhook.offset)}
+    marks = {"dlq-reason": "unknown_team", "dlq-stage": "normalise", **place}
+    headers = [id, *((name, value.encode()) for name, value in marks.items())]
+    letter = record(DEAD_LETTERS.name, webhook.key, webhook.value, headers, offset=1_000)
+    logs.topics[DEAD_LETTERS.name] = [*logs.topics[DEAD_LETTERS.name], letter]
+    charge = next(row for row in stores.rows if row.kind == "billing.charge_undeliverable" and row.team_id is None)
+    metadata = f'{{"event_id":"{renewal.event_id}","reason":"unknown_team"}}'
+    stores.rows.append(charge._replace(id=uuid.uuid4(), metadata=metadata))
+
+    parked = next(entry for entry in explained(AURORA, logs, stores).entries if entry.outcome == "unknown_team")
+
+    assert (parked.event_id, parked.audit_id, parked.row_written) == (renewal.event_id, str(stores.rows[-1].id), True)
+
+
+@pytest.mark.parametrize("subject", ["no_such_event", "sub_none", "7d7d7233-43a1-4376-8bee-5520928ec644"])
 def test_what_is_not_there_is_one_sentence_that_says_what_was_searched(subject: str) -> None:
-    with pytest.raises(NotFound, match=f"There is no team, event or audit row {subject}: audit_log, razorpay.webhooks, .* were searched."):
+    with pytest.raises(
+        NotFound, match=f"There is no team, subscription, event or audit row {subject}: audit_log, razorpay.webhooks, .* were searched."
+    ):
         explained(subject)
 
 

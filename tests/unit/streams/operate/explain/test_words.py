@@ -63,3 +63,10 @@ def test_every_classification_has_words(classification: Classification) -> None:
     assert words is not None
     assert not words.startswith(f"{classification.value},")
     assert words.endswith("to a***@example.com, 1 attempt")
+
+
+def test_operators_entry_is_two_sentences() -> None:
+    summary = "Dead letter (unknown_plan, normalise) replayed from razorpay.webhooks:5:1"
+    entry = Entry("2026-01-01T00:00:00Z", "operator.replayed", "operate", "replayed", summary=summary, error="plan added")
+
+    assert reasoning(entry) == f"{summary}. Because: plan added."
