@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+import structlog
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
@@ -95,6 +96,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         else:
             locks.work()
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A command that a test runs in this process sets up the log for all that follow."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

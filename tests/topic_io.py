@@ -38,7 +38,7 @@ def read_all(settings: Settings, topic: str) -> list[Message]:
         }
     )
     try:
-        partitions = list(consumer.list_topics(name, timeout=10).topics[name].partitions)
+        partitions = list(consumer.list_topics(name, timeout=60).topics[name].partitions)  # a broker may just be starting again
         consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for number in partitions])
         left, found = set(partitions), list[Message]()
         deadline = time.monotonic() + 30
