@@ -1,22 +1,19 @@
 """Reading the tables whole, for a verification: every row of ``audit_log`` and of ``forwarder_sent`` as of one moment."""
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import asyncpg
 
 from streams.stores.audit_log import AuditRow
-from streams.stores.pool import TIMEOUT_SECONDS, connect, describe_server, translate
+from streams.stores.blocking import BlockingConnection
+from streams.stores.pool import TIMEOUT_SECONDS
 from streams.stores.tables import check_encoding
 
 _ROWS_AT_ONCE = 5_000
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
 _AUDIT_LOG = f"select {', '.join(AuditRow._fields)} from audit_log"
 _LEDGER = "select audit_id, template_kind, classification, waiting_topic is not null as waits from forwarder_sent"
-
-T = TypeVar("T")
 
 
 class LedgerLine(NamedTuple):
@@ -29,8 +26,8 @@ class LedgerLine(NamedTuple):
     """Whether it stands on a retry topic."""
 
 
-class StoredAccounts:
-    """Both tables, in one read-only transaction. Blocking, with an event loop of its own: use it in a thread of its own.
+class StoredAccounts(BlockingConnection):
+    """Both tables, in one read-only transaction.
 
     They are as of the moment at which the first row is asked for: what the groups had committed before is in them. Rows come in no order,
     some thousands in memory at a time. They are read inside of the transaction, so a pool that gives each transaction a session may stand
@@ -39,27 +36,14 @@ class StoredAccounts:
 
     def __init__(self, dsn: str) -> None:
         """Connect. Raises PostgresUnavailable, ConfigurationError, DatabaseUnfit."""
-        self._server = describe_server(dsn)
-        self._runner = asyncio.Runner()
+        super().__init__(dsn, "tierstream-verify")
         try:
-            self._connection = self._run(lambda: connect(dsn, "tierstream-verify"))
-            try:
-                self._run(lambda: check_encoding(self._connection, self._server))
-                self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
-                self._run(self._transaction.start)
-            except BaseException:
-                self._connection.terminate()
-                raise
+            self._run(lambda: check_encoding(self._connection, self._server))
+            self._transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+            self._run(self._transaction.start)
         except BaseException:
-            self._runner.close()
+            self.close()
             raise
-
-    def __enter__(self) -> "StoredAccounts":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.terminate()
-        self._runner.close()
 
     def audit_rows(self) -> Iterator[AuditRow]:
         """Yield every row of ``audit_log``. Raises PostgresUnavailable."""
@@ -75,12 +59,3 @@ class StoredAccounts:
         while rows := self._run(lambda: self._connection.fetch(f"fetch {_ROWS_AT_ONCE} from account", timeout=TIMEOUT_SECONDS)):
             yield from rows
         self._run(lambda: self._connection.execute("close account", timeout=TIMEOUT_SECONDS))
-
-    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
-        async def made() -> T:
-            return await call()
-
-        try:
-            return self._runner.run(made())
-        except _FAULTS as error:
-            raise translate(error, self._server) from error

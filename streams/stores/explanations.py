@@ -1,21 +1,18 @@
 """What ``audit_log`` and ``forwarder_sent`` hold of one team, one event or one address. Reads only."""
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import asyncpg
 
 from streams.stores.audit_log import AuditRow
-from streams.stores.pool import TIMEOUT_SECONDS, connect, describe_server, translate
+from streams.stores.blocking import BlockingConnection
+from streams.stores.pool import TIMEOUT_SECONDS
 from streams.stores.tables import AUDIT_LOG, FORWARDER_SENT, check_table
 
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
 _COLUMNS = ", ".join(AuditRow._fields)
-
-T = TypeVar("T")
 
 
 class Mail(NamedTuple):
@@ -35,25 +32,12 @@ class Mail(NamedTuple):
 _MAIL = f"select {', '.join(Mail._fields)} from forwarder_sent"
 
 
-class Explanations:
-    """Both tables, asked for single rows. Blocking, with an event loop of its own: use it in a thread of its own."""
+class Explanations(BlockingConnection):
+    """Both tables, asked for single rows."""
 
     def __init__(self, dsn: str) -> None:
         """Connect. Raises PostgresUnavailable, ConfigurationError, DatabaseUnfit."""
-        self._server = describe_server(dsn)
-        self._runner = asyncio.Runner()
-        try:
-            self._connection = self._run(lambda: connect(dsn, "tierstream-explain"))
-        except BaseException:
-            self._runner.close()
-            raise
-
-    def __enter__(self) -> "Explanations":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.terminate()
-        self._runner.close()
+        super().__init__(dsn, "tierstream-explain")
 
     def check(self) -> None:
         """Raise DatabaseUnfit when a table is missing, PostgresUnavailable."""
@@ -88,12 +72,3 @@ class Explanations:
 
     def _fetch(self, query: str, argument: object) -> list[asyncpg.Record]:
         return self._run(lambda: self._connection.fetch(query, argument, timeout=TIMEOUT_SECONDS))
-
-    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
-        async def made() -> T:
-            return await call()
-
-        try:
-            return self._runner.run(made())
-        except _FAULTS as error:
-            raise translate(error, self._server) from error

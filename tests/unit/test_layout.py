@@ -73,6 +73,7 @@ COVERED_BY: dict[str, str] = {
     "streams/publisher/transport.py": "tests/integration/test_publisher.py",
     "streams/publisher/window.py": "tests/unit/streams/publisher/test_delivery.py",
     "streams/runtime/http_server.py": "tests/unit/streams/runtime/test_admin.py",
+    "streams/stores/blocking.py": "tests/integration/test_verify.py",
     "streams/stores/accounts.py": "tests/integration/test_verify.py",
     "streams/stores/audit_log.py": "tests/integration/test_audit_log.py",
     "streams/stores/explanations.py": "tests/integration/test_explain.py",
