@@ -137,11 +137,9 @@ def resolve(
 
     Example: tierstream deliveries resolve --as retry --classification expired --since 2026-07-01 --because "Loops was away for a day"
     """
-    from streams.logging import configure_logging, mask_text
+    from streams.logging import configure_logging
     from streams.operate.actions import operator_name
 
-    if not because.strip():
-        raise ConfigurationError("--because is empty: say why, in a few words.")
     if not (audits or classification or team or since or until):
         raise ConfigurationError("Name the mails: audit ids, or --classification, --team, --since or --until.")
     others = [one.value for one in classification or () if one not in RESOLVABLE]
@@ -150,7 +148,7 @@ def resolve(
     filters = _filters(classification or sorted(RESOLVABLE), team, since, until, audits or ())
     settings = command_settings(data_dir, "deliveries")
     configure_logging(settings)
-    decision = Decision(become, mask_text(because.strip()), operator_name(), datetime.fromtimestamp(int(time.time()), UTC))
+    decision = Decision(become, because, operator_name(), datetime.fromtimestamp(int(time.time()), UTC))
     result = _run(settings, lambda store: _resolve(settings, store, filters, decision, dry_run, yes))
     if as_json:
         _print_json(result)

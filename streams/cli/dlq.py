@@ -158,7 +158,6 @@ def replay(
     """
     from streams.operate.dead_letters.letters import Action
 
-    _require(because)
     if quarantined and at is None:
         raise ConfigurationError("--quarantined is for one record: name it with --at.")
     with _open_letters(data_dir, reason, stage, key, since, until, at) as (settings, filters, letters):
@@ -198,14 +197,8 @@ def discard(
     """
     from streams.operate.dead_letters.letters import Action
 
-    _require(because)
     with _open_letters(data_dir, reason, stage, key, since, until, at) as (settings, filters, letters):
         _decide(settings, filters, letters, Action.DISCARDED, because, dry_run=dry_run, yes=yes or at is not None, as_json=as_json)
-
-
-def _require(because: str) -> None:
-    if not because.strip():
-        raise ConfigurationError("--because is empty: say why, for it stands in the audit log.")
 
 
 @contextmanager
@@ -265,7 +258,7 @@ def _decide(
         _show_first(console, letters, plan)
     if plan.to_do and not dry_run:
         confirm(f"{plan.to_do:,} dead letters are to be {action}. Go on?", yes)
-        decree = Decree(action, because.strip(), operator_name(), time.time())
+        decree = Decree(action, because, operator_name(), time.time())
         with TransactionalOutcomes(settings) as writer, _until_interrupted() as stop, _progress() as progress:
             letters.catch_up()
             task = progress.add_task(action.value, total=plan.to_do)

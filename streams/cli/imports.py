@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from streams.cli.options import DryRun, Json
+from streams.cli.options import DryRun, Json, reason
 from streams.cli.progress import progress_bar
 from streams.cli.settings import DataDir, command_settings
 
@@ -32,7 +32,13 @@ def register(app: typer.Typer) -> None:
 def import_tiers(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header, or a JSON object a line.")],
     because: Annotated[
-        str, typer.Option("--because", metavar="TEXT", help="Why you do it: stands in the log and in the records' headers with your name.")
+        str,
+        typer.Option(
+            "--because",
+            metavar="TEXT",
+            callback=reason,
+            help="Why you do it: stands in the log and in the records' headers with your name.",
+        ),
     ],
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Import the other lines when some are bad; without it, none.")] = False,
     dry_run: DryRun = False,

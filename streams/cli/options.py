@@ -6,9 +6,22 @@ from typing import Annotated
 import typer
 
 from streams.errors import ConfigurationError
+from streams.logging import mask_text
+
+
+def reason(text: str | None) -> str | None:
+    """Return the reason of ``--because`` as it is kept: trimmed, addresses masked; None where none is given. Raises ConfigurationError when it is empty."""
+    if text is None:
+        return None
+    if not text.strip():
+        raise ConfigurationError("--because is empty: say why, in a few words, for it is kept with your name.")
+    return mask_text(text.strip())
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why you do it: stands in the audit log with your name.")]
+Because = Annotated[
+    str, typer.Option("--because", metavar="TEXT", callback=reason, help="Why you do it: stands in the audit log with your name.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count and show what would be done, and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import DryRun, Json, Yes, confirm
+from streams.cli.options import DryRun, Json, Yes, confirm, reason
 from streams.cli.progress import progress_bar
 from streams.cli.settings import DataDir, command_settings
 from streams.errors import ConfigurationError
@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 
 def reconcile(
     because: Annotated[
-        str | None, typer.Option("--because", metavar="TEXT", help="Feed what is missing, and why: stands in the audit log.")
+        str | None,
+        typer.Option("--because", metavar="TEXT", callback=reason, help="Feed what is missing, and why: stands in the audit log."),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.options import DryRun, Json, Yes, confirm
+from streams.cli.options import DryRun, Json, Yes, confirm, reason
 from streams.cli.settings import DataDir, command_settings
 from streams.errors import ConfigurationError
 from streams.settings import Settings
@@ -40,7 +40,7 @@ def replay(
     mail: Annotated[
         bool, typer.Option("--mail", help="With --apply full: also mails older than TIERSTREAM_FORWARD_MAX_AGE_SECONDS.")
     ] = False,
-    because: Annotated[str | None, typer.Option(metavar="TEXT", help="Why you do it; required with --apply.")] = None,
+    because: Annotated[str | None, typer.Option(metavar="TEXT", callback=reason, help="Why you do it; required with --apply.")] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,
@@ -54,7 +54,7 @@ def replay(
     """
     from streams.logging import configure_logging
 
-    if apply is not None and not (because and because.strip()):
+    if apply is not None and because is None:
         raise ConfigurationError("--apply changes something: say why with --because TEXT.")
     if mail and apply is not ApplyTo.FULL:
         raise ConfigurationError("--mail lets old mails go, which --apply full alone does; add it, or leave out --mail.")

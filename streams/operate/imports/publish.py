@@ -12,7 +12,6 @@ from schemas.team_events import IMPORTED
 from streams.errors import KafkaUnavailable
 from streams.kafka.dead_letters import Headers
 from streams.kafka.producer import AcknowledgedProducer, Record
-from streams.logging import mask_text
 from streams.operate.imports.decide import SECOND, SOURCE, STAGE, New, event_id
 from streams.operate.imports.lines import Line
 from streams.runtime.waiting import Backoff, Sleep
@@ -41,7 +40,7 @@ _T = TypeVar("_T")
 
 def reason_headers(because: str, by: str) -> Headers:
     """Return the headers of an import's records. The reason is none of the event's content: the same import for another one is the same."""
-    return [*HEADERS, ("because", mask_text(because).encode()), ("by", by.encode())]
+    return [*HEADERS, ("because", because.encode()), ("by", by.encode())]
 
 
 def records_of(settings: Settings, line: Line, new: New, headers: Headers) -> tuple[Record | None, Record]:

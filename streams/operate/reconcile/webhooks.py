@@ -9,7 +9,6 @@ import orjson
 from schemas.kinds import Kind
 from schemas.team_events import SubscriptionEvent
 from streams.kafka.producer import Record
-from streams.logging import mask_text
 from streams.operate.actions import operator_event
 from streams.operate.reconcile.compare import Drift
 from streams.settings import Settings
@@ -36,7 +35,7 @@ def records_of(settings: Settings, drift: Drift, entity: Mapping[str, Any], beca
         ("razorpay-event-id", event_id.encode()),
         ("received-at", b"%d" % (now * 1000)),
         ("content-type", b"application/json"),
-        ("because", mask_text(because).encode()),
+        ("because", because.encode()),
         ("by", by.encode()),
     ]
     webhook = Record(RAZORPAY_WEBHOOKS.full_name(settings), body_of(entity, drift.event, drift.at), drift.subscription_id.encode(), headers)
@@ -46,7 +45,7 @@ def records_of(settings: Settings, drift: Drift, entity: Mapping[str, Any], beca
         f"{event_id}#{int(now)}",  # each feeding is an action of its own; what it feeds is the same event
         team_id=drift.team_id,
         summary=f"{drift.event} of {drift.subscription_id} fed from Razorpay's API",
-        because=mask_text(because),
+        because=because,
         by=by,
         at=now,
         details={

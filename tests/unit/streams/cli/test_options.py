@@ -2,10 +2,12 @@
 
 import io
 import sys
+from typing import Any
 
 import pytest
 import typer
 
+from streams.cli import app
 from streams.cli.options import confirm
 from streams.errors import ConfigurationError
 
@@ -33,3 +35,34 @@ def test_a_person_decides(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on:
     else:
         with pytest.raises(typer.Abort):
             confirm("Replay?", False)
+
+
+def commands_with_a_reason() -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+
+    def walk(command: Any, name: str) -> None:
+        for parameter in command.params:
+            if "--because" in parameter.opts:
+                found[name] = command, parameter
+        for part, inner in getattr(command, "commands", {}).items():
+            walk(inner, f"{name} {part}".strip())
+
+    walk(typer.main.get_command(app), "")
+    return found
+
+
+WITH_A_REASON = commands_with_a_reason()
+
+
+def test_every_command_that_changes_what_others_see_asks_for_a_reason() -> None:
+    assert WITH_A_REASON.keys() == {"dlq replay", "dlq discard", "deliveries resolve", "import-tiers", "replay", "reconcile"}
+
+
+@pytest.mark.parametrize("name", sorted(WITH_A_REASON))
+def test_a_reason_is_trimmed_masked_and_never_empty(name: str) -> None:
+    command, because = WITH_A_REASON[name]
+    context = typer.Context(command)
+
+    assert because.process_value(context, " asked by asha@example.com ") == "asked by a***@example.com"
+    with pytest.raises(ConfigurationError, match="--because is empty"):
+        because.process_value(context, " ")
