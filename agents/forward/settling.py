@@ -28,7 +28,7 @@ from agents.forward.settle import Change, Mail, Suppress, settle, settles, welco
 from schemas.kinds import Kind
 from schemas.reasons import Reason
 from streams.engine.backlog import Backlog, Line
-from streams.engine.handler import BatchHandler
+from streams.engine.handler import BatchHandler, begun
 from streams.errors import RowRejected
 from streams.kafka.dead_letters import DeadLetters
 from streams.kafka.records import Record
@@ -254,16 +254,7 @@ class Settling:
         outcomes: Counter[Reason] = Counter()
         if records:
             async with partition.turn:
-                let_go = asyncio.Event()
-                handling = asyncio.create_task(self._forwarder.handle(records, let_go.set))
-                waiting = asyncio.create_task(let_go.wait())
-                try:
-                    await asyncio.wait({handling, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                except asyncio.CancelledError:
-                    handling.cancel()
-                    raise
-                finally:
-                    waiting.cancel()
+                handling = await begun(self._forwarder, records)
             gone()
             try:
                 outcomes.update(await handling)

@@ -31,37 +31,51 @@ class BatchHandler(Protocol):
         partition's next records may be begun beside what is left; is given them only then."""
 
 
+Handling = asyncio.Task[Mapping[Reason, int]]
+
+
+async def begun(
+    handler: BatchHandler, records: Sequence[Record], on_start: Callable[[Handling], object] = lambda handling: None
+) -> Handling:
+    """Have a batch handled, and return its task once it has ended or lets go. ``on_start`` gets the task at once. Cancelled, it cancels the task."""
+    let_go = asyncio.Event()
+    handling = asyncio.create_task(handler.handle(records, let_go.set))
+    on_start(handling)
+    waiting = asyncio.create_task(let_go.wait())
+    try:
+        await asyncio.wait({handling, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        handling.cancel()
+        raise
+    finally:
+        waiting.cancel()
+    return handling
+
+
 class HandlerWorker:
     """Gives one partition's batches to a BatchHandler."""
 
     def __init__(self, stage: str, handler: BatchHandler) -> None:
         self._stage = stage
         self._handler = handler
-        self._handling: set[asyncio.Task[Mapping[Reason, int]]] = set()
+        self._handling: set[Handling] = set()
 
     async def prepare(self) -> None:
         """Nothing to get ready."""
 
     async def process(self, batch: Batch) -> Rest | None:
         """Handle the batch, or so much of it as must be done before the next, and count its outcomes when all of it is."""
-        let_go = asyncio.Event()
-        handling = asyncio.create_task(self._handler.handle(batch.records, let_go.set))
-        self._handling.add(handling)
-        handling.add_done_callback(self._ended)
-        waiting = asyncio.create_task(let_go.wait())
-        try:
-            await asyncio.wait({handling, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            handling.cancel()
-            raise
-        finally:
-            waiting.cancel()
+        handling = await begun(self._handler, batch.records, self._note)
         if not handling.done():
             return handling
         handling.result()
         return None
 
-    def _ended(self, handling: asyncio.Task[Mapping[Reason, int]]) -> None:
+    def _note(self, handling: Handling) -> None:
+        self._handling.add(handling)
+        handling.add_done_callback(self._ended)
+
+    def _ended(self, handling: Handling) -> None:
         self._handling.discard(handling)
         if not handling.cancelled() and handling.exception() is None:
             count_outcomes(self._stage, handling.result())
