@@ -30,7 +30,7 @@ from streams.kafka.client import producer_config
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topic_admin import apply
-from streams.operate.verify.logs import KafkaLogs
+from streams.operate.logs import KafkaLogs
 from streams.settings import Settings, load_settings
 from streams.stores.audit_log import AuditRow
 from streams.stores.migrate import migrate

@@ -8,6 +8,7 @@ TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docke
 
 import asyncio
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -100,8 +101,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """A command that a test runs in this process sets up the log for all that follow."""
+    """A command that a test runs in this process sets up the log, on a stderr that is closed afterwards, for all that follow."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
+    root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
 
 

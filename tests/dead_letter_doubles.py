@@ -9,7 +9,7 @@ from streams.errors import RecordTooLarge
 from streams.kafka.dead_letters import REPLAYS, Headers, Origin, dead_letter_headers
 from streams.kafka.records import Record
 from streams.operate.dead_letters.outcomes import Written
-from streams.operate.verify.logs import Bounds
+from streams.operate.logs import Bounds
 from streams.settings import Settings
 from streams.topics import Topic
 from tests.pretended_stack import record

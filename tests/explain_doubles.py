@@ -8,7 +8,7 @@ from typing import Any
 
 from streams.kafka.records import Record
 from streams.logging import mask_email
-from streams.operate.verify.logs import Search
+from streams.operate.logs import Search
 from streams.stores.audit_log import AuditRow
 from streams.stores.explanations import Mail
 from streams.topics import Topic

@@ -8,8 +8,8 @@ from pathlib import Path
 from streams.demo.scenario import build_scenario
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.kafka.records import Record
+from streams.operate.logs import Bounds
 from streams.operate.verify import Options, verify
-from streams.operate.verify.logs import Bounds
 from streams.operate.verify.report import Report
 from streams.operate.verify.snapshot import Snapshot, SnapshotWriter
 from streams.settings import Settings

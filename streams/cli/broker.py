@@ -11,13 +11,12 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.options import Json
 from streams.cli.settings import DataDir, command_settings
 from streams.kafka import topic_admin
 from streams.kafka.topic_state import Difference, remedies
 from streams.settings import PREFIX, load_plans
 from streams.topics import TOPICS
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import Because, DryRun, Json, Yes, confirm
+from streams.cli.options import Because, DryRun, Json, Yes, confirm, plain_console
 from streams.cli.settings import DataDir, command_settings
 from streams.errors import ConfigurationError, TierstreamError
 from streams.settings import Settings
@@ -167,7 +167,7 @@ async def _resolve(
     from streams.kafka import topic_admin
     from streams.kafka.producer import AcknowledgedProducer
     from streams.operate.deliveries.resolve import find_events, finish, resolve
-    from streams.operate.verify.logs import KafkaLogs
+    from streams.operate.logs import KafkaLogs
 
     rows = await store.rows(filters, 1_000_000)
     await _check_named(store, filters, rows)
@@ -295,4 +295,4 @@ def _print_json(value: object) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+    return plain_console(width=None if sys.stdout.isatty() else 200)

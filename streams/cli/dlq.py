@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from streams.cli.options import Because, DryRun, Json, Yes, confirm
+from streams.cli.options import Because, DryRun, Json, Yes, confirm, plain_console
+from streams.cli.progress import progress_bar
 from streams.cli.settings import DataDir, command_settings
 from streams.errors import ConfigurationError, TierstreamError
 
@@ -91,7 +92,7 @@ def list_dead_letters(
     table = Table("reason", "count", "oldest", "newest", box=None, pad_edge=False)
     for name, group in histogram.by_count():
         table.add_row(name or "-", f"{group.count:,}", _age(group.oldest), _age(group.newest))
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     console.print(table)
     console.print()
     head, *lines = columns(first)
@@ -125,7 +126,7 @@ def show(
     if as_json:
         print(json.dumps(shown))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     for name, value in shown.items():
         text = json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list) else str("-" if value is None else value)
         console.print(f"{name}: {text}", soft_wrap=True)
@@ -215,7 +216,7 @@ def _open_letters(
     from streams.logging import configure_logging
     from streams.operate.dead_letters.filters import filters_of
     from streams.operate.dead_letters.open_letters import OpenLetters
-    from streams.operate.verify.logs import KafkaLogs
+    from streams.operate.logs import KafkaLogs
 
     settings = command_settings(data_dir, "dlq")
     filters = filters_of(reason=reason, stage=stage, key=key, since=since, until=until, at=at, topic_prefix=settings.topic_prefix)
@@ -249,7 +250,7 @@ def _decide(
 
     plan = make_plan(letters, filters.matches, action, quarantined=quarantined, limit=at_most)
     matched, done, interrupted = plan.matched.total(), 0, False
-    console = Console(stderr=as_json, highlight=False, markup=False, emoji=False)
+    console = plain_console(stderr=as_json)
     if not matched and filters.at is not None:
         _say_none_at(filters.at, letters)
     else:
@@ -259,7 +260,7 @@ def _decide(
     if plan.to_do and not dry_run:
         confirm(f"{plan.to_do:,} dead letters are to be {action}. Go on?", yes)
         decree = Decree(action, because, operator_name(), time.time())
-        with TransactionalOutcomes(settings) as writer, _until_interrupted() as stop, _progress() as progress:
+        with TransactionalOutcomes(settings) as writer, _until_interrupted() as stop, progress_bar(TimeRemainingColumn()) as progress:
             letters.catch_up()
             task = progress.add_task(action.value, total=plan.to_do)
             carried_out = carry_out(
@@ -300,12 +301,18 @@ def _say_none_at(at: "Place", letters: "OpenLetters") -> None:
 
 def _show_first(console: Console, letters: "OpenLetters", plan: "Plan") -> None:
     from streams.operate.dead_letters.listing import columns
+    from streams.operate.dead_letters.plan import chunks
 
-    places = [item.place for item in plan.items[:_SHOWN_OF_PLAN]]
-    for line in columns([letters.fetch(place.partition, [place.offset])[place.offset] for place in places]):
+    items = plan.items[:_SHOWN_OF_PLAN]
+    first = list["DeadLetter"]()
+    for some in chunks(items, _SHOWN_OF_PLAN):
+        offsets = [item.place.offset for item in some]
+        found = letters.fetch(some[0].place.partition, offsets)
+        first += (found[offset] for offset in offsets)
+    for line in columns(first):
         console.print(line, soft_wrap=True)
-    if len(plan.items) > len(places):
-        console.print(f"… and {len(plan.items) - len(places):,} more.")
+    if len(plan.items) > len(items):
+        console.print(f"… and {len(plan.items) - len(items):,} more.")
 
 
 def _show_plan(console: Console, plan: "Plan", action: "Action") -> None:
@@ -335,11 +342,6 @@ def _until_interrupted() -> Iterator[threading.Event]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _age(since: float) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.options import Json
+from streams.cli.options import Json, plain_console
 from streams.cli.settings import DataDir, command_settings
 from streams.settings import Settings
 
@@ -45,9 +45,7 @@ def explain(
     if as_json:
         print(json.dumps(explanation.as_json(), indent=2))
         return
-    from rich.console import Console
-
-    show(explanation, Console(highlight=False, markup=False, emoji=False))
+    show(explanation, plain_console())
 
 
 def explain_running(settings: Settings, subject: str) -> "Explanation":
@@ -56,7 +54,7 @@ def explain_running(settings: Settings, subject: str) -> "Explanation":
     Raises NotFound, KafkaUnavailable, PostgresUnavailable, DatabaseUnfit, ConfigurationError.
     """
     from streams.operate.explain import explain as found
-    from streams.operate.verify.logs import KafkaLogs
+    from streams.operate.logs import KafkaLogs
     from streams.stores.explanations import Explanations
 
     assert settings.postgres_dsn is not None  # ``require`` saw to it

@@ -4,6 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from streams.errors import ConfigurationError
 from streams.logging import mask_text
@@ -24,6 +25,11 @@ Because = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count and show what would be done, and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def plain_console(*, stderr: bool = False, soft_wrap: bool = False, width: int | None = None) -> Console:
+    """Return a console that prints text as it is: what comes from outside is no markup."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap, width=width)
 
 
 def confirm(question: str, yes: bool) -> None:

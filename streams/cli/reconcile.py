@@ -7,10 +7,9 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import DryRun, Json, Yes, confirm, reason
+from streams.cli.options import DryRun, Json, Yes, confirm, plain_console, reason
 from streams.cli.progress import progress_bar
 from streams.cli.settings import DataDir, command_settings
 from streams.errors import ConfigurationError
@@ -88,7 +87,7 @@ def _show(found: "Comparison") -> None:
             table.add_row(
                 drift.subscription_id, drift.team_id or "-", at_razorpay, here, drift.problem, drift.event or f"none: {drift.obstacle}"
             )
-        Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(table)
+        plain_console(soft_wrap=True).print(table)
     feedable = sum(drift.event is not None for drift in found.drift)
     print(f"{found.subscriptions:,} subscriptions read, {len(found.drift):,} differ, {feedable:,} can be fed")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.options import DryRun, Json, Yes, confirm, reason
+from streams.cli.options import DryRun, Json, Yes, confirm, plain_console, reason
 from streams.cli.settings import DataDir, command_settings
 from streams.errors import ConfigurationError
 from streams.settings import Settings
@@ -63,9 +63,9 @@ def replay(
     begin = parse_start(settings, start)
     assert settings.postgres_dsn is not None  # ``require`` saw to it
     from streams.kafka import topic_admin
+    from streams.operate.logs import KafkaLogs
     from streams.operate.replay import shadow
     from streams.operate.replay.apply import publish, tell_ledger
-    from streams.operate.verify.logs import KafkaLogs
     from streams.stores.replays import Replays
 
     topic_admin.require(settings)
@@ -105,10 +105,9 @@ def parse_start(settings: Settings, given: list[str]) -> datetime | dict[int, in
 
 def show(found: "Shadow", published: int) -> None:
     """Print the counts, then the teams whose tier would differ."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     console.print(f"{found.webhooks:,} webhooks decided again: {len(found.differences):,} differ.", style="bold")
     counts = (("stay dead letters", found.parked), ("audit rows that are missing", found.rows), ("their mails", found.mails))
     for name, counted in counts:

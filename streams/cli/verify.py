@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.options import Json, plain_console
 from streams.cli.progress import progress_bar
 from streams.cli.settings import DataDir, command_settings
 from streams.settings import Settings
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
     shuffle: Annotated[int, typer.Option(min=0, metavar="N", help="Replay N random orders of each team's facts as well.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Seed of those orders, to repeat a run.")] = None,
     snapshot: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Begin where this snapshot ends.")] = None,
@@ -62,7 +63,7 @@ def verify(
         extra = {"seed": seed} if shuffle else {}
         print(json.dumps({**report.as_json(), **extra}, indent=2))
     else:
-        show(report, Console(highlight=False, markup=False, emoji=False))
+        show(report, plain_console())
         if shuffle:
             print(f"orders: seed {seed} (repeat with --shuffle {shuffle} --seed {seed})")
     if write_snapshot:
@@ -77,9 +78,9 @@ def verify_running(settings: Settings, options: "Options | None" = None, on_prog
     Raises TopologyError, KafkaUnavailable, PostgresUnavailable, SnapshotError, ConfigurationError.
     """
     from streams.kafka import topic_admin
+    from streams.operate.logs import KafkaLogs
     from streams.operate.verify import Options
     from streams.operate.verify import verify as compare
-    from streams.operate.verify.logs import KafkaLogs
     from streams.stores.accounts import StoredAccounts
 
     assert settings.postgres_dsn is not None  # ``require`` saw to it

@@ -30,7 +30,7 @@ from streams.operate.dead_letters.outcomes import Decree
 from streams.operate.dead_letters.plan import make_plan
 from streams.operate.dead_letters.run import carry_out
 from streams.operate.dead_letters.writer import TransactionalOutcomes
-from streams.operate.verify.logs import KafkaLogs
+from streams.operate.logs import KafkaLogs
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.stores.pool import connect

@@ -20,7 +20,7 @@ from streams.errors import ConfigurationError, TierstreamError
 from streams.kafka.producer import AcknowledgedProducer, Record
 from streams.loops.rate_limit import RateLimiter
 from streams.operate.deliveries.resolve import find_events, finish, resolve
-from streams.operate.verify.logs import KafkaLogs
+from streams.operate.logs import KafkaLogs
 from streams.runtime.waiting import Backoff, Waiting
 from streams.settings import Settings
 from streams.stores.deliveries import Decision, Filters, Resolution, StoredDeliveries

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -43,12 +42,7 @@ def dlq(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     """Run a command in this process."""
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        return CliRunner().invoke(app, ["dlq", *arguments])
-    finally:
-        root.handlers[:], root.level = handlers, level  # what the command has set writes to a stderr that is closed now
+    return CliRunner().invoke(app, ["dlq", *arguments])
 
 
 def answered(result: Result) -> dict[str, object]:

@@ -9,7 +9,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka.client import client_config
 from streams.kafka.log_search import Span, Wanted, search_logs
 from streams.kafka.records import Record
-from streams.operate.verify.logs import KafkaLogs, Search
+from streams.operate.logs import KafkaLogs, Search
 from streams.settings import Settings
 from streams.topics import TEAM_EVENTS
 from tests.workers import land

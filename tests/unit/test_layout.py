@@ -61,7 +61,7 @@ COVERED_BY: dict[str, str] = {
     "streams/operate/verify/accounts.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/dead_letters.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/evidence.py": "tests/unit/streams/operate/verify/test_verify.py",
-    "streams/operate/verify/logs.py": "tests/integration/test_verify.py",
+    "streams/operate/logs.py": "tests/integration/test_verify.py",
     "streams/operate/verify/outputs.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/report.py": "tests/unit/streams/operate/verify/test_verify.py",
     "streams/operate/verify/tables.py": "tests/unit/streams/operate/verify/test_verify.py",

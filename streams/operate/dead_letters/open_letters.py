@@ -5,7 +5,7 @@ from typing import Protocol
 
 from streams.kafka.records import Record
 from streams.operate.dead_letters.letters import DeadLetter, Mark, Place, read
-from streams.operate.verify.logs import Bounds
+from streams.operate.logs import Bounds
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, Topic
 

@@ -22,7 +22,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.producer import Record
 from streams.kafka.records import Record as Consumed
 from streams.operate.actions import operator_event
-from streams.operate.verify.logs import Logs
+from streams.operate.logs import Logs
 from streams.settings import Settings
 from streams.stores.deliveries import Decision, Delivery, Resolution
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS

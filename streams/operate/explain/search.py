@@ -26,7 +26,7 @@ from streams.logging import mask_email
 from streams.operate.explain.closings import audit_ids as decisions_of
 from streams.operate.explain.entries import Explanation
 from streams.operate.explain.timeline import Evidence, headers_of, origin_of, timeline
-from streams.operate.verify.logs import Bounds, Search
+from streams.operate.logs import Bounds, Search
 from streams.settings import Settings
 from streams.stores.audit_log import AuditRow
 from streams.stores.explanations import Mail

@@ -18,7 +18,7 @@ from streams.operate.imports.known import note_imports, note_links
 from streams.operate.imports.lines import Bad, read_lines
 from streams.operate.imports.publish import publish, reason_headers
 from streams.operate.imports.staging import Staging
-from streams.operate.verify.logs import KafkaLogs
+from streams.operate.logs import KafkaLogs
 from streams.settings import Settings
 
 OnProgress = Callable[[str, int, int | None], None]

@@ -18,7 +18,7 @@ from schemas.tiers import LABELS
 from streams.kafka.records import Record
 from streams.operate.imports.decide import SECOND, Known, Statement
 from streams.operate.imports.staging import Staging
-from streams.operate.verify.logs import Bounds, Logs
+from streams.operate.logs import Bounds, Logs
 from streams.settings import Settings
 from streams.topics import CLASSIFY_CHANGELOG, SUBSCRIPTION_LINKS, TEAM_EVENTS, Topic
 

@@ -18,11 +18,11 @@ from schemas.razorpay import parse_webhook
 from schemas.team_events import SubscriptionEvent
 from streams.kafka import topic_admin
 from streams.kafka.producer import AcknowledgedProducer
+from streams.operate.logs import KafkaLogs
 from streams.operate.reconcile import state
 from streams.operate.reconcile.compare import Drift, compare, ours_of, read_entity
 from streams.operate.reconcile.second_webhook import events_sent_twice
 from streams.operate.reconcile.webhooks import body_of, records_of
-from streams.operate.verify.logs import KafkaLogs
 from streams.razorpay.client import RazorpayClient
 from streams.settings import Settings, load_plans
 

@@ -9,7 +9,7 @@ from typing import Final
 from agents.normalise.deliveries import content_of
 from schemas.razorpay import MalformedWebhook, parse_webhook
 from streams.kafka.records import Record
-from streams.operate.verify.logs import Logs
+from streams.operate.logs import Logs
 from streams.topics import RAZORPAY_WEBHOOKS
 
 NEWEST_RECORDS: Final = 500

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from agents.classify.packing import unpack as unpack_team
 from agents.classify.registers import Row
 from agents.normalise.rows import unpack as unpack_subscription
-from streams.operate.verify.logs import Logs
+from streams.operate.logs import Logs
 from streams.topics import CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG, RAZORPAY_WEBHOOKS, TEAM_EVENTS, Topic
 
 

@@ -24,7 +24,7 @@ from streams.engine.replay import replay
 from streams.engine.transactions import Output
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
-from streams.operate.verify.logs import Bounds
+from streams.operate.logs import Bounds
 from streams.settings import Settings
 from streams.topics import AUDIT_EVENTS, CLASSIFY_CHANGELOG, NORMALISE_CHANGELOG, RAZORPAY_WEBHOOKS, TEAM_EVENTS, Topic
 

@@ -21,10 +21,10 @@ from streams.errors import PositionError, SnapshotError
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.logging import mask_email
+from streams.operate.logs import Bounds, Logs
 from streams.operate.verify.dead_letters import Decided
 from streams.operate.verify.due_records import DueRecords
 from streams.operate.verify.evidence import ANYWHERE, STAGES, TOPICS, Evidence
-from streams.operate.verify.logs import Bounds, Logs
 from streams.operate.verify.outputs import MEANWHILE
 from streams.operate.verify.report import Check, Report
 from streams.operate.verify.shuffle import counterexample

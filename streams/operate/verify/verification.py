@@ -21,10 +21,10 @@ from agents.normalise.again import NormaliseAgain
 from agents.normalise.plans import load_rules
 from streams.kafka.dead_letters import is_dead_letter
 from streams.kafka.partitioner import partition_of
+from streams.operate.logs import Bounds, Logs
 from streams.operate.verify.accounts import AUDIT, FORWARD, Accounts, Reach
 from streams.operate.verify.dead_letters import ParkedRecords
 from streams.operate.verify.evidence import ANYWHERE, NOBODY, STAGES, TOPICS, Entry, Evidence, Source
-from streams.operate.verify.logs import Bounds, Logs
 from streams.operate.verify.outputs import Outputs, Span, oldest_found
 from streams.operate.verify.report import Report
 from streams.operate.verify.snapshot import Snapshot, SnapshotWriter

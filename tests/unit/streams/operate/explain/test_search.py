@@ -9,7 +9,7 @@ from streams.demo.scenario import build_scenario
 from streams.errors import NotFound
 from streams.kafka.partitioner import partition_of
 from streams.operate.explain import Entry, Explanation, explain
-from streams.operate.verify.logs import Bounds
+from streams.operate.logs import Bounds
 from streams.topics import AUDIT_EVENTS, DEAD_LETTERS, RAZORPAY_WEBHOOKS, TEAM_EVENTS
 from tests.explain_doubles import SearchedLogs, SearchedStores, searched
 from tests.pretended_stack import record

@@ -1,4 +1,4 @@
-"""The topics as a verification reads them: how far each partition reaches, and its committed records, one partition at a time."""
+"""The topics as commands read them: how far each partition reaches, and its committed records, one partition at a time."""
 
 import logging
 import time
