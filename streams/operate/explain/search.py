@@ -5,7 +5,7 @@ that left no row behind, or an address without a mail, is searched for in all pa
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -108,12 +108,7 @@ class _Search:
         owners = [team for _, team in self._owners_by_replay(webhooks, links)]
         if not owners:
             needle = subscription_id.encode()
-            facts = self._logs.search(
-                Search(TEAM_EVENTS, self._all, {needle}, lambda record: _data(record).get("subscription_id") == subscription_id)
-            )[TEAM_EVENTS]
-            facts.sort(key=lambda record: record.timestamp)
-            named = [canonical_team_id((record.key or b"").decode("utf-8", "replace")) for record in facts]
-            owners = [team_id for team_id in named if team_id is not None]
+            owners = self._teams_of_facts(needle, lambda record: _data(record).get("subscription_id") == subscription_id)
         if owners:
             others = sorted({*owners} - {owners[-1]})
             return _with_note(
@@ -161,17 +156,21 @@ class _Search:
         if subscriptions and not teams:
             teams = self._teams_by_links(subscriptions, event_id)
         if not teams and not subscriptions:
-            facts = self._logs.search(Search(TEAM_EVENTS, self._all, {needle}, lambda record: event_id in _ids(record)))[TEAM_EVENTS]
-            named = {canonical_team_id((record.key or b"").decode("utf-8", "replace")) for record in facts}
-            teams = {team_id for team_id in named if team_id is not None}
+            teams = {*self._teams_of_facts(needle, lambda record: event_id in _ids(record))}
         return teams, subscriptions
+
+    def _teams_of_facts(self, needle: bytes, passes: Callable[[Record], bool]) -> list[str]:
+        """Return the teams of the facts that hold ``needle`` and pass, the oldest fact first, by reading all of the partitions."""
+        facts = self._logs.search(Search(TEAM_EVENTS, self._all, {needle}, passes))[TEAM_EVENTS]
+        facts.sort(key=lambda record: record.timestamp)
+        return [team_id for record in facts if (team_id := _team_in_key(record)) is not None]
 
     def _named_by(self, record: Record) -> tuple[str | None, str | None]:
         """Return the team and the subscription that a webhook names, or a dead letter of one or of an event about a team."""
         value = record.value or b""
         origin = origin_of(record)
         if origin is not None and not origin[1][0].endswith(RAZORPAY_WEBHOOKS.name):
-            return canonical_team_id((record.key or b"").decode("utf-8", "replace")), None
+            return _team_in_key(record), None
         try:
             webhook = parse_webhook(value)
         except MalformedWebhook:
@@ -334,6 +333,10 @@ class _Search:
         firsts = [self._logs.bounds(topic) for topic in (RAZORPAY_WEBHOOKS, TEAM_EVENTS)]
         cut = any(bounds.first for of_topic in firsts for bounds in of_topic.values())
         return ", of which retention has taken the beginning" if cut else ""
+
+
+def _team_in_key(record: Record) -> str | None:
+    return canonical_team_id((record.key or b"").decode("utf-8", "replace"))
 
 
 def _is_moved(fact: bytes | None) -> bool:
