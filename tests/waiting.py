@@ -2,7 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -15,6 +18,15 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0)
         now = time.monotonic()
         assert now < deadline, f"not within {seconds:.0f} s: {what}"
         await asyncio.sleep(max(0.05, now - asked))  # to ask takes a share of the broker from those that are waited for
+
+
+async def answered(ask: Callable[[], Awaitable[T | None]], what: Callable[[], str], seconds: float = 60.0) -> T:
+    """Return the first answer to ``ask`` that is not None; fail after ``seconds``, saying ``what`` is not so."""
+    deadline = time.monotonic() + seconds
+    while (found := await ask()) is None:
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what()}"
+        await asyncio.sleep(0.05)
+    return found
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:

@@ -1,6 +1,5 @@
 """``tierstream up`` as its users start it: a process of its own, known only by its ready file."""
 
-import asyncio
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from streams.settings import Settings, load_settings
+from tests.waiting import answered
 
 READY_SECONDS = 120.0
 
@@ -45,10 +45,12 @@ class Running:
         """SIGKILL the first process of ``name``, and wait until the ready file names its successor."""
         old = self.ready()["pids"][name][0]
         os.kill(old, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while old in self.ready()["pids"][name]:
-            assert time.monotonic() < deadline, f"{name} is not back; {self.tail()}"
-            await asyncio.sleep(0.05)
+
+        async def successors() -> list[int] | None:
+            pids: list[int] = self.ready()["pids"][name]
+            return None if old in pids else pids
+
+        await answered(successors, lambda: f"{name} is back; {self.tail()}", 20)
 
     def tail(self) -> str:
         """The last lines that it printed."""

@@ -25,6 +25,7 @@ from tests.integration.databases import query
 from tests.sinks import ServedSink
 from tests.stage_doubles import audit_event, team
 from tests.topic_io import read_all
+from tests.waiting import answered
 from tests.workers import land
 
 BLOCKED = "<script>x</script>"
@@ -73,10 +74,15 @@ class Trial:
 
     async def until_rows(self, condition: str, count: int, process: ForkedProcess, seconds: float = CALM_SECONDS) -> None:
         """Return once there are so many; fail when the process ends before, or in no time."""
-        async with asyncio.timeout(seconds):
-            while (found := await self.rows(condition)) < count:
-                assert process.poll() is None, f"ended with {found} of {count} {condition}: {self.log.read_text()[-3_000:]}"
-                await asyncio.sleep(0.1)
+
+        async def found() -> int | None:
+            rows = await self.rows(condition)
+            if rows >= count:
+                return rows
+            assert process.poll() is None, f"ended with {rows} of {count} {condition}: {self.log.read_text()[-3_000:]}"
+            return None
+
+        await answered(found, lambda: f"{count} {condition}", seconds)
 
     async def end(self) -> list[str]:
         """Let a worker send all that is left to a Loops that works, and return what is wrong then."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -32,7 +31,7 @@ from streams.stores.tables import AUDIT_LOG
 from tests.integration.databases import pool_of, query
 from tests.stage_doubles import NOW, Record, RecordingDeadLetters, audit_event, id_of, record, team
 from tests.topic_io import produce, read_all
-from tests.waiting import eventually, until
+from tests.waiting import answered, eventually, until
 from tests.workers import committed, running
 
 HERE, GONE = team(1), team(2)
@@ -174,10 +173,14 @@ async def failed_statements(dsn: str) -> int:
 
 
 async def until_written(dsn: str, expected: list[str], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while (found := await ids(dsn)) != expected:
-        assert time.monotonic() < deadline, f"not these rows within {seconds:.0f} s: {found}"
-        await asyncio.sleep(0.05)
+    found: list[str] = []
+
+    async def written() -> list[str] | None:
+        nonlocal found
+        found = await ids(dsn)
+        return found if found == expected else None
+
+    await answered(written, lambda: f"these rows, but {found}", seconds)
 
 
 async def test_missing_reference_that_never_comes_is_a_dead_letter_after_its_time(with_teams: str) -> None:

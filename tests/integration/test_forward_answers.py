@@ -19,7 +19,7 @@ from tests.integration.databases import query
 from tests.sinks import ServedSink, served_sink
 from tests.stage_doubles import audit_event, team
 from tests.topic_io import read_all
-from tests.waiting import until
+from tests.waiting import answered, until
 from tests.workers import Run, committed, land, running
 
 BLOCKED = "<script>x</script>"
@@ -229,10 +229,12 @@ async def text_of(url: str) -> str:
 
 async def until_readyz(url: str, words: str, without: str = "?", ready: bool | None = None) -> str:
     """Return what ``/readyz`` says of forward once it holds some words, and not others, and is ready or not if that is asked for."""
-    async with asyncio.timeout(60):
-        while True:
-            found = orjson.loads(await text_of(f"{url}/readyz"))
-            detail: str = found["parts"]["forward"]["detail"]
-            if words in detail and without not in detail and ready in (None, found["ready"]):
-                return detail
-            await asyncio.sleep(0.1)
+    detail = ""
+
+    async def said() -> str | None:
+        nonlocal detail
+        found = orjson.loads(await text_of(f"{url}/readyz"))
+        detail = found["parts"]["forward"]["detail"]
+        return detail if words in detail and without not in detail and ready in (None, found["ready"]) else None
+
+    return await answered(said, lambda: f"{words!r} in /readyz, which says {detail!r}")
