@@ -8,17 +8,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+PROC = Path("/proc/self").parent
+
 
 def is_alive(pid: int) -> bool:
     """Whether a process of this number runs; one that has ended and waits to be reaped does not."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        # Between two looks at a process it may end: where there is a /proc, its file is missing then, or ESRCH is read.
+        return not PROC.is_dir() or (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return False
     except PermissionError:
         return True
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @asynccontextmanager
