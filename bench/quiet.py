@@ -17,7 +17,7 @@ from rich.table import Table
 from bench.console import bar
 from bench.open_loop import committed_rows, percentile, send, until
 from bench.run import cpu_seconds
-from streams.embedded.stack import PROCESS_NAMES, Stack, StackOptions, start_stack
+from streams.embedded.stack import PROCESS_NAMES, RIDES_WITH, Stack, StackOptions, start_stack
 from streams.errors import TierstreamError
 
 RATES = (20, 100, 500)
@@ -28,7 +28,9 @@ COMPILE_RATE, COMPILE_SECONDS = 200, 80
 COMPILE_WEBHOOKS = COMPILE_RATE * COMPILE_SECONDS
 SETTLE_SECONDS = 5.0
 LOOPS_LIMIT = 2_000
-STAGES = PROCESS_NAMES[1:]
+PROCESSES = tuple(name for name in PROCESS_NAMES if name not in RIDES_WITH)
+"""One name for each: feedback has none of its own."""
+STAGES = PROCESSES[1:]
 KAFKA = "kafka"
 
 
@@ -64,7 +66,7 @@ def print_rows(rows: list[dict[str, Any]], console: Console) -> None:
 async def _measure(partitions: int, rates: tuple[int, ...], seconds: int, on_progress: Callable[[int], object]) -> list[dict[str, Any]]:
     overrides = {"loops_rate_per_second": LOOPS_LIMIT, "partitions": partitions}
     async with start_stack(StackOptions({}, overrides=overrides, long_lived=True)) as stack, committed_rows(stack) as committed:
-        processes = {name: psutil.Process(pid) for name, (pid, *_) in stack.supervisor.pids.items() if name in (*PROCESS_NAMES, KAFKA)}
+        processes = {name: psutil.Process(pid) for name, (pid, *_) in stack.supervisor.pids.items() if name in (*PROCESSES, KAFKA)}
         await send(stack, COMPILE_RATE, 0, COMPILE_WEBHOOKS)
         on_progress(COMPILE_WEBHOOKS)
         await asyncio.sleep(SETTLE_SECONDS)  # what starts up costs is no idle cost

@@ -21,6 +21,10 @@ OTHERS_WINDOWS = 2.0
 """For how many windows of the limit a slot is left to others after they were last seen to use it. More than one: what they use goes up and
 down, and each slot that is tried too soon costs a 429."""
 
+RETURN_PACE = 0.5
+"""At this part of the limit's pace the slots come back after a stop: the first ones find out what others use, before there are more to be
+refused. All at once they would cost a 429 for each worker, and then the next stop."""
+
 LONGEST_SECONDS = 400.0
 """A slot that is not free for longer than this was written by a clock that has been set back since, and counts as free. More than a
 stop after a 429 can last."""
@@ -80,7 +84,12 @@ class Slots(Protocol):
         """Take the slot that is free soonest, for ``lease`` seconds from then on; None when none is within ``AHEAD_SECONDS``."""
 
     async def give_back(self, limit: Limit, returns: Sequence[Return], stop: float) -> None:
-        """Give slots back, leave to others of the account what they use, and all of it for ``stop`` seconds."""
+        """Give slots back, leave to others of the account what they use, and all of it for ``stop`` seconds; then they come back one by one."""
+
+
+def return_step(limit: Limit) -> float:
+    """Return the seconds between two slots that come back after a stop. Pure."""
+    return limit.seconds / limit.slots / RETURN_PACE
 
 
 def slots_of_others(limit: Limit, ours: int, remaining: float) -> int:
@@ -133,8 +142,8 @@ class SlotTable:
         for given in valid:
             self._slots[given.slot].ours_until = now + given.hold
         if stop > 0:
-            for slot in slots:
-                slot.others_until = max(slot.others_until, now + stop)
+            for place, slot in enumerate(sorted(slots, key=lambda slot: slot.free)):
+                slot.others_until = max(slot.others_until, now + stop + place * return_step(limit))
 
     def _of_others(self, slots: Sequence[_Slot], limit: Limit, given: Return) -> int:
         if given.remaining is None:

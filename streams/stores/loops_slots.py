@@ -6,7 +6,7 @@ All times are PostgreSQL's, so the clocks of the workers do not matter. A clock 
 from collections.abc import Sequence
 from datetime import timedelta
 
-from streams.loops.slots import AHEAD_SECONDS, LONGEST_SECONDS, OTHERS_WINDOWS, Grant, Limit, Return
+from streams.loops.slots import AHEAD_SECONDS, LONGEST_SECONDS, OTHERS_WINDOWS, Grant, Limit, Return, return_step
 from streams.stores.pool import Connection, PostgresPool
 
 _MAKE = "insert into loops_slots (slot) select generate_series(0, $1::int - 1) on conflict do nothing"
@@ -40,16 +40,20 @@ others as (
 ),
 left_to_others as (
     select slot, row_number() over (order by others_until desc, ours_until, slot) <= used as is_left from held, others
+),
+freed as (
+    select held.slot, coalesce(now + given.hold, ours_until) as ours,
+        greatest(others_until, case when is_left then now + $7::interval else '-infinity' end) as others
+    from clock, held join left_to_others using (slot) left join given using (slot)
+),
+stopped as (
+    select slot, now + $8::interval + (row_number() over (order by greatest(ours, others), slot) - 1) * $9::interval as until from freed, clock
 )
 update loops_slots as changed set
-    ours_until = coalesce(now + given.hold, changed.ours_until),
-    others_until = greatest(
-        changed.others_until,
-        case when is_left then now + $7::interval else '-infinity' end,
-        case when $8::interval > interval '0' then now + $8::interval else '-infinity' end
-    )
-from clock, left_to_others left join given using (slot)
-where changed.slot = left_to_others.slot and (given.slot is not null or is_left or $8::interval > interval '0')
+    ours_until = ours,
+    others_until = case when $8::interval > interval '0' then greatest(others, until) else others end
+from freed join stopped using (slot)
+where changed.slot = freed.slot and ($8::interval > interval '0' or (ours, others) is distinct from (changed.ours_until, changed.others_until))
 """
 
 
@@ -89,5 +93,6 @@ class PostgresSlots:
                 float(limit.requests),
                 timedelta(seconds=OTHERS_WINDOWS * limit.seconds),
                 timedelta(seconds=stop),
+                timedelta(seconds=return_step(limit)),
             )
         )

@@ -77,6 +77,23 @@ async def test_stop_holds_every_slot(slots: Slots) -> None:
 LIMIT = Limit(10, 1.0)
 
 
+async def test_slots_come_back_one_by_one_after_a_stop(slots: Slots) -> None:
+    await slots.give_back(LIMIT, [], 0.2)
+
+    first, second = await taken(slots, LIMIT), await until_taken(slots)
+
+    assert 0.1 < first.delay <= 0.2
+    assert second.slot != first.slot
+    assert await slots.take(LIMIT, 60.0) is None  # the third comes 0.2 s later
+
+
+async def until_taken(slots: Slots) -> Grant:
+    async with asyncio.timeout(5):
+        while (grant := await slots.take(LIMIT, 60.0)) is None:
+            await asyncio.sleep(0.01)
+    return grant
+
+
 @pytest.mark.parametrize(
     ("remaining", "left"),
     [
