@@ -20,6 +20,7 @@ from agents.normalise.plans import load_rules
 from agents.normalise.stage import NormaliseStage
 from streams import topics
 from streams.engine.app import Stage, handler_stage, table_stage
+from streams.engine.fetch_pace import SENT_ONE_BY_ONE, UNHURRIED
 from streams.engine.worker import StageFactory
 from streams.errors import PostgresUnavailable
 from streams.kafka.dead_letters import KafkaDeadLetters
@@ -72,7 +73,7 @@ def _normalise(settings: Settings) -> StageFactory:
     async def build() -> AsyncIterator[Stage]:
         sources = [topics.RAZORPAY_WEBHOOKS, topics.SUBSCRIPTION_LINKS]
         normalise = NormaliseStage(settings, rules)
-        stage = table_stage(settings, normalise, "links", sources, topics.NORMALISE_CHANGELOG)
+        stage = table_stage(settings, normalise, "links", sources, topics.NORMALISE_CHANGELOG, pace=SENT_ONE_BY_ONE)
         stage.read_again = lambda: normalise.read_plans(plans)
         yield stage
 
@@ -124,7 +125,7 @@ def _forward(settings: Settings, retry_seconds: Sequence[float]) -> StageFactory
             forwarder = forward.Forwarder(ledger, loops, limiter, dead_letters, retries, tiers, policy, waiting, api_key)
             history, topic = PostgresMailHistory(pool), topics.AUDIT_EVENTS.full_name(settings)
             settling = Settling(forwarder, ledger, history, dead_letters, topic, settings.settle_seconds if sending else 0.0)
-            yield handler_stage(settings, forward.STAGE, [topics.AUDIT_EVENTS, *RETRY_TOPICS], settling)
+            yield handler_stage(settings, forward.STAGE, [topics.AUDIT_EVENTS, *RETRY_TOPICS], settling, UNHURRIED)
 
     return build
 
@@ -134,7 +135,7 @@ def _feedback(settings: Settings) -> StageFactory:
     async def build() -> AsyncIterator[Stage]:
         async with _postgres(settings, feedback.STAGE, FORWARDER_SENT) as pool, _dead_letters(settings, feedback.STAGE) as dead_letters:
             handler = feedback.FeedbackHandler(PostgresFeedback(pool, match), dead_letters)
-            yield handler_stage(settings, feedback.STAGE, [topics.LOOPS_WEBHOOKS], handler)
+            yield handler_stage(settings, feedback.STAGE, [topics.LOOPS_WEBHOOKS], handler, UNHURRIED)
 
     return build
 

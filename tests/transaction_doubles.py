@@ -233,6 +233,7 @@ async def working(
     settings = Settings(partitions=log.partitions)
     monkeypatch.setattr(exactly_once, "TransactionalWriter", lambda *_: MemoryWriter(log))
     monkeypatch.setattr(exactly_once, "PACE_SECONDS", 0.0)
+    monkeypatch.setattr(exactly_once, "JOIN_SECONDS", 0.0)
     takeover = MemoryTakeover(log)
     takeover.holds = {number: asyncio.Event() for number in holds}
     clock = [now]

@@ -21,6 +21,7 @@ from faust.types import TP, StreamT
 from streams.engine.changelog import changelog_gone, made_anew
 from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
+from streams.engine.fetch_pace import SENT_TOGETHER, FetchPace
 from streams.engine.handler import BatchHandler, HandlerWorker
 from streams.engine.instance_id import holder_in
 from streams.engine.partitions import PACE, Batch, PartitionWorker, Processing
@@ -72,12 +73,13 @@ class Stage:
         fetch_bytes: int = FETCH_BYTES,
         *,
         commits_offsets: bool = True,
+        pace: FetchPace = SENT_TOGETHER,
     ) -> None:
-        """``commits_offsets``: whether Faust commits the offset behind each batch that is done. Otherwise the worker does, in its own
+        """``pace`` is how often is fetched. ``commits_offsets``: whether Faust commits the offset behind each batch that is done. Otherwise the worker does, in its own
         transactions, of all topics of a partition together, and sets its own pace: an offset has one writer."""
         self.name = name
         self.settings = settings
-        self.app = _faust_app(settings, name, fetch_bytes, COMMIT_INTERVAL_SECONDS if commits_offsets else NEVER_SECONDS)
+        self.app = _faust_app(settings, name, fetch_bytes, COMMIT_INTERVAL_SECONDS if commits_offsets else NEVER_SECONDS, pace)
         self.sources = [topic.full_name(settings) for topic in sources]
         self.processing = Processing(
             new_worker,
@@ -184,6 +186,7 @@ def table_stage(
     changelog: Topic,
     *,
     accepts_changes: bool = False,
+    pace: FetchPace = SENT_TOGETHER,
     clock: Callable[[], float] = time.time,
 ) -> Stage:
     """Return the app of a stage that decides with a table beside it, exactly once.
@@ -213,7 +216,7 @@ def table_stage(
         await transactions.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
-    built = Stage(settings, stage.name, sources, partial(TransactionalWorker, transactions), fetch_bytes, commits_offsets=False)
+    built = Stage(settings, stage.name, sources, partial(TransactionalWorker, transactions), fetch_bytes, commits_offsets=False, pace=pace)
     built.app.tables.add(
         OwnedTable(built.app, name=table, partitions=settings.partitions, source=built.sources[0], on_rebalanced=built.assign)
     )
@@ -226,9 +229,9 @@ def table_stage(
     return built
 
 
-def handler_stage(settings: Settings, name: str, sources: Sequence[Topic], handler: BatchHandler) -> Stage:
+def handler_stage(settings: Settings, name: str, sources: Sequence[Topic], handler: BatchHandler, pace: FetchPace = SENT_TOGETHER) -> Stage:
     """Return the app of a stage without a table. Its sources have the same keys and partitions, and do not wait for each other."""
-    built = Stage(settings, name, sources, lambda _: HandlerWorker(name, handler))
+    built = Stage(settings, name, sources, lambda _: HandlerWorker(name, handler), pace=pace)
     built.progress = lambda _number: handler.progress
     built.full = lambda: frozenset(handler.full)
     built.describe = handler.describe
@@ -245,7 +248,7 @@ class _App(faust.App):
         """Make none."""
 
 
-def _faust_app(settings: Settings, stage: str, fetch_bytes: int, commit_seconds: float) -> faust.App:
+def _faust_app(settings: Settings, stage: str, fetch_bytes: int, commit_seconds: float, pace: FetchPace) -> faust.App:
     servers = [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
     app = _App(
         group_id(settings, stage),
@@ -272,6 +275,7 @@ def _faust_app(settings: Settings, stage: str, fetch_bytes: int, commit_seconds:
         TableManager=OwnedTables,
     )
     app.transport = transport = BatchTransport(app.conf.broker_consumer, app)
+    transport.pace = pace
     transport.holder = holder_in(settings, app.conf.id)
     app.producer_transport = BatchTransport(app.conf.broker_producer, app)
     return app

@@ -49,6 +49,13 @@ comes meanwhile. A lone event waits for nothing."""
 
 PACE_SECONDS = 0.05
 
+JOIN_SECONDS = 0.001
+"""A transaction begins once no batch has come for so long: those of one fetch come one after the other, and each that came too late would
+wait for the next."""
+
+JOIN_RECORDS = 200
+"""With so many records a transaction waits for no others."""
+
 YIELD_SECONDS = 0.005
 """So long a transaction may be filled before heartbeats, fetches and other stages go on for a moment. Longer than a small one takes: its
 records then go to the broker together."""
@@ -193,6 +200,7 @@ class Transactions:
             wait_seconds = self._may_begin_at - time.monotonic()
             if wait_seconds > 0:
                 await asyncio.sleep(wait_seconds)
+            await self._joined()
             waiting, self._waiting = [work for work in self._waiting if not work.is_done], []
             began = time.monotonic()
             try:
@@ -202,6 +210,15 @@ class Transactions:
                     if not work.done.done():
                         work.done.set_exception(error)
             self._may_begin_at = began + min(PACE_SECONDS, PACE * (time.monotonic() - began))
+
+    async def _joined(self) -> None:
+        """Return once no batch has come for a moment, or there is enough for a transaction."""
+        known = 0
+        while (count := len(self._waiting)) > known:
+            if sum(len(work.records) - work.start for work in self._waiting) >= JOIN_RECORDS:
+                return
+            known = count
+            await asyncio.sleep(JOIN_SECONDS)
 
     async def _transaction(self, waiting: list[_Work]) -> list[_Work]:
         """Commit what one transaction may take of ``waiting``, and return what is left to be done."""

@@ -12,6 +12,7 @@ Agents, assignment, rebalances and offset commits stay Faust's; what changes:
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
@@ -24,6 +25,7 @@ from faust.transport import base
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
+from streams.engine.fetch_pace import SENT_ONE_BY_ONE, FetchDelays
 from streams.engine.fetch_sessions import SessionClient
 from streams.engine.instance_id import Holder, InstanceIdGuard
 from streams.engine.metadata_requests import create_no_topics
@@ -38,10 +40,6 @@ resumed has to wait for the fetch that is under way without it."""
 
 IDLE_FETCH_MAX_WAIT_MS = 1_000
 """The same while nothing comes and nothing is paused."""
-
-GATHER_SECONDS = 0.045
-"""How long after a fetch that brought records the next one begins. A lone event is fetched at once; under load a fetch brings what came
-meanwhile, of all partitions, and a transaction can begin with it: they come as often (``PACE_SECONDS``)."""
 
 FETCH_SECONDS = 1.0
 """How long one poll may wait for records."""
@@ -73,6 +71,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             self.guard = InstanceIdGuard(consumer._coordinator, instance_id, cast(BatchTransport, self.consumer.transport).holder)
         fetcher = consumer._fetcher
         fetcher._client = SessionClient(fetcher._client)
+        self._delays = FetchDelays(cast(BatchTransport, self.consumer.transport).pace)
         fetcher._proc_fetch_request = partial(self._gather, fetcher, fetcher._proc_fetch_request)
 
     async def _gather(self, fetcher: Any, fetch: Callable[..., Awaitable[bool]], *request: Any) -> bool:
@@ -83,7 +82,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if has_records:
             for waiter in fetcher._fetch_waiters:
                 fetcher._notify(waiter)
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(self._delays.after(time.monotonic()))
         return has_records
 
     async def find_taken(self) -> InstanceIdTaken | None:
@@ -311,11 +310,12 @@ class NoProducer(base.Producer):
 
 
 class BatchTransport(driver.Transport):
-    """Faust's transport with batches in, and no producer of Faust's own. ``holder`` says who has the instance id."""
+    """Faust's transport with batches in, and no producer of Faust's own. ``holder`` says who has the instance id, ``pace`` how often is fetched."""
 
     Consumer = BatchConsumer
     Producer = NoProducer
     holder: Holder
+    pace = SENT_ONE_BY_ONE
 
 
 class BatchSchema(faust.Schema[Any, Any]):

@@ -1,5 +1,6 @@
 """Due records and settings in a worker's transactions: what is committed together, what a rollback leaves, and what waits for whom."""
 
+import asyncio
 from functools import partial
 
 import pytest
@@ -8,8 +9,9 @@ from streams.engine import exactly_once
 from streams.engine.changelog import SETTINGS_KEY, Position, encode_position, position_key
 from streams.engine.transactions import Output
 from streams.errors import GenerationEnded, ProducerLost, SettingsRefused
+from streams.kafka.partitioner import partition_of
 from tests.processing_doubles import settle
-from tests.transaction_doubles import CHANGELOG, CURRENT, INPUT, Alarms, MemoryLog, working
+from tests.transaction_doubles import CHANGELOG, CURRENT, INPUT, Alarms, Bench, MemoryLog, working
 
 
 def with_rows(*ats: int, settings: bytes | None = None, partition: int = 0, log: MemoryLog | None = None) -> MemoryLog:
@@ -21,6 +23,41 @@ def with_rows(*ats: int, settings: bytes | None = None, partition: int = 0, log:
     if settings is not None:
         log.append(Output(CHANGELOG, SETTINGS_KEY, settings, partition=partition))
     return log
+
+
+# One transaction for what comes together
+
+
+async def test_batches_that_come_one_after_the_other_share_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog(partitions=4)
+    keys = {partition_of(key, 4): key for key in (b"team %d" % number for number in range(50))}
+
+    async def work_in(bench: Bench, number: int) -> None:
+        for partition in range(4):
+            bench.put(keys[partition], b"due 1", partition)
+            bench.fetch(partition)
+            await asyncio.sleep(0.001)
+        await bench.until(lambda: log.offsets == {(INPUT, partition): number for partition in range(4)})
+
+    async with working(monkeypatch, log, Alarms(), 0, 1, 2, 3) as bench:
+        await work_in(bench, 1)  # now all of them are restored
+        log.transactions.clear()
+        monkeypatch.setattr(exactly_once, "JOIN_SECONDS", 0.2)
+
+        await work_in(bench, 2)
+
+    assert len(log.transactions) == 1
+
+
+async def test_transaction_with_enough_records_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactly_once, "JOIN_RECORDS", 2)
+    log = MemoryLog()
+    async with working(monkeypatch, log, Alarms()) as bench:
+        monkeypatch.setattr(exactly_once, "JOIN_SECONDS", 3600.0)
+        bench.put(b"team", b"wake 100")
+        bench.put(b"team", b"wake 200")
+        bench.fetch()
+        await bench.until(bench.reached)
 
 
 # Due records

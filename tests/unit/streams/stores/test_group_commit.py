@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from streams.stores import group_commit
 from streams.stores.group_commit import GroupCommit
 
 
@@ -34,6 +35,20 @@ async def test_callers_of_one_moment_share_a_statement_and_each_gets_its_own() -
 
     assert list(results) == [[2, 4], [6], [8, 10]]
     assert statements.seen == [[1, 2, 3, 4, 5]]
+
+
+async def test_callers_that_come_one_after_the_other_share_a_statement_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "GATHER_SECONDS", 0.2)
+    statements = Statements()
+    statements.may_end.set()
+    written = GroupCommit(statements.run, 10)
+    callers = []
+    for number in (1, 2, 3):
+        callers.append(asyncio.create_task(written([number])))
+        await asyncio.sleep(0.001)
+
+    assert await asyncio.gather(*callers) == [[2], [4], [6]]
+    assert statements.seen == [[1, 2, 3]]
 
 
 async def test_who_comes_while_a_statement_is_under_way_goes_into_the_next() -> None:
