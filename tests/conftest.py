@@ -11,8 +11,8 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -37,7 +37,6 @@ POOLER = os.environ.get("TIERSTREAM_TEST_POOLER", "")
 PARTITIONS = 4
 SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "feedback", "promises"))
 """In this order, for the first judges everything that is there, the second wants it whole, and the last takes a table away."""
-Alone = Callable[[], AbstractAsyncContextManager[None]]
 
 hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
@@ -54,11 +53,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of one running ``up`` in their order, and the files with a test that measures times last, beside each other."""
-    files = {item.path for item in items if _is_alone(item)}
+    """Put the tests of one running ``up`` in their order, and last, beside each other, the files with a test that measures times.
+
+    Before those come the unit tests, the files with the most first: what is short ends about when all the rest does, and nobody waits for long.
+    """
+    files = {item.path for item in items if item.get_closest_marker("alone")}
+    counts = Counter(item.path for item in items)
     sharing = iter(sorted(filter(_place, items), key=_place))
     items[:] = [next(sharing) if _place(item) else item for item in items]
-    items.sort(key=lambda item: item.path in files)
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        return item.path in files, -counts[item.path] if item.nodeid.startswith("tests/unit/") else -len(items)
+
+    items.sort(key=place)
 
 
 def _place(item: pytest.Item) -> int:
@@ -91,7 +98,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if not hasattr(item.config, "workerinput"):
         return (yield)
     with Path(__file__).open() as busy, Path(__file__).with_name("__init__.py").open() as door:  # so no lock's file has to be removed
-        item.stash[_LOCKS] = locks = _Locks(busy, door)
+        locks = _Locks(busy, door)
         if item.get_closest_marker("alone"):
             locks.measure()
         else:
@@ -107,25 +114,6 @@ def own_logging() -> Iterator[None]:
     yield
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
-
-
-@pytest.fixture
-def alone(request: pytest.FixtureRequest) -> Alone:
-    """For a test that measures times in a part of it: beside what it does in ``async with alone():`` run at most others that measure."""
-
-    @asynccontextmanager
-    async def measuring() -> AsyncIterator[None]:
-        locks: _Locks | None = request.node.stash.get(_LOCKS, None)
-        if locks is None:
-            yield
-            return
-        await asyncio.to_thread(locks.measure)
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(locks.work)
-
-    return measuring
 
 
 class _Locks(NamedTuple):
@@ -147,13 +135,6 @@ class _Locks(NamedTuple):
         fcntl.flock(self.door, fcntl.LOCK_SH)
         fcntl.flock(self.busy, fcntl.LOCK_EX)  # once it is had, nobody works
         fcntl.flock(self.busy, fcntl.LOCK_UN)
-
-
-_LOCKS = pytest.StashKey[_Locks]()
-
-
-def _is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None or "alone" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -264,11 +264,8 @@ def _overrides(servers: Servers) -> dict[str, object]:
     }
 
 
-async def run(plan: Plan, report: Callable[[str], None], alone: Callable[[], AbstractAsyncContextManager[object]] = nullcontext) -> Report:
-    """Run ``plan`` on a stack of its own, and what is measured in the block of ``alone``.
-
-    Raises AssertionError when all is not well again in time after an outage.
-    """
+async def run(plan: Plan, report: Callable[[str], None]) -> Report:
+    """Run ``plan`` on a stack of its own. Raises AssertionError when all is not well again in time after an outage."""
     with tempfile.TemporaryDirectory(prefix="tierstream-outages-", ignore_cleanup_errors=True) as directory:
         spool = Path(directory) / "spool"
         async with (
@@ -276,7 +273,7 @@ async def run(plan: Plan, report: Callable[[str], None], alone: Callable[[], Abs
             start_stack(StackOptions({}, overrides=_overrides(servers))) as stack,
         ):
             load = Load(plan, stack.settings, stack.gateway, spool, report)
-            async with alone(), load.running():
+            async with load.running():
                 await until(load.is_well, "events and webhooks are taken")
                 await _measure(plan, servers.outages(), load, report)
             published, accepted = await _readable(stack.settings, load)

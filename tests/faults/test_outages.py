@@ -1,9 +1,9 @@
 """The short form of ``make outages``: PostgreSQL, Loops and Kafka away for some seconds each; and what a broken promise looks like."""
 
+import pytest
 from rich.console import Console
 
 from streams.publisher import Stats
-from tests.conftest import Alone
 from tests.faults.outages import Plan, run
 from tests.faults.sender import Answered
 from tests.faults.service import Call
@@ -16,10 +16,11 @@ BUSY_P99_SECONDS = 0.02
 """The promise is 0.001 s; the factor is for a machine that does other things beside the test."""
 
 
-async def test_with_each_service_away_nothing_is_dropped_every_request_is_answered_in_time_and_all_is_on_its_topic(alone: Alone) -> None:
+@pytest.mark.alone
+async def test_with_each_service_away_nothing_is_dropped_every_request_is_answered_in_time_and_all_is_on_its_topic() -> None:
     console = Console(width=180)
 
-    report = await run(SHORT, console.print, alone)
+    report = await run(SHORT, console.print)
 
     console.print(table(report.windows))
     windows = {window.name: window for window in report.windows}

@@ -209,7 +209,7 @@ async def test_readyz_metrics_and_log_say_what_waits_and_why_without_an_address(
         detail = await until_readyz(url, "mails that wait")
         assert detail == "partitions 0,1,2,3; mails that wait for a retry while others go on: 1 of experiment.conversion (answer 403)"
         assert orjson.loads(await text_of(f"{url}/readyz"))["ready"] is True
-        assert 'tierstream_held{answer="answer 403",kind="experiment.conversion"} 1.0' in await text_of(f"{url}/metrics")
+        await until_metric(url, 'tierstream_held{answer="answer 403",kind="experiment.conversion"} 1.0')
 
         world.sink.break_it(page=404)
         assert f"waits for loops: What answers at {world.sink.url} is not Loops (answer 404" in await until_readyz(url, "waits for loops")
@@ -225,6 +225,15 @@ async def test_readyz_metrics_and_log_say_what_waits_and_why_without_an_address(
 async def text_of(url: str) -> str:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         return await response.text()
+
+
+async def until_metric(url: str, line: str) -> None:
+    """Return once ``/metrics`` has a line: a mail is not held while it is on its way from one retry to the next."""
+
+    async def said() -> bool | None:
+        return line in await text_of(f"{url}/metrics") or None
+
+    await answered(said, lambda: line)
 
 
 async def until_readyz(url: str, words: str, without: str = "?", ready: bool | None = None) -> str:

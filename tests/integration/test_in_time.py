@@ -15,33 +15,21 @@ import pytest
 
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.process import free_port
-from streams.errors import KafkaUnavailable
 from streams.kafka import topic_admin
-from streams.kafka.producer import AcknowledgedProducer
-from streams.kafka.topic_watch import TopicWatch
-from streams.publisher import Publisher
 from streams.runtime.http_server import listen
 from streams.settings import Settings
-from streams.topics import TEAM_EVENTS, topics_of
-from tests.conftest import PARTITIONS, Alone
+from streams.topics import TEAM_EVENTS
+from tests.conftest import PARTITIONS
 from tests.integration.test_full_disk import set_largest_file
 from tests.integration.test_gateway import BODY, RunningGateway, gateway_settings, running
-from tests.integration.test_producer import NOWHERE
-from tests.integration.test_publisher import events_of, used_by_team
-from tests.integration.test_publisher import in_order as published_in_order
 from tests.integration.test_spooling import NOWHERE as NO_SERVER
 from tests.integration.test_spooling import TEAM, TOKEN, gateway_process, in_order, numbers_by_key, posted, webhook
-from tests.publishing_service import publish
 from tests.topic_io import Json, read_all, read_json
 from tests.waiting import until
 
-P99_SECONDS = 0.01
-"""The promise is 0.001 s; the factor is for a machine that does other things beside the test."""
 
-
-async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_back(
-    tmp_path: Path, free_admin_port: int, alone: Alone
-) -> None:
+@pytest.mark.alone
+async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_back(tmp_path: Path, free_admin_port: int) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = gateway_settings(
         Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1), admin_port=free_admin_port
@@ -49,8 +37,7 @@ async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_b
     readyz = f"http://127.0.0.1:{free_admin_port}/readyz"
     async with running(settings) as gateway:
         try:
-            async with alone():
-                await expect_503(gateway)  # nothing is there yet
+            await expect_503(gateway)  # nothing is there yet
             await kafka.start()
             await asyncio.to_thread(topic_admin.apply, settings)
             await until_answered(gateway, 200)
@@ -58,8 +45,7 @@ async def test_kafka_killed_is_503_within_two_seconds_and_200_again_once_it_is_b
 
             kafka.kill()
             await kafka.wait()
-            async with alone():
-                await asyncio.gather(*(expect_503(gateway, seconds=2.5) for _ in range(20)))
+            await asyncio.gather(*(expect_503(gateway, seconds=2.5) for _ in range(20)))
             assert (await gateway.http.get(f"{gateway.url}/healthz")).status_code == 200
             answer = await until_ready(gateway, readyz, 503)
             assert kafka.bootstrap_servers in answer.json()["parts"]["kafka"]["detail"]
@@ -103,9 +89,8 @@ def service_event(number: int) -> Json:
     return {"kind": "near_quota_wall", "team_id": TEAM, "id": f"e-{number}", "data": {"resource_type": "s", "used": number, "limit": 1}}
 
 
-async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_in_order_before_what_is_newer(
-    tmp_path: Path, alone: Alone
-) -> None:
+@pytest.mark.alone
+async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_in_order_before_what_is_newer(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path / "kafka")
     settings = gateway_settings(
         Settings(
@@ -115,21 +100,19 @@ async def test_kafka_away_is_200_within_the_limit_then_fast_and_all_is_drained_i
     )
     async with running(settings) as gateway:
         try:
-            async with alone():
-                assert await timed(gateway, range(10)) < 2.5  # the first waits for Kafka, the others do not
-                assert await timed(gateway, range(10, 60)) < 5.0
-                started = time.monotonic()
-                events = [service_event(number) for number in range(100)]
-                answer = await gateway.http.post(f"{gateway.url}/v1/events", json=events, headers=TOKEN)
-                assert (answer.status_code, len(answer.json()["ids"])) == (202, 100)
-                assert time.monotonic() - started < 2.5
+            assert await timed(gateway, range(10)) < 2.5  # the first waits for Kafka, the others do not
+            assert await timed(gateway, range(10, 60)) < 5.0
+            started = time.monotonic()
+            events = [service_event(number) for number in range(100)]
+            answer = await gateway.http.post(f"{gateway.url}/v1/events", json=events, headers=TOKEN)
+            assert (answer.status_code, len(answer.json()["ids"])) == (202, 100)
+            assert time.monotonic() - started < 2.5
             ready = await until_ready(gateway, f"http://127.0.0.1:{settings.admin_port}/readyz", 200)
             assert ready.json()["parts"]["spool"]["detail"] == "160 records wait for Kafka"
 
             await kafka.start()
             await asyncio.to_thread(topic_admin.apply, settings)
-            async with alone():
-                await timed(gateway, range(60, 100))
+            await timed(gateway, range(60, 100))
             await until(lambda: sum(map(len, numbers_by_key(settings).values())) >= 100, "all webhooks have arrived")
             assert numbers_by_key(settings) == in_order(100)
             await until(lambda: len(read_all(settings, TEAM_EVENTS.name)) >= 100, "all events have arrived")
@@ -149,89 +132,20 @@ async def timed(gateway: RunningGateway, numbers: range) -> float:
     return time.monotonic() - began
 
 
-async def test_kafka_killed_for_ten_seconds_at_200_events_a_second_costs_no_event_no_order_and_no_millisecond(
-    tmp_path: Path, alone: Alone
-) -> None:
-    kafka = EmbeddedKafka(tmp_path / "kafka")
-    settings = Settings(kafka_bootstrap_servers=kafka.bootstrap_servers, partitions=PARTITIONS, replication_factor=1)
-    took: list[float] = []
-    stop = asyncio.Event()
-
-    async def publish_on() -> None:
-        began = time.monotonic()
-        while not stop.is_set():
-            before = time.perf_counter()
-            assert publish(publisher, len(took)) is not None
-            took.append(time.perf_counter() - before)
-            await asyncio.sleep(max(0.0, began + len(took) / 200 - time.monotonic()))
-
-    try:
-        await kafka.start()
-        await asyncio.to_thread(topic_admin.apply, settings)
-        async with alone(), Publisher(source="test", spool=tmp_path / "spool", settings=settings) as publisher:
-            publishing = asyncio.create_task(publish_on())
-            await until(lambda: publisher.stats().sent > 100, "events are sent")
-            kafka.kill()
-            await kafka.wait()
-            killed, at_kill = time.monotonic(), len(took)
-            await until(lambda: time.monotonic() - killed > 10, "ten seconds without Kafka")
-            assert len(took) - at_kill > 1_000
-            assert publisher.stats().spooled > 1_000
-            await kafka.start()
-            await until(lambda: publisher.stats().sent >= len(took) - 50, "what waited is sent")
-            stop.set()
-            await publishing
-            assert await publisher.aclose(15) == 0
-        stats = publisher.stats()
-        assert (stats.sent, stats.dropped, stats.invalid, stats.pending) == (len(took), 0, 0, 0)
-        assert used_by_team(await events_of(settings)) == published_in_order(len(took))
-    finally:
-        stop.set()
-        await kafka.stop()
-    assert sorted(took)[len(took) * 99 // 100] < P99_SECONDS
-
-
-@pytest.mark.alone
-async def test_kafka_away_is_unavailable_in_time_and_says_where() -> None:
-    async with AcknowledgedProducer(NOWHERE) as producer:
-        started = time.monotonic()
-        with pytest.raises(KafkaUnavailable, match=r"Kafka at 127\.0\.0\.1:1 did not acknowledge a record of t within 0\.3 s"):
-            await producer.send("t", b"value", timeout_seconds=0.3)
-        assert time.monotonic() - started < 1.0
-    watch, started = TopicWatch(NOWHERE, "gateway", topics_of("gateway")), time.monotonic()
-    with pytest.raises(KafkaUnavailable, match=r"Kafka does not answer at 127\.0\.0\.1:1: "):
-        await asyncio.to_thread(watch.look, 0.3)
-    assert time.monotonic() - started < 1.0
-
-
-@pytest.mark.alone
-async def test_close_without_kafka_ends_in_time_and_settles_every_caller() -> None:
-    producer = AcknowledgedProducer(NOWHERE)
-    sending = asyncio.create_task(producer.send("t", b"value", timeout_seconds=30))
-    await asyncio.sleep(0)  # lets the task hand its record over
-    started = time.monotonic()
-
-    await producer.close(0.2)
-
-    assert time.monotonic() - started < 2
-    with pytest.raises(KafkaUnavailable):
-        await sending
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux'")
+@pytest.mark.alone
 async def test_disk_full_under_the_gateway_is_503_in_time_and_200_again_once_there_is_room(
-    kafka_settings: Settings, tmp_path: Path, alone: Alone
+    kafka_settings: Settings, tmp_path: Path
 ) -> None:
     async with gateway_process(kafka_settings, tmp_path, NO_SERVER) as (url, pid), httpx.AsyncClient(base_url=url, timeout=20) as http:
         assert [(await posted(http, number)).status_code for number in range(10)] == [200] * 10
 
         set_largest_file(pid, 1)
-        async with alone():
-            for number in range(10, 15):
-                answer = await posted(http, number)
-                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-                assert "the spool can not be written (File too large)" in answer.json()["error"]
-                assert answer.elapsed.total_seconds() < 2.5
+        for number in range(10, 15):
+            answer = await posted(http, number)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "the spool can not be written (File too large)" in answer.json()["error"]
+            assert answer.elapsed.total_seconds() < 2.5
 
         set_largest_file(pid, resource.RLIM_INFINITY)
         async with asyncio.timeout(30):
