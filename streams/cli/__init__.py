@@ -4,6 +4,8 @@ An error is one sentence on stderr, never a traceback.
 """
 
 import sys
+from collections.abc import Callable
+from functools import cache
 
 import typer
 
@@ -30,10 +32,16 @@ deliveries.register(app)
 replay.register(app)
 
 
+@cache
+def _command() -> Callable[[], object]:
+    """The whole command line, which takes a while to be made of all its functions."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run the command line; the console script's entry."""
     try:
-        app()
+        _command()()
     except TierstreamError as error:
         print(f"tierstream: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
