@@ -10,6 +10,7 @@ from functools import cache
 import typer
 
 from streams.cli import broker, deliveries, dlq, explain, imports, reconcile, replay, run, stack, verify
+from streams.cli.output import report_error
 from streams.errors import TierstreamError
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ def main() -> None:
     try:
         _command()()
     except TierstreamError as error:
-        print(f"tierstream: {error}", file=sys.stderr)
+        report_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

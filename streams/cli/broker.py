@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -12,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Json
+from streams.cli.output import report, report_error
 from streams.cli.settings import DataDir, command_settings
+from streams.errors import TopologyError
 from streams.kafka import topic_admin
 from streams.kafka.topic_state import Difference, remedies
 from streams.settings import PREFIX, load_plans
@@ -41,7 +42,7 @@ def apply_topics(
     Example: tierstream topics apply --alter
     """
     settings = command_settings(data_dir, "topics")
-    created = topic_admin.apply(settings)
+    created = topic_admin.once_reachable(settings, topic_admin.apply)
     altered = topic_admin.alter(settings) if alter else []
     left = topic_admin.compare(settings).differing
     if as_json:
@@ -49,9 +50,11 @@ def apply_topics(
     else:
         said = [f"created {name}" for name in created]
         said += [f"set {each.name}={each.wanted} of {each.topic}, which was {each.found}" for each in altered]
-        print("\n".join(said) or f"all {len(TOPICS)} topics are there")
+        report(
+            settings, "\n".join(said) or f"all {len(TOPICS)} topics are there", "topics applied", created=created, altered=_as_json(altered)
+        )
     if left:
-        print(f"tierstream: Left as they are: {'; '.join(map(str, left))}. {remedies(left)}", file=sys.stderr)
+        report_error(TopologyError(f"Left as they are: {'; '.join(map(str, left))}. {remedies(left)}"), settings)
         raise typer.Exit(1 if alter else 0)
 
 
@@ -87,7 +90,9 @@ def migrate(as_json: Json = False, data_dir: DataDir = None) -> None:
     if as_json:
         print(json.dumps({"applied": applied}))
     else:
-        print("\n".join(f"applied {name}" for name in applied) or "the tables are up to date")
+        report(
+            settings, "\n".join(f"applied {name}" for name in applied) or "the tables are up to date", "tables migrated", applied=applied
+        )
 
 
 def check_config(as_json: Json = False, data_dir: DataDir = None) -> None:

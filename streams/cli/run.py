@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.output import report, report_error
 from streams.cli.settings import AcceptInitialTier, DataDir, command_settings
 from streams.errors import ConfigurationError, TierstreamError
 from streams.logging import configure_logging
@@ -83,7 +84,7 @@ def loops_sink(
 
     async def run(stop: asyncio.Event) -> None:
         async with serving(create_sink(rate_per_second=rate, api_key=None), listen(host, port, "LOOPS_SINK"), grace_seconds=1.0) as url:
-            print(f"fake Loops at {url}", flush=True)
+            report(settings, f"fake Loops at {url}", "fake Loops started", url=url)
             await stop.wait()
 
     serve(settings, run)
@@ -109,7 +110,7 @@ def serve(settings: Settings, run: Callable[[asyncio.Event], Awaitable[None]]) -
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(supervised())
     except TierstreamError as error:
-        print(f"tierstream: {error}", file=sys.stderr)
+        report_error(error, settings)
         code = error.exit_code
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,6 +8,7 @@ import typer
 
 from streams.embedded.running import DIRECTORY, running_stack
 from streams.errors import ConfigurationError
+from streams.logging import configure_logging
 from streams.settings import PREFIX, Settings, load_settings
 from streams.settings.roles import Role
 
@@ -32,7 +33,7 @@ _OWN = ("gateway_port", "gateway_spool")
 
 
 def command_settings(data_dir: Path | None, role: Role | None = None) -> Settings:
-    """Return the settings of a command, and report on stderr when they come from a running ``up``.
+    """Return the settings of a command, and report on stderr when they come from a running ``up``. Sets up the log where it is JSON.
 
     ``role`` names what must be set. What is set in the environment or the configuration file wins over what ``up`` uses. Raises
     ConfigurationError when something that ``role`` needs is missing, or no ``up`` runs with ``data_dir``.
@@ -50,6 +51,8 @@ def command_settings(data_dir: Path | None, role: Role | None = None) -> Setting
             settings = load_settings(**{name: given[name] for name in given.keys() - settings.model_fields_set - set(_OWN)})
         elif data_dir is not None:
             raise ConfigurationError(f"--data-dir {data_dir}: no tierstream up runs with it; start one, or set the addresses.")
+    if settings.log_format == "json":
+        configure_logging(settings)
     if role is not None:
         settings.require(role)
     return settings

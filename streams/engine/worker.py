@@ -35,8 +35,8 @@ StageFactory = Callable[[], contextlib.AbstractAsyncContextManager[Stage]]
 
 async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop: asyncio.Event) -> None:
     """Run the stages until ``stop`` is set. Raises the TierstreamError of the first stage that can not go on, KafkaUnavailable
-    when Kafka is not there at the start, TopologyError when nothing right can be decided from its topics, then or later."""
-    await asyncio.to_thread(topic_admin.require, settings)
+    when Kafka is not there in time at the start, TopologyError when nothing right can be decided from its topics, then or later."""
+    await asyncio.to_thread(topic_admin.once_reachable, settings, topic_admin.require)
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
@@ -16,10 +16,14 @@ from streams.settings import Settings
 from streams.topics import TOPICS, on_broker
 
 REQUEST_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+"""Between two tries to reach Kafka at the start."""
 _SHOWN_SECONDS = 30.0
 _DENIED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Comparison(NamedTuple):
@@ -97,6 +101,25 @@ def check(settings: Settings) -> None:
     found = compare(settings)
     if found.missing or found.differing:
         raise TopologyError(found.sentence())
+
+
+def once_reachable(settings: Settings, call: Callable[[Settings], T], sleep: Callable[[float], object] = time.sleep) -> T:
+    """Return ``call(settings)``, which is made again while Kafka is away, until TIERSTREAM_KAFKA_WAIT_SECONDS are over.
+
+    Raises what the call raises; KafkaUnavailable only after that time.
+    """
+    until = time.monotonic() + settings.kafka_wait_seconds
+    waits = False
+    while True:
+        try:
+            return call(settings)
+        except KafkaUnavailable as error:
+            if time.monotonic() >= until:
+                raise
+            if not waits:
+                log.warning("Waiting up to %g s for Kafka. %s", settings.kafka_wait_seconds, error)
+            waits = True
+        sleep(RETRY_SECONDS)
 
 
 def require(settings: Settings) -> None:

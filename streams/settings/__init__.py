@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     kafka_ssl_cafile: Path | None = Field(
         default=None, description="CA certificates (PEM) that Kafka's certificate is checked against; default: the system's."
     )
+    kafka_wait_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="How long a worker and `topics apply` wait for Kafka when they start, before they end with an error; for containers that start together.",
+    )
 
     postgres_dsn: SecretStr | None = Field(
         default=None,

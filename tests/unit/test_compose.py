@@ -52,7 +52,8 @@ def interpolate(value: Any, environment: Mapping[str, str]) -> Any:
 SERVICES: dict[str, Service] = interpolate(yaml.safe_load(TEXT)["services"], {})
 OURS = sorted(name for name, service in SERVICES.items() if service["image"] == IMAGE)
 LONG_RUNNING = sorted(name for name, service in SERVICES.items() if "restart" in service)
-ONE_SHOT = sorted(set(SERVICES) - set(LONG_RUNNING))
+BY_HAND = sorted(name for name, service in SERVICES.items() if "profiles" in service)
+ONE_SHOT = sorted(set(SERVICES) - set(LONG_RUNNING) - set(BY_HAND))
 
 
 def role_of(name: str) -> Role | None:
@@ -100,6 +101,39 @@ def test_environment_of_a_service_holds_only_settings_and_all_that_its_role_requ
     assert set(SERVICES[name].get("environment", {})) <= known
     if role is not None:
         settings.require(role)
+
+
+@pytest.mark.parametrize(
+    "role", ["topics", "migrate", "verify", "explain", "dlq", "import-tiers", "replay", "deliveries", "reconcile"]
+)
+def test_ops_has_what_each_command_of_an_operator_requires(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERSTREAM_RAZORPAY_KEY_ID", "rzp_live_key")  # reconcile's, which nobody has by default
+    monkeypatch.setenv("TIERSTREAM_RAZORPAY_KEY_SECRET", "secret")
+
+    settings_of("ops", monkeypatch).require(role)
+
+
+def test_ops_agrees_with_the_workers() -> None:
+    ops = environment_of("ops")
+    others = [environment_of(name) for name in OURS if name != "ops"]
+
+    assert [name for name in ops for other in others if name in other and other[name] != ops[name]] == ["TIERSTREAM_LOG_FORMAT"] * len(others)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name not in BY_HAND])
+def test_logs_of_every_service_of_ours_have_one_format(name: str) -> None:
+    assert environment_of(name)["TIERSTREAM_LOG_FORMAT"] == "json"
+
+
+def test_kafka_is_checked_without_a_java_and_leaves_no_nameless_volume() -> None:
+    kafka = SERVICES["kafka"]
+
+    assert kafka["init"] is True
+    assert "kafka/9092" in kafka["healthcheck"]["test"][-1]
+    assert {mount["target"] for mount in kafka["volumes"] if isinstance(mount, dict) and mount["type"] == "tmpfs"} == {
+        "/etc/kafka/secrets",
+        "/mnt/shared/config",
+    }
 
 
 def test_each_stage_has_a_service() -> None:

@@ -28,6 +28,7 @@ TEXTS = {
     "kafka_sasl_mechanism": "PLAIN",
     "kafka_sasl_username": "app",
     "kafka_ssl_cafile": "/etc/ca.pem",
+    "kafka_wait_seconds": "60",
     "razorpay_team_note": "team",
     "plans": "/etc/plans.toml",
     "adopt_subscriptions_created_before": "2026-01-31",
