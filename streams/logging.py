@@ -113,6 +113,21 @@ class ThrottledLibrary(logging.Filter):
         return self._throttle.passes(f"{record.name}: {record.msg}")
 
 
+class RetriedErrors(logging.Filter):
+    """Makes a warning of an aiokafka error that is tried again, such as the coordinator that a new cluster has not got yet: an alert on
+    errors is for those that last, and these are what makes a stage not ready. For a handler."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if (
+            record.levelno == logging.ERROR
+            and record.name.startswith("aiokafka.")
+            and any(getattr(each, "retriable", False) for each in arguments)
+        ):
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return True
+
+
 def configure_logging(settings: Settings) -> None:
     """Set up structlog and the standard library's logging, once a process, in ``main``.
 
@@ -146,6 +161,7 @@ def configure_logging(settings: Settings) -> None:
         )
     )
     handler.addFilter(ThrottledLibrary("aiokafka"))
+    handler.addFilter(RetriedErrors())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -103,9 +103,7 @@ def test_environment_of_a_service_holds_only_settings_and_all_that_its_role_requ
         settings.require(role)
 
 
-@pytest.mark.parametrize(
-    "role", ["topics", "migrate", "verify", "explain", "dlq", "import-tiers", "replay", "deliveries", "reconcile"]
-)
+@pytest.mark.parametrize("role", ["topics", "migrate", "verify", "explain", "dlq", "import-tiers", "replay", "deliveries", "reconcile"])
 def test_ops_has_what_each_command_of_an_operator_requires(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERSTREAM_RAZORPAY_KEY_ID", "rzp_live_key")  # reconcile's, which nobody has by default
     monkeypatch.setenv("TIERSTREAM_RAZORPAY_KEY_SECRET", "secret")
@@ -117,7 +115,9 @@ def test_ops_agrees_with_the_workers() -> None:
     ops = environment_of("ops")
     others = [environment_of(name) for name in OURS if name != "ops"]
 
-    assert [name for name in ops for other in others if name in other and other[name] != ops[name]] == ["TIERSTREAM_LOG_FORMAT"] * len(others)
+    assert [name for name in ops for other in others if name in other and other[name] != ops[name]] == ["TIERSTREAM_LOG_FORMAT"] * len(
+        others
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name not in BY_HAND])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import structlog
+from aiokafka.errors import GroupAuthorizationFailedError, GroupCoordinatorNotAvailableError
 
 from streams.logging import LIBRDKAFKA, Throttle, ThrottledLibrary, ThrottledLogs, configure_logging, mask_email, mask_text, mask_values
 from streams.settings import Settings
@@ -189,3 +190,19 @@ def test_a_librarys_repeated_lines_are_throttled_and_nobody_elses() -> None:
     assert [passes("streams.engine.worker", "no answer"), passes("streams.engine.worker", "no answer")] == [True, True]
     now = 31.0
     assert passes("aiokafka.conn", "no answer from %s")
+
+
+@pytest.mark.parametrize(
+    ("logger", "error", "level"),
+    [
+        ("aiokafka.consumer.group_coordinator", GroupCoordinatorNotAvailableError(), "warning"),
+        ("aiokafka.consumer.group_coordinator", GroupAuthorizationFailedError("group"), "error"),
+        ("streams.engine.worker", GroupCoordinatorNotAvailableError(), "error"),
+    ],
+)
+def test_what_aiokafka_tries_again_is_a_warning(logger: str, error: Exception, level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+
+    logging.getLogger(logger).error("Group Coordinator Request failed: %s", error)
+
+    assert json.loads(capsys.readouterr().err)["level"] == level
