@@ -27,7 +27,12 @@ class RememberingProducer:
 
 
 async def ask(
-    app: Gateway, path: str, parts: Sequence[bytes | asyncio.Event | Exception | None], headers: dict[bytes, bytes] | None = None
+    app: Gateway,
+    path: str,
+    parts: Sequence[bytes | asyncio.Event | Exception | None],
+    headers: dict[bytes, bytes] | None = None,
+    *,
+    client: str = "192.0.2.1",
 ) -> tuple[int, bytes]:
     """POST over bare ASGI, the body in ``parts``: None is a disconnect, an Event never comes. Returns status 0 without an answer."""
     waiting, sent = list(parts), list[MutableMapping[str, Any]]()
@@ -45,5 +50,6 @@ async def ask(
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    await app({"type": "http", "method": "POST", "path": path, "headers": list((headers or {}).items())}, receive, send)
+    scope = {"type": "http", "method": "POST", "path": path, "headers": list((headers or {}).items()), "client": (client, 40_000)}
+    await app(scope, receive, send)
     return (sent[0]["status"], sent[1]["body"]) if sent else (0, b"")

@@ -3,6 +3,7 @@
 Raw ASGI, for the webhook route takes nearly all requests, and a framework's request objects cost more there than the work itself.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -12,8 +13,10 @@ from prometheus_client import Counter, Histogram
 from streams.errors import KafkaUnavailable, RecordTooLarge
 from streams.gateway.http import BODY_SECONDS, Answer, Disconnected, Receive, Refused, Request, Scope, Send, refusal
 from streams.gateway.ingest import IngestRoute
+from streams.gateway.peers import DELAY_SECONDS, NOT_ALLOWED, TOO_MANY, Unproven, is_unproven, peer_of
 from streams.gateway.webhooks import Clock, GatewayProducer, LoopsRoute, RazorpayRoute
 from streams.metrics import REQUEST_SECONDS, REQUESTS
+from streams.runtime.http_limits import is_in, networks_of
 from streams.settings import Settings
 
 RETRY_AFTER_SECONDS = 5
@@ -44,6 +47,8 @@ class Gateway:
             "/healthz": {"GET": _healthz, "HEAD": _healthz},
         }
         self._body_seconds = body_seconds
+        self._proxies, self._webhook_networks = networks_of(settings.gateway_proxies), networks_of(settings.webhook_networks)
+        self._unproven = Unproven()
         self._counters: dict[tuple[str, str], Counter] = {}
         self._timers: dict[str, Histogram] = {path: REQUEST_SECONDS.labels(path) for path in (*self._routes, "other")}
 
@@ -51,18 +56,23 @@ class Gateway:
         if scope["type"] != "http":
             raise RuntimeError(f"the gateway speaks HTTP, not {scope['type']}")
         started = time.perf_counter()
-        path = scope["path"]
+        path, headers = scope["path"], dict(scope["headers"])
         methods = self._routes.get(path)
         if methods is None:
             path, answer = "other", _NO_ROUTE
         elif (route := methods.get(scope["method"])) is None:
             allowed = ", ".join(methods)
             answer = refusal(405, f"{path} takes {allowed} only.", ((b"allow", allowed.encode()),))
+        elif self._webhook_networks and path.startswith("/webhooks/") and not is_in(self._peer(scope, headers), self._webhook_networks):
+            answer = NOT_ALLOWED
         else:
             try:
-                answer = await route(Request(dict(scope["headers"]), receive, self._body_seconds))
+                answer = await route(Request(headers, receive, self._body_seconds))
             except Refused as refused:
                 answer = refused.answer
+                if is_unproven(answer) and self._unproven.count(self._peer(scope, headers), time.monotonic()):
+                    await asyncio.sleep(DELAY_SECONDS)
+                    answer = TOO_MANY
             except RecordTooLarge as error:
                 answer = refusal(413, str(error))
             except KafkaUnavailable as error:
@@ -77,6 +87,10 @@ class Gateway:
         self._timers[path].observe(time.perf_counter() - started)
         await send(answer.start)
         await send(answer.end)
+
+    def _peer(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        client = scope.get("client")
+        return peer_of(client[0] if client else "", headers, self._proxies)
 
     def _count(self, path: str, status: str) -> None:
         counter = self._counters.get((path, status))

@@ -13,6 +13,7 @@ from streams.kafka.producer import AcknowledgedProducer
 from streams.kafka.topic_state import Consequence
 from streams.kafka.topic_watch import Seen, TopicWatch
 from streams.runtime.admin import Health, serve_admin
+from streams.runtime.http_limits import ConnectionLimits, networks_of
 from streams.runtime.http_server import listen, serving
 from streams.settings import Settings
 from streams.topics import topics_of
@@ -49,7 +50,9 @@ async def run(settings: Settings, stop: asyncio.Event, *, on_ready: Callable[[st
         admin_url = await stack.enter_async_context(serve_admin(settings, health))
         watch = TopicWatch(settings, "gateway", topics_of("gateway"))
         await _look(settings, watch, producer, health)  # before the first request is answered
-        url = await stack.enter_async_context(serving(app, listener, grace_seconds=GRACE_SECONDS))
+        proxies = networks_of(settings.gateway_proxies)
+        limits = ConnectionLimits(settings.gateway_max_connections, settings.gateway_max_connections_per_peer, proxies)
+        url = await stack.enter_async_context(serving(app, listener, grace_seconds=GRACE_SECONDS, limits=limits))
         looking = asyncio.create_task(_keep_looking(settings, watch, producer, health))
         stack.callback(looking.cancel)
         log.info("gateway listens", url=url, admin=admin_url)

@@ -5,11 +5,13 @@ import errno
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from streams.errors import ConfigurationError
+from streams.runtime.http_limits import ConnectionLimits, LimitedProtocol
 from streams.settings import PREFIX
 
 BACKLOG = 2_048
@@ -56,8 +58,10 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Any, listener: socket.socket, *, grace_seconds: float) -> AsyncGenerator[str]:
-    """Serve the ASGI ``app`` on ``listener`` while the block runs; gives its URL.
+async def serving(
+    app: Any, listener: socket.socket, *, grace_seconds: float, limits: ConnectionLimits | None = None
+) -> AsyncGenerator[str]:
+    """Serve the ASGI ``app`` on ``listener`` while the block runs, within ``limits``; gives its URL.
 
     At the end no connection is accepted any more, requests in flight have ``grace_seconds`` to finish, and are then
     cancelled. Takes the socket over.
@@ -65,7 +69,7 @@ async def serving(app: Any, listener: socket.socket, *, grace_seconds: float) ->
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=partial(LimitedProtocol, limits or ConnectionLimits()),  # type: ignore[arg-type]  # uvicorn calls it, and no more
         ws="none",
         lifespan="off",
         log_config=None,

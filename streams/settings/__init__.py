@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from schemas.tiers import LABELS, Tier, parse_tier
 from streams.errors import ConfigurationError
-from streams.settings.addresses import read_bootstrap_servers, read_loops_base_url, read_postgres_dsn, read_razorpay_api_url
+from streams.settings.addresses import read_bootstrap_servers, read_loops_base_url, read_networks, read_postgres_dsn, read_razorpay_api_url
 from streams.settings.files import check_certificates, check_postgres_files, read_toml
 from streams.settings.roles import REQUIRED, Role
 from streams.settings.sources import configuration_file, environment
@@ -125,6 +125,19 @@ class Settings(BaseSettings):
         description="Directory, one for each gateway, for what Kafka does not acknowledge in time: it is answered as accepted and sent later; without one it is answered 503.",
     )
     gateway_spool_max_bytes: int = Field(default=1_073_741_824, ge=1_048_576, description="How large that spool may grow.")
+    gateway_max_connections: int = Field(
+        default=1_000, ge=1, le=1_000_000, description="Connections that the gateway keeps open; another one is answered 503."
+    )
+    gateway_max_connections_per_peer: int = Field(
+        default=500, ge=1, le=1_000_000, description="The same of one address, unless it is one of `TIERSTREAM_GATEWAY_PROXIES`."
+    )
+    gateway_proxies: str | None = Field(
+        default=None,
+        description="Networks of the proxies before the gateway, comma-separated, such as `10.0.0.0/8`; only their `X-Forwarded-For` is believed.",
+    )
+    webhook_networks: str | None = Field(
+        default=None, description="Networks that webhooks are taken from, comma-separated; others are answered 403. Default: all."
+    )
     admin_host: str = Field(default="127.0.0.1", min_length=1, description="Address of `/readyz` and `/metrics`, in every process.")
     admin_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; one for each process of a machine.")
     ingest_tokens: SecretStr | None = Field(
@@ -173,6 +186,11 @@ class Settings(BaseSettings):
     @classmethod
     def _canonical(cls, value: SecretStr | None) -> SecretStr | None:
         return SecretStr(read_postgres_dsn(value.get_secret_value())) if value and value.get_secret_value() else value
+
+    @field_validator("gateway_proxies", "webhook_networks")
+    @classmethod
+    def _networks(cls, value: str | None) -> str | None:
+        return read_networks(value) if value else None
 
     @field_validator("razorpay_api_url")
     @classmethod

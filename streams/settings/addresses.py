@@ -4,7 +4,7 @@ Each reader raises ValueError with a phrase that says what is wrong, and repeats
 """
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
 from urllib.parse import quote, unquote
 
 KAFKA_PORT = 9_092
@@ -177,3 +177,12 @@ def _decoded(text: str) -> str:
     if _CONTROL.search(decoded):
         raise ValueError("holds a control character")
     return decoded
+
+
+def read_networks(text: str) -> str:
+    """Return comma-separated networks, each in its canonical form: ``10.0.0.0/8,2001:db8::/32``. An address alone is a network of one."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return ",".join(str(ip_network(part)) for part in found)
+    except ValueError as error:
+        raise ValueError("is no list of networks; write them as 10.0.0.0/8, comma-separated, with no bit set behind the prefix") from error
