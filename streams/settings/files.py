@@ -21,6 +21,19 @@ def read_toml(path: Path, setting: str) -> dict[str, Any]:
         raise ConfigurationError(f"{setting}: {path} is no valid TOML: {error}.") from error
 
 
+def read_secret(path: Path, setting: str) -> str:
+    """Return the secret that a file holds, without the blanks round it, such as the line's end. Raises ConfigurationError when there is none."""
+    try:
+        secret = path.read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {path} can not be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{setting}: {path} is no text in UTF-8.") from error
+    if not secret:
+        raise ConfigurationError(f"{setting}: {path} is empty; write the secret into it.")
+    return secret
+
+
 def check_certificates(path: Path, setting: str) -> None:
     """Raise ConfigurationError unless ``path`` holds certificates in PEM form."""
     _check_readable(path, setting)

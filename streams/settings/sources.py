@@ -3,13 +3,16 @@
 import logging
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
 from streams.errors import ConfigurationError
-from streams.settings.files import read_toml
+from streams.settings.files import read_secret, read_toml
 
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+", re.IGNORECASE)
 """What Kubernetes puts into a variable ``NAME_PORT`` of each pod for a Service called ``name``."""
@@ -17,13 +20,24 @@ _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def environment(prefix: str, fields: Collection[str]) -> dict[str, str]:
+_FILE = "_FILE"
+"""Behind a secret's variable: the file that holds it, as Docker and Kubernetes mount secrets. So it stands in no environment."""
+
+
+def environment(prefix: str, fields: Mapping[str, FieldInfo]) -> dict[str, str]:
     """Return which of ``fields`` are set in the environment, each as ``prefix`` and its name in any case, and to what.
 
-    A blank counts as not set. So does the address of a Service that Kubernetes has put where a port belongs, with a warning.
+    A secret may stand in a file that its variable with ``_FILE`` names. A blank counts as not set. So does the address of a Service that
+    Kubernetes has put where a port belongs, with a warning. Raises ConfigurationError for a file that can not be read, or one too many.
     """
     variables = {name.lower(): value.strip() for name, value in os.environ.items()}
     given = {field: value for field in fields if (value := variables.get((prefix + field).lower()))}
+    for field in (name for name, info in fields.items() if SecretStr in get_args(info.annotation)):
+        variable = (prefix + field).upper()
+        if path := variables.get((variable + _FILE).lower()):
+            if field in given:
+                raise ConfigurationError(f"{variable} and {variable}{_FILE} are both set; leave out one of them.")
+            given[field] = read_secret(Path(path), variable + _FILE)
     links = [field for field, value in given.items() if field.endswith("_port") and _SERVICE_LINK.fullmatch(value)]
     for field in links:
         _warn_of_service_link((prefix + field).upper())

@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
+from pydantic import SecretStr
 
 from schemas.razorpay import parse_webhook
 from streams.cli import app
@@ -28,6 +30,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SENDING = (ROOT / "docs" / "sending.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
+SECRET_FILES = {f"{PREFIX}{name.upper()}_FILE" for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
 TEST_VARIABLES = {
     "TIERSTREAM_TEST_STACK",
     "TIERSTREAM_TEST_KAFKA",
@@ -123,7 +126,7 @@ def test_settings_table_has_every_variable_with_its_default_and_its_meaning() ->
 def test_variables_that_a_document_names_exist(path: Path) -> None:
     named = set(re.findall(r"TIERSTREAM_[A-Z_]*[A-Z]", text_of(path)))
 
-    assert named - SETTINGS - TEST_VARIABLES - {CONFIG_VARIABLE} == set()
+    assert named - SETTINGS - SECRET_FILES - TEST_VARIABLES - {CONFIG_VARIABLE} == set()
 
 
 def test_embedded_defaults_are_the_documented_ones() -> None:

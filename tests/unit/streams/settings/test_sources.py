@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from streams.settings import load_settings
+from streams.settings import Settings, load_settings
 from streams.settings.sources import _warn_of_service_link, environment
 
-FIELDS = ("gateway_port", "gateway_host", "admin_port")
+FIELDS = {name: Settings.model_fields[name] for name in ("gateway_port", "gateway_host", "admin_port")}
 
 
 @pytest.fixture(autouse=True)
