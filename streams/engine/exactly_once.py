@@ -56,6 +56,9 @@ wait for the next."""
 JOIN_RECORDS = 200
 """With so many records a transaction waits for no others."""
 
+REJOIN_SECONDS = 0.05
+"""Between two looks whether a worker whose commit was refused is in the group again."""
+
 YIELD_SECONDS = 0.005
 """So long a transaction may be filled before heartbeats, fetches and other stages go on for a moment. Longer than a small one takes: its
 records then go to the broker together."""
@@ -161,9 +164,20 @@ class Transactions:
                 self._writer = TransactionalWriter(self._settings, self._transactional_id)
             if not self._writer.is_open:
                 await self._until_answered(self._writer.open, CALL_SECONDS)
-        membership = self._membership()
+        membership = await self._present_membership()
         await self._restore(table)
         return -1 if membership is None else membership.generation
+
+    async def _present_membership(self) -> Membership | None:
+        """Return the worker's place in the group, as soon as it is not one of a generation in which a commit was refused.
+
+        Until then nobody knows here which partitions are still ours, and their owner may go on committing while they are read.
+        """
+        while True:
+            membership = self._membership()
+            if membership is None or membership != self._ended:
+                return membership
+            await asyncio.sleep(REJOIN_SECONDS)
 
     async def _restore(self, table: PartitionTable) -> None:
         table.restored = False

@@ -155,8 +155,15 @@ class Takeover:
     async def _run(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
+            wanted = [request for request in group if not request.done.done()]
             try:
-                await self._settle([request for request in group if not request.done.done()])
+                await self._settle(wanted)
+            except PositionError as error:
+                if any(request.done.done() for request in wanted):
+                    # A partition that was given up meanwhile is another's, who goes on committing: that says nothing of the others.
+                    self._waiting[:0] = wanted
+                else:
+                    _answer(group, error)
             except Exception as error:  # noqa: BLE001  # the caller gets it
                 _answer(group, error)
             else:

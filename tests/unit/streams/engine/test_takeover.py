@@ -1,14 +1,17 @@
 """When a table that is in memory may be kept: only if no transaction can have come in between."""
 
-from concurrent.futures import Future
-from typing import Any
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
 from streams.engine import takeover
-from streams.engine.changelog import Position, TablePartition
-from streams.engine.takeover import Broker, Offsets, agrees
-from streams.errors import KafkaUnavailable
+from streams.engine.changelog import InputPartition, Position, TablePartition
+from streams.engine.takeover import Broker, Offsets, Takeover, agrees
+from streams.errors import KafkaUnavailable, PositionError
 from streams.settings import Settings
 
 WEBHOOKS, LINKS = "razorpay.webhooks", "subscription.links"
@@ -56,3 +59,50 @@ def test_stable_offsets_without_an_answer_in_time_kafka_is_unavailable(monkeypat
 
     with pytest.raises(KafkaUnavailable, match="offsets of classify"):
         broker.stable_offsets([0])
+
+
+class Moved:
+    """A Broker of a group whose offset of partition 2 is another one than its table's position says; partition 3 is as it should be."""
+
+    group, changelog, topics = "normalise", "changelog", (WEBHOOKS,)
+
+    def __init__(self) -> None:
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def stable_offsets(self, numbers: Sequence[int]) -> Offsets:
+        return {(WEBHOOKS, number): {2: 179, 3: 181}[number] for number in numbers}
+
+    def changelog_ends(self, numbers: Sequence[int]) -> dict[int, int]:
+        self.is_asked.set()
+        assert self.may_answer.wait(10)
+        return dict.fromkeys(numbers, 9)
+
+    def inputs(self, numbers: Sequence[int], committed: Offsets) -> list[InputPartition]:
+        return [InputPartition(WEBHOOKS, number, "A", 0, 1_000, committed[WEBHOOKS, number], "changelog", "B") for number in numbers]
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+async def test_partition_that_was_given_up_meanwhile_says_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch, given_up: bool) -> None:
+    def restore(settings: Settings, changelog: str, tables: Sequence[TablePartition], ends: object, on_read: object) -> int:
+        for each in tables:
+            each.positions[WEBHOOKS] = Position("A", 181, {"renewal": 1})
+        return 1
+
+    monkeypatch.setattr(takeover, "restore", restore)
+    broker, moved, kept = Moved(), TablePartition(2), TablePartition(3)
+    with ThreadPoolExecutor(1) as pool:
+        taking = Takeover(Settings(), "normalise", cast(Broker, broker), pool)
+        both = [asyncio.create_task(taking.take_over(table)) for table in (moved, kept)]
+        assert await asyncio.to_thread(broker.is_asked.wait, 10)
+        if given_up:
+            both[0].cancel()
+            await asyncio.wait({both[0]})
+        broker.may_answer.set()
+        await asyncio.wait(both)
+
+    if given_up:
+        assert (both[1].exception(), kept.positions[WEBHOOKS].next_offset) == (None, 181)
+    else:
+        assert all(isinstance(task.exception(), PositionError) for task in both)
