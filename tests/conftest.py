@@ -58,12 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Before those come the unit tests, the files with the most first: what is short ends about when all the rest does, and nobody waits for long.
     """
     files = {item.path for item in items if item.get_closest_marker("alone")}
-    counts = Counter(item.path for item in items)
+    counts, total = Counter(item.path for item in items), len(items)
     sharing = iter(sorted(filter(_place, items), key=_place))
     items[:] = [next(sharing) if _place(item) else item for item in items]
 
     def place(item: pytest.Item) -> tuple[bool, int]:
-        return item.path in files, -counts[item.path] if item.nodeid.startswith("tests/unit/") else -len(items)
+        return item.path in files, -counts[item.path] if item.nodeid.startswith("tests/unit/") else -total
 
     items.sort(key=place)
 
