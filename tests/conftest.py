@@ -7,14 +7,13 @@ TIERSTREAM_TEST_POSTGRES), ``containers`` (testcontainers; skips without a Docke
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -37,6 +36,9 @@ POOLER = os.environ.get("TIERSTREAM_TEST_POOLER", "")
 PARTITIONS = 4
 SHARING_UP = tuple(f"tests/acceptance/test_{name}.py" for name in ("main_job", "running_up", "feedback", "promises"))
 """In this order, for the first judges everything that is there, the second wants it whole, and the last takes a table away."""
+
+OTHERS_SECONDS = 120.0
+"""How long a test that measures waits for the others at most: where a worker of pytest-xdist has died, some are never done."""
 
 hypothesis_settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
@@ -66,6 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.path in files, -counts[item.path] if item.nodeid.startswith("tests/unit/") else -total
 
     items.sort(key=place)
+    for item in items:
+        if item.path in files:
+            item.add_marker("alone")  # what stands behind one that waits for all others can not be one of these
 
 
 def _place(item: pytest.Item) -> int:
@@ -94,16 +99,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test marked ``alone`` while the other workers of pytest-xdist run at most such tests."""
+    """Run a test marked ``alone`` once all that are not have been run, by whichever worker of pytest-xdist; beside it run at most such tests.
+
+    Those wait for seconds to pass most of the time, so they do not disturb each other.
+    """
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    with Path(__file__).open() as busy, Path(__file__).with_name("__init__.py").open() as door:  # so no lock's file has to be removed
-        locks = _Locks(busy, door)
-        if item.get_closest_marker("alone"):
-            locks.measure()
-        else:
-            locks.work()
+    done: Path = item.config._tmp_path_factory.getbasetemp().parent / "done"  # type: ignore[attr-defined]  # as the fixture has it
+    if item.get_closest_marker("alone"):
+        others = sum(not other.get_closest_marker("alone") for other in item.session.items)
+        deadline = time.monotonic() + OTHERS_SECONDS
+        while not (done.is_file() and done.stat().st_size >= others) and time.monotonic() < deadline:
+            time.sleep(0.1)
         return (yield)
+    try:
+        return (yield)
+    finally:
+        with done.open("ab") as counted:
+            counted.write(b".")
 
 
 @pytest.fixture(autouse=True)
@@ -114,27 +127,6 @@ def own_logging() -> Iterator[None]:
     yield
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
-
-
-class _Locks(NamedTuple):
-    """Tests that work hold ``busy`` together, having passed ``door``; tests that measure keep the door shut, and wait until nobody works.
-
-    Those that measure wait for seconds to pass most of the time, so they run beside each other.
-    """
-
-    busy: IO[str]
-    door: IO[str]
-
-    def work(self) -> None:
-        fcntl.flock(self.door, fcntl.LOCK_EX)
-        fcntl.flock(self.busy, fcntl.LOCK_SH)
-        fcntl.flock(self.door, fcntl.LOCK_UN)
-
-    def measure(self) -> None:
-        fcntl.flock(self.busy, fcntl.LOCK_UN)
-        fcntl.flock(self.door, fcntl.LOCK_SH)
-        fcntl.flock(self.busy, fcntl.LOCK_EX)  # once it is had, nobody works
-        fcntl.flock(self.busy, fcntl.LOCK_UN)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.reasons import Reason
 from streams.engine import exactly_once
-from streams.engine.changelog import Position, TablePartition
+from streams.engine.changelog import SETTINGS_KEY, Position, TablePartition, encode_position, position_key
 from streams.engine.exactly_once import TransactionalWorker, Transactions
 from streams.engine.partitions import Batch, Processing
 from streams.engine.table_stage import Effect, SettingsChange, TableStage
@@ -265,3 +265,14 @@ async def working(
     finally:
         await processing.close()
         await transactions.close()
+
+
+def with_rows(*ats: int, settings: bytes | None = None, partition: int = 0, log: MemoryLog | None = None) -> MemoryLog:
+    """A log whose changelog holds a row for each coming time, and a position."""
+    log = log or MemoryLog()
+    for number, at in enumerate(ats):
+        log.append(Output(CHANGELOG, b"team %d" % number, b"%d" % at, partition=partition))
+    log.append(Output(CHANGELOG, position_key(INPUT), encode_position(Position("id", 0)), partition=partition))
+    if settings is not None:
+        log.append(Output(CHANGELOG, SETTINGS_KEY, settings, partition=partition))
+    return log
