@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from streams.settings import PREFIX
 from tests import forked
@@ -43,8 +46,15 @@ def test_verify_with_an_address_set_names_what_is_missing_and_does_not_use_up(up
     assert ran.stderr.startswith("tierstream: verify can not start: set TIERSTREAM_POSTGRES_DSN and TIERSTREAM_PLANS")
 
 
-def test_after_a_killed_up_its_file_is_not_used_and_the_missing_variables_are_named(tmp_path: Path) -> None:
-    killed = started(tmp_path, "--single-process")
+@pytest.fixture
+def own_temporary() -> Iterator[str]:
+    """Where a process that is killed leaves its data."""
+    with tempfile.TemporaryDirectory(prefix="killed-", ignore_cleanup_errors=True) as directory:
+        yield directory
+
+
+def test_after_a_killed_up_its_file_is_not_used_and_the_missing_variables_are_named(tmp_path: Path, own_temporary: str) -> None:
+    killed = started(tmp_path, "--single-process", TMPDIR=own_temporary)
     process = killed.process
     try:
         until_ready(killed)
