@@ -38,8 +38,8 @@ FETCH_MAX_WAIT_MS = 100
 """How long the broker may hold a fetch back while there is nothing to read; it answers at once when there is. Short: a partition that is
 resumed has to wait for the fetch that is under way without it."""
 
-IDLE_FETCH_MAX_WAIT_MS = 1_000
-"""The same while nothing comes and nothing is paused."""
+IDLE_FETCH_MAX_WAIT_MS = 2_000
+"""The same while nothing comes and nothing is paused. Other requests on the connection wait for it, such as those after a rebalance."""
 
 FETCH_SECONDS = 1.0
 """How long one poll may wait for records."""

@@ -18,7 +18,7 @@ from confluent_kafka.admin import OffsetSpec
 from streams.engine.app import Stage
 from streams.errors import KafkaUnavailable, TopologyError
 from streams.kafka.topic_state import Consequence, remedies
-from streams.kafka.topic_watch import Seen, TopicWatch
+from streams.kafka.topic_watch import Seen, TopicWatch, look_seconds
 from streams.runtime.waiting import services_away
 
 CHECK_SECONDS = 5.0
@@ -134,7 +134,8 @@ class Watch:
         """Return the sentence about what stalls, or None. Raises TopologyError when the stage can not go on with a topic as it is now, or
         the stage's own error when one was deleted and made anew."""
         now = time.monotonic()
-        if now - self._looked_at >= min(CHECK_SECONDS, self._stage.settings.stall_seconds / 4):
+        settings = self._stage.settings
+        if now - self._looked_at >= min(look_seconds(CHECK_SECONDS, settings.partitions), settings.stall_seconds / 4):
             self._looked_at = now
             await self._measure()
         return self._watchdog.judge(now, self._snapshot())

@@ -11,7 +11,7 @@ from streams.gateway.app import create_app
 from streams.gateway.spooling import SpoolingProducer
 from streams.kafka.producer import AcknowledgedProducer
 from streams.kafka.topic_state import Consequence
-from streams.kafka.topic_watch import Seen, TopicWatch
+from streams.kafka.topic_watch import Seen, TopicWatch, look_seconds
 from streams.runtime.admin import Health, serve_admin
 from streams.runtime.http_limits import ConnectionLimits, networks_of
 from streams.runtime.http_server import listen, serving
@@ -77,7 +77,7 @@ async def _first(*events: asyncio.Event) -> None:
 
 async def _keep_looking(settings: Settings, watch: TopicWatch, producer: AcknowledgedProducer | SpoolingProducer, health: Health) -> None:
     while True:
-        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+        await asyncio.sleep(look_seconds(CHECK_INTERVAL_SECONDS, settings.partitions))
         await _look(settings, watch, producer, health)
 
 

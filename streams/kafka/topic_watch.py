@@ -12,7 +12,15 @@ from streams.metrics import TOPIC_DIFFERENCES
 from streams.settings import Settings
 from streams.topics import Topic
 
+USUAL_PARTITIONS = 32
+"""Beyond so many a look is taken less often: what it costs grows with their number, here and in the broker."""
+
 log = logging.getLogger(__name__)
+
+
+def look_seconds(usual: float, partitions: int) -> float:
+    """Return how long to wait between two looks, ``usual`` unless there are many partitions. Pure."""
+    return usual * max(1.0, partitions / USUAL_PARTITIONS)
 
 
 @dataclass(frozen=True, slots=True)

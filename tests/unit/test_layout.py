@@ -47,7 +47,6 @@ COVERED_BY: dict[str, str] = {
     "streams/kafka/log_search.py": "tests/integration/test_log_search.py",
     "streams/kafka/producer.py": "tests/integration/test_producer.py",
     "streams/kafka/records.py": "tests/integration/test_log_reader.py",
-    "streams/kafka/topic_watch.py": "tests/integration/test_topics_at_run_time.py",
     "streams/operate/imports/known.py": "tests/integration/test_imports.py",
     "streams/operate/imports/publish.py": "tests/integration/test_imports.py",
     "streams/operate/reconcile/state.py": "tests/integration/test_reconcile.py",
