@@ -75,8 +75,11 @@ class Stage:
         commits_offsets: bool = True,
         pace: FetchPace = SENT_TOGETHER,
     ) -> None:
-        """``pace`` is how often is fetched. ``commits_offsets``: whether Faust commits the offset behind each batch that is done. Otherwise the worker does, in its own
-        transactions, of all topics of a partition together, and sets its own pace: an offset has one writer."""
+        """``pace`` is how often is fetched.
+
+        ``commits_offsets``: whether Faust commits the offset behind each batch that is done. Otherwise the worker does, in its own
+        transactions, of all topics of a partition together, and sets its own pace: an offset has one writer.
+        """
         self.name = name
         self.settings = settings
         self.app = _faust_app(settings, name, fetch_bytes, COMMIT_INTERVAL_SECONDS if commits_offsets else NEVER_SECONDS, pace)

@@ -25,7 +25,7 @@ from tests.integration.test_gateway import BODY, RunningGateway, gateway_setting
 from tests.integration.test_spooling import NOWHERE as NO_SERVER
 from tests.integration.test_spooling import TEAM, TOKEN, gateway_process, in_order, numbers_by_key, posted, webhook
 from tests.topic_io import Json, read_all, read_json
-from tests.waiting import until
+from tests.waiting import answered, until
 
 
 @pytest.mark.alone
@@ -78,11 +78,15 @@ async def until_answered(gateway: RunningGateway, status: int) -> None:
 
 
 async def until_ready(gateway: RunningGateway, readyz: str, status: int) -> httpx.Response:
-    deadline = time.monotonic() + 30
-    while (answer := await gateway.http.get(readyz)).status_code != status:
-        assert time.monotonic() < deadline, answer.text
-        await asyncio.sleep(0.1)
-    return answer
+    said = ""
+
+    async def asked() -> httpx.Response | None:
+        nonlocal said
+        answer = await gateway.http.get(readyz)
+        said = answer.text
+        return answer if answer.status_code == status else None
+
+    return await answered(asked, lambda: f"{status} of /readyz, which says {said}", 30)
 
 
 def service_event(number: int) -> Json:
