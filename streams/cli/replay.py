@@ -65,7 +65,7 @@ def replay(
     from streams.kafka import topic_admin
     from streams.operate.logs import KafkaLogs
     from streams.operate.replay import shadow
-    from streams.operate.replay.apply import publish, tell_ledger
+    from streams.operate.replay.apply import publish, write_ledger
     from streams.stores.replays import Replays
 
     topic_admin.require(settings)
@@ -74,7 +74,7 @@ def replay(
         published = 0
         if apply is not None and because and not dry_run and found.differences:
             confirm(f"Publish {len(found.differences)} webhooks again (--apply {apply.value})?", yes)
-            tell_ledger(stores, found.differences, apply.value, mail)
+            write_ledger(stores, found.differences, apply.value, mail)
             published = asyncio.run(publish(settings, found.differences, because, apply.value))
     if as_json:
         print(json.dumps({**found.as_json(), "published": published}, indent=2))

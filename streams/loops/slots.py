@@ -57,7 +57,7 @@ def whole_limit(per_second: float) -> Limit:
 
 
 class Grant(NamedTuple):
-    """A slot that is ours from ``delay`` seconds on. ``use`` tells its uses apart."""
+    """A slot that is ours from ``delay`` seconds on. ``use`` numbers its uses."""
 
     slot: int
     use: int

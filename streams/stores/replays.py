@@ -1,4 +1,4 @@
-"""What a replay asks the audit log, and what it tells the ledger before it begins."""
+"""What a replay asks the audit log, and what it writes into the ledger before it begins."""
 
 import uuid
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from streams.stores.pool import TIMEOUT_SECONDS
 Told = Literal["suppressed", "in_flight"]
 _TELL = """
 insert into forwarder_sent (audit_id, provider, team_id, template_kind, classification, attempts, last_error)
-select audit_id, 'loops', team_id, kind, $4, 0, $5 from unnest($1::uuid[], $2::uuid[], $3::text[]) as told (audit_id, team_id, kind)
+select audit_id, 'loops', team_id, kind, $4, 0, $5 from unnest($1::uuid[], $2::uuid[], $3::text[]) as given (audit_id, team_id, kind)
 on conflict (audit_id) do nothing
 """
 

@@ -163,7 +163,7 @@ async def test_due_records_of_a_worker_that_is_late_are_refused_where_another_ha
     assert outcomes(settings, "classify") == {"renewal": len(KEYS), "canceled": len(KEYS)}
 
 
-async def test_other_settings_are_refused_with_all_that_would_change_and_told_to_all_once_they_are_accepted(
+async def test_other_settings_are_refused_with_all_that_would_change_and_emitted_for_all_once_they_are_accepted(
     kafka_settings: Settings,
 ) -> None:
     settings = kafka_settings

@@ -78,6 +78,6 @@ def test_each_team_that_lost_the_subscription_was_told_so_after_all_its_own_fact
 
 
 @given(many, st.data())
-def test_what_is_known_changes_and_tells_nothing(claims: list[Claim], data: st.DataObject) -> None:
+def test_what_is_known_changes_and_emits_nothing(claims: list[Claim], data: st.DataObject) -> None:
     row, _ = worked_in(claims)
     assert claimed(row, data.draw(st.sampled_from(row.claims))) == (row, ())

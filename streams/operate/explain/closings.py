@@ -17,7 +17,7 @@ _ACTIONS = {Kind.OPERATOR_REPLAYED.value: Action.REPLAYED.value, Kind.OPERATOR_D
 def closings(records: Iterable[Record], operators: Mapping[str, Json], topic_prefix: str) -> dict[str, Closing]:
     """Return what closed each dead letter among ``records``, by its identity.
 
-    ``operators`` holds the metadata of operators' audit events by ``decision``; one whose event is not there is told without who and why.
+    ``operators`` holds the metadata of operators' audit events by ``decision``; one whose event is not there is shown without who and why.
     """
     found: dict[str, Closing] = {}
     for record in records:

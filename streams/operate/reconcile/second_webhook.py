@@ -1,6 +1,6 @@
 """Whether two webhooks of Razorpay's account send to us: the same event under two ids, within a short time.
 
-Razorpay's API lists webhooks to partners alone, so this is told from what arrived.
+Razorpay's API lists webhooks to partners alone, so this is seen in what arrived.
 """
 
 from collections.abc import Iterable

@@ -2,13 +2,13 @@
 
 In this order, so that a command which was cut off is finished by the same command:
 
-1. The ledger is told of the mails that are not to be sent, or are to be sent whatever their age.
+1. The ledger gets the mails that are not to be sent, or are to be sent whatever their age.
 2. Each webhook is published to ``razorpay.webhooks``, with its key, value and headers and one more header that says so, beside the audit
    event ``operator.replayed``. In the order of the log, so each subscription keeps its order.
 
 | cut off after | what the same command does |
 | --- | --- |
-| 1 | tells the ledger the same, and publishes |
+| 1 | writes the same into the ledger, and publishes |
 | some of 2 | publishes those that are still missing; what was published and not worked in yet leads to the same ids again |
 """
 
@@ -33,7 +33,7 @@ _ACK_SECONDS = 10.0
 
 
 class Ledger(Protocol):
-    """The ledger, as far as it is told."""
+    """The ledger, as far as a replay writes it."""
 
     def tell(self, mails: Sequence[ToldMail], classification: Told, why: str) -> None:
         """Write rows of mails that forward has not seen."""
@@ -49,7 +49,7 @@ def told_mails(differences: Sequence[Difference]) -> list[ToldMail]:
     ]
 
 
-def tell_ledger(ledger: Ledger, differences: Sequence[Difference], apply: Apply, mail: bool) -> None:
+def write_ledger(ledger: Ledger, differences: Sequence[Difference], apply: Apply, mail: bool) -> None:
     """Tell the ledger what is to become of the mails. Raises PostgresUnavailable."""
     if apply == "state":
         ledger.tell(told_mails(differences), "suppressed", "replayed for the tiers alone (--apply state)")

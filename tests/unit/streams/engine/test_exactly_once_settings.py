@@ -80,7 +80,7 @@ async def test_settings_that_would_change_rows_where_there_are_none_refuse_nothi
     assert [log.values(CHANGELOG, partition)[-2] for partition in range(2)] == [b"hobby"] * 2
 
 
-async def test_settings_that_are_accepted_tell_all_rows_anew_before_any_input(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings_that_are_accepted_emit_all_rows_anew_before_any_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exactly_once, "CHANGE_RECORDS", 2)
     log = with_rows(0, 0, 0, 0, 0, settings=b"free")
     async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), accepts_changes=True) as bench:
@@ -99,7 +99,7 @@ async def test_settings_that_are_accepted_tell_all_rows_anew_before_any_input(mo
     assert (second[0].topic, second[0].value) == (CHANGELOG, b"9")
 
 
-async def test_settings_that_are_accepted_are_told_in_the_next_generation_where_one_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings_that_are_accepted_take_effect_in_the_next_generation_where_one_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     log = with_rows(0, settings=b"free")
     async with working(monkeypatch, log, Alarms(b"hobby", refuses=True), accepts_changes=True) as bench:
         log.failures.append(GenerationEnded("The group has gone on."))
