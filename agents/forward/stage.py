@@ -201,8 +201,7 @@ class Forwarder:
 
     async def _settle_when_due(self, line: Line, mail: _Mail) -> Counter[Reason]:
         team, answer = mail.event.team_id, mail.retry.answer if mail.retry else "unknown"
-        self._held.hold(mail.event.kind, answer)
-        try:
+        with self._held.holding(mail.event.id, mail.event.kind, answer):
             line.waits()
             reason: Reason | None = None
             while reason is None:
@@ -215,8 +214,6 @@ class Forwarder:
                 self._turns.rouse(team)
                 _log.info("mail_released", audit_id=str(mail.event.id), outcome=reason.value)
             return Counter([reason])
-        finally:
-            self._held.release(mail.event.kind, answer)
 
     async def _retry(self, mail: _Mail, line: Line, *, is_due: bool) -> Reason | None:
         """Settle a mail that waited; None when another of its team is still ahead of it, and it is not due."""

@@ -1,6 +1,5 @@
 """Writing what was decided: each chunk in one Kafka transaction, by one operator at a time."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -78,15 +77,22 @@ class TransactionalOutcomes:
                 raise KafkaUnavailable(f"Kafka at {self._servers} does not acknowledge; run the same command again once it does.")
             self._end(deadline)
         except BaseException as error:
-            # What can not be aborted now is aborted when the next command begins, or by its time-out.
-            with contextlib.suppress(KafkaException):
-                self._producer.purge()
-                self._producer.abort_transaction(_ABORT_SECONDS)
-            # The client raises what is fatal within a callback, where the interpreter makes it the cause of an error of its own.
-            cause = error.__cause__ if isinstance(error, SystemError) else error
+            refusal = self._abort()
+            # What is fatal ends a call as the interpreter's SystemError, and whether that has a cause depends on which callbacks came after
+            # (confluent-kafka's error_cb leaves its exception pending): the producer says it again when it is to abort.
+            cause = refusal if isinstance(error, SystemError) else error
             if isinstance(cause, KafkaException):
                 raise self._explained(cause) from error
             raise
+
+    def _abort(self) -> KafkaException | None:
+        """Abort the transaction; return why that can not be. It is aborted then when the next command begins, or by its time-out."""
+        try:
+            self._producer.purge()
+            self._producer.abort_transaction(_ABORT_SECONDS)
+        except KafkaException as refusal:
+            return refusal
+        return None
 
     def _produce(self, record: Written) -> None:
         partition = partition_for(record.key, self._partitions) if record.partition is None else record.partition
