@@ -20,7 +20,7 @@ from faust.types import TP, StreamT
 
 from streams.engine.changelog import changelog_gone, made_anew
 from streams.engine.exactly_once import TransactionalWorker, Transactions
-from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport
+from streams.engine.faust_transport import BatchConsumer, BatchSchema, BatchTransport, Fetched
 from streams.engine.fetch_pace import SENT_TOGETHER, FetchPace
 from streams.engine.handler import BatchHandler, HandlerWorker
 from streams.engine.instance_id import holder_in
@@ -154,11 +154,10 @@ class Stage:
 
     async def _agent(self, stream: StreamT[Any]) -> None:
         async for event in cast(Stream[Any], stream).noack().events():
-            message = event.message
-            done = partial(
-                self._done, message.tp, message.offset
-            )  # not the message: a batch may wait long for its ack, without its records
-            self.processing.submit(Batch(message.topic, message.partition, message.generation_id, event.value, done))
+            message, fetched = event.message, cast(Fetched, event.value)
+            for tp, records in fetched.items():
+                done = partial(self._done, tp, records[-1].offset)
+                self.processing.submit(Batch(tp.topic, tp.partition, message.generation_id, records, done))
 
     async def fetch_positions(self, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Return the next offset that the consumer would fetch, for each partition that has one."""

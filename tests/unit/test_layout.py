@@ -52,7 +52,6 @@ COVERED_BY: dict[str, str] = {
     "streams/operate/reconcile/state.py": "tests/integration/test_reconcile.py",
     "streams/operate/reconcile/webhooks.py": "tests/integration/test_reconcile.py",
     "streams/operate/explain/entries.py": "tests/unit/streams/operate/explain/test_timeline.py",
-    "streams/operate/dead_letters/writer.py": "tests/integration/test_dlq.py",
     "streams/operate/deliveries/resolve.py": "tests/integration/test_deliveries_command.py",
     "streams/operate/replay/apply.py": "tests/integration/test_replay.py",
     "streams/operate/replay/shadow.py": "tests/integration/test_replay.py",

@@ -17,7 +17,7 @@ from tests.webhooks import record
 
 SETTINGS = Settings(kafka_bootstrap_servers="127.0.0.1:9", partitions=2)
 TOPIC = topics.AUDIT_EVENTS.name
-FIRST, SECOND = TP(TOPIC, 0), TP(TOPIC, 1)
+FIRST, SECOND, OTHER = TP(TOPIC, 0), TP(TOPIC, 1), TP("other", 0)
 AT_ONCE = 10
 
 
@@ -89,14 +89,19 @@ async def fetch(consumer: BatchConsumer) -> list[ConsumerMessage]:
     return [message async for _, message in consumer.getmany(timeout=0.2)]
 
 
+def batches(messages: list[ConsumerMessage]) -> dict[TP, Any]:
+    """The records of each partition."""
+    found: dict[TP, Any] = {}
+    for message in messages:
+        fetched: Any = message.value
+        assert {tp.topic for tp in fetched} == {message.topic}
+        found |= fetched
+    return found
+
+
 def spans(messages: list[ConsumerMessage]) -> dict[int, tuple[int, int]]:
     """First and last offset of each partition's batch."""
-    found: dict[int, tuple[int, int]] = {}
-    for message in messages:
-        records: Any = message.value
-        assert records[-1].offset == message.offset
-        found[message.partition] = (records[0].offset, records[-1].offset)
-    return found
+    return {tp.partition: (records[0].offset, records[-1].offset) for tp, records in batches(messages).items()}
 
 
 # Reading
@@ -139,17 +144,23 @@ async def test_what_is_dropped_is_read_again_also_when_nothing_is_assigned_anew(
     assert spans(await fetch(consumer)) == {0: (0, 9)}
 
 
+async def test_partitions_of_one_topic_come_in_one_message_and_each_topic_in_its_own() -> None:
+    messages = await fetch(consuming(Log({FIRST: None, SECOND: 20, OTHER: None})))
+
+    assert sorted((message.topic, len(batches([message]))) for message in messages) == [(TOPIC, 2), ("other", 1)]
+    assert spans([message for message in messages if message.topic == TOPIC]) == {0: (0, 9), 1: (20, 29)}
+
+
 async def test_the_rest_of_a_fetch_is_dropped_and_read_again_when_a_rebalance_begins_in_it() -> None:
-    log = Log({FIRST: None, SECOND: None})
+    log = Log({FIRST: None, OTHER: None})
     consumer = consuming(log)
     fetching = consumer.getmany(timeout=0.2)
-    first = await anext(fetching)
+    await anext(fetching)
     consumer.stop_flow()
     assert [message async for _, message in fetching] == []
     rebalanced(consumer, 2)
 
-    assert first[0] == FIRST
-    assert spans(await fetch(consumer)) == {0: (0, 9), 1: (0, 9)}
+    assert {tp: records[0].offset for tp, records in batches(await fetch(consumer)).items()} == {FIRST: 0, OTHER: 0}
 
 
 async def test_a_batch_bears_the_generation_in_which_it_was_fetched() -> None:
@@ -246,15 +257,25 @@ async def test_with_all_partitions_held_nothing_is_fetched_and_a_release_ends_th
 async def test_only_what_is_done_is_committed() -> None:
     log = Log({FIRST: 40, SECOND: None})
     consumer = consuming(log)
-    first, second = await fetch(consumer)
+    (message,) = await fetch(consumer)
 
-    first.ack(consumer)  # as Faust's stream does with what it skips
-    second.incref()
-    second.ack(consumer)
+    message.incref()
+    message.ack(consumer)  # as Faust's stream does with what it skips
     await consumer.commit()
     assert log.commits == []
 
-    consumer.done(first.tp, first.offset)
+    consumer.done(FIRST, 49)
+    await consumer.commit()
+    assert log.commits == [{FIRST: 50}]
+
+
+async def test_offsets_of_partitions_that_are_ours_no_more_are_not_committed() -> None:
+    log = Log({FIRST: 40, SECOND: None})
+    consumer = consuming(log)
+    await fetch(consumer)
+    consumer.done(FIRST, 49)
+    consumer.done(SECOND, 9)
+    del log.offsets[SECOND]
     await consumer.commit()
     assert log.commits == [{FIRST: 50}]
 
