@@ -24,6 +24,7 @@ from bench.latency import measure_latency
 from bench.load import LoadSpec
 from bench.quiet import measure_quiet
 from bench.quiet_peers import measure_quiet_peers
+from bench.quiet_ratio import measure_quiet_ratio
 from bench.report import RESULTS, comparison_json, print_table, write_results, wrong_results
 from bench.servers import running_postgres
 from bench.stages import measure_stages
@@ -130,7 +131,9 @@ def _latency(_given: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _quiet(_given: argparse.Namespace, console: Console) -> dict[str, Any]:
     DATA.mkdir(exist_ok=True)
     rows = measure_quiet(console)
-    return {"quiet": rows, "quiet_peers": measure_quiet_peers(console)}
+    ratio = measure_quiet_ratio(console)
+    console.print_json(data=ratio)
+    return {"quiet": rows, "quiet_ratio": ratio, "quiet_peers": measure_quiet_peers(console)}
 
 
 @contextmanager

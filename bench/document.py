@@ -187,6 +187,25 @@ def _milliseconds(row: Mapping[str, Any], name: str) -> str:
     return f"{more}{row[f'{name}_p50_ms']:g}, {more}{row[f'{name}_p99_ms']:g}"
 
 
+def _quiet_ratio(results: Results) -> str:
+    found = results.get("quiet_ratio")
+    if not found:
+        return NOT_YET
+    few, many = found["partitions"]
+    head = (f"{found['rate']} webhooks/s, {len(found['ratios'])} pairs", "CPU %", f"over that at {few}", "lowest and highest pair")
+    low, high = min(found["ratios"]), max(found["ratios"])
+    rows = [
+        (f"{few} partition", f"{found['cpu_percent'][0]:g}", "1", ""),
+        (
+            f"{many} partitions",
+            f"{found['cpu_percent'][1]:g}",
+            f"{found['ratio']:g} (of sums {found['ratio_of_sums']:g})",
+            f"{low:g}, {high:g}",
+        ),
+    ]
+    return markdown_table(head, rows)
+
+
 def _quiet_peers(results: Results) -> str:
     peers = results.get("quiet_peers")
     if not peers:
@@ -205,6 +224,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "growth": _growth,
     "latency": _latency,
     "quiet": _quiet,
+    "quiet_ratio": _quiet_ratio,
     "quiet_peers": _quiet_peers,
 }
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psutil
@@ -63,14 +64,28 @@ def print_rows(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def quiet_stack(partitions: int) -> AbstractAsyncContextManager[Stack]:
+    """Start a stack as those that are measured here."""
+    return start_stack(StackOptions({}, overrides={"loops_rate_per_second": LOOPS_LIMIT, "partitions": partitions}, long_lived=True))
+
+
+def measured_processes(stack: Stack) -> dict[str, psutil.Process]:
+    """Return the processes of a stack whose CPU counts, by name."""
+    return {name: psutil.Process(pid) for name, (pid, *_) in stack.supervisor.pids.items() if name in (*PROCESSES, KAFKA)}
+
+
+def cpu_by_process(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    """Return the seconds of CPU that each has used so far."""
+    return {name: cpu_seconds([process]) for name, process in processes.items()}
+
+
 async def _measure(partitions: int, rates: tuple[int, ...], seconds: int, on_progress: Callable[[int], object]) -> list[dict[str, Any]]:
-    overrides = {"loops_rate_per_second": LOOPS_LIMIT, "partitions": partitions}
-    async with start_stack(StackOptions({}, overrides=overrides, long_lived=True)) as stack, committed_rows(stack) as committed:
-        processes = {name: psutil.Process(pid) for name, (pid, *_) in stack.supervisor.pids.items() if name in (*PROCESSES, KAFKA)}
+    async with quiet_stack(partitions) as stack, committed_rows(stack) as committed:
+        processes = measured_processes(stack)
         await send(stack, COMPILE_RATE, 0, COMPILE_WEBHOOKS)
         on_progress(COMPILE_WEBHOOKS)
         await asyncio.sleep(SETTLE_SECONDS)  # what starts up costs is no idle cost
-        before, began = _cpu_seconds(processes), time.monotonic()
+        before, began = cpu_by_process(processes), time.monotonic()
         await asyncio.sleep(IDLE_SECONDS)
         rows = [{"partitions": partitions, "rate": 0, **_used(processes, before, time.monotonic() - began, 0)}]
         first = COMPILE_WEBHOOKS
@@ -87,7 +102,7 @@ async def _at_rate(
 ) -> dict[str, Any]:
     warm_up = rate * WARM_UP_SECONDS
     await send(stack, rate, first, warm_up)
-    before, began = _cpu_seconds(processes), time.monotonic()
+    before, began = cpu_by_process(processes), time.monotonic()
     sent = await send(stack, rate, first + warm_up, rate * seconds)
     used = _used(processes, before, time.monotonic() - began, rate * seconds)
     with contextlib.suppress(TierstreamError):  # a stack that is overloaded: what has not come by then counts as come now
@@ -103,12 +118,8 @@ async def _at_rate(
     }
 
 
-def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    return {name: cpu_seconds([process]) for name, process in processes.items()}
-
-
 def _used(processes: dict[str, psutil.Process], before: dict[str, float], seconds: float, webhooks: int) -> dict[str, Any]:
-    by_process = {name: now - before[name] for name, now in _cpu_seconds(processes).items()}
+    by_process = {name: now - before[name] for name, now in cpu_by_process(processes).items()}
     total = sum(by_process.values())
     ours = [process for name, process in processes.items() if name != KAFKA]
     return {
