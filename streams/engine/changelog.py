@@ -181,12 +181,11 @@ def _remedy(group: str) -> str:
     )
 
 
-def checked(position: Position | None, found: InputPartition, group: str, *, settled: bool = False) -> Position:
+def checked(position: Position | None, found: InputPartition, group: str) -> Position:
     """Return the position to go on from: ``position``, or the start of the log where the table has none.
 
-    ``settled`` says that position and committed offset were read while no transaction could change them, so that they must be
-    equal; otherwise the position may have gone on. Raises PositionError where going on would skip records or work them in twice.
-    Pure, but for one line in the log.
+    It may be ahead of the group's offset: what lies between is worked in. Raises PositionError where going on would skip records or work
+    them in twice. Pure, but for one line in the log.
     """
     where = f"{found.topic}, partition {found.number}"
     remedy = _remedy(group)
@@ -200,11 +199,6 @@ def checked(position: Position | None, found: InputPartition, group: str, *, set
         raise made_anew(where, f"position {position.next_offset} is", group)
     if "" not in (position.changelog_id, found.changelog_id) and position.changelog_id != found.changelog_id:
         raise changelog_gone(found.changelog, group)
-    if settled and 0 < found.committed < position.next_offset:
-        raise PositionError(
-            f"The table's position {position.next_offset} for {where}, is ahead of the {found.committed} that its group has read, though "
-            f"both are committed together: the group's offsets were moved. Set the group's offset to the table's position. {remedy}"
-        )
     if position.next_offset > found.end:
         raise PositionError(
             f"The table's position {position.next_offset} for {where}, lies beyond the log's end {found.end}: the log was cut. {remedy}"

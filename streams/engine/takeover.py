@@ -4,7 +4,9 @@
    committed, however long ago it lost the partition; any other is refused them by then, for it is of an earlier generation.
 2. The changelog is read, committed records only, up to its end as it is after that. Every transaction below that end is waited for,
    also one that can only be aborted: behind it may stand what a later owner has committed (KAFKA-10167).
-3. The positions are compared with the input topics and with the group's offsets.
+3. The positions are compared with the input topics and with the group's offsets. Where they differ, the offsets are read once more: a worker
+   that was stalled may not know yet that another owns the partition, and has committed between the two. Offsets that are behind are
+   reported, and no more: Kafka 4.1 may show those of long ago once a broker that died has loaded them again, though its log has the newest.
 
 A table that is in memory already and agrees with the stable offsets is kept: no transaction has moved them since.
 """
@@ -158,12 +160,6 @@ class Takeover:
             wanted = [request for request in group if not request.done.done()]
             try:
                 await self._settle(wanted)
-            except PositionError as error:
-                if any(request.done.done() for request in wanted):
-                    # A partition that was given up meanwhile is another's, who goes on committing: that says nothing of the others.
-                    self._waiting[:0] = wanted
-                else:
-                    _answer(group, error)
             except Exception as error:  # noqa: BLE001  # the caller gets it
                 _answer(group, error)
             else:
@@ -171,17 +167,54 @@ class Takeover:
         self._broker.close()
 
     async def _settle(self, requests: "list[_Request]") -> None:
-        numbers = [request.table.number for request in requests]
-        began = time.monotonic()
+        while requests:
+            numbers, began = [request.table.number for request in requests], time.monotonic()
+            committed = await self._stable_offsets(numbers)
+            stale = [request for request in requests if not agrees(request.table, self._broker.topics, committed)]
+            wrong: PositionError | None = None
+            try:
+                if stale:
+                    await self._until_answered(self._restore, stale, committed, began)
+            except PositionError as error:
+                wrong = error
+            behind = [] if wrong else [each for request in stale for each in offsets_behind(request.table, committed)]
+            if not wrong and not behind:
+                return
+            ours = [request for request in requests if not request.done.done()]
+            if len(ours) == len(requests) and await self._stable_offsets(numbers) == committed:
+                if wrong:
+                    raise wrong
+                self._report(behind)
+                return
+            # Offsets are read first, then positions. Where the offsets are others by now, somebody has committed in between: this worker owns
+            # the partition no more, and is about to hear of it. And what it has given up says nothing of the rest.
+            log.info("the group's offsets moved while positions were read; both are read again", stage=self._stage, partitions=sorted(numbers))
+            for request in stale:
+                request.table.forget()
+            requests = ours
+            await asyncio.sleep(UNSTABLE_SECONDS)
+
+    def _report(self, behind: "list[Behind]") -> None:
+        """Say which offsets of the group went back. The positions count: nothing is decided again, and the next commit mends the offset."""
+        for each in behind:
+            log.error(
+                "the group's offset is behind the table's position, though both are committed together; it goes on from the position",
+                stage=self._stage,
+                topic=each.topic,
+                partition=each.number,
+                position=each.position,
+                offset=each.offset,
+            )
+
+    async def _stable_offsets(self, numbers: list[int]) -> Offsets:
+        """Return the group's offsets once no transaction holds some of them."""
         committed = await self._until_answered(self._broker.stable_offsets, numbers)
         if committed is None:
             log.info("waiting for a transaction of a former owner to be decided", stage=self._stage, partitions=sorted(numbers))
         while committed is None:
             await asyncio.sleep(UNSTABLE_SECONDS)
             committed = await self._until_answered(self._broker.stable_offsets, numbers)
-        stale = [request for request in requests if not agrees(request.table, self._broker.topics, committed)]
-        if stale:
-            await self._until_answered(self._restore, stale, committed, began)
+        return committed
 
     async def _until_answered(self, call: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
@@ -197,7 +230,7 @@ class Takeover:
         by_number = {table.number: table for table in tables}
         for found in self._broker.inputs(numbers, committed):
             positions = by_number[found.number].positions
-            positions[found.topic] = checked(positions.get(found.topic), found, self._broker.group, settled=True)
+            positions[found.topic] = checked(positions.get(found.topic), found, self._broker.group)
         for request in requests:
             request.on_restored()
         log.info(
@@ -233,6 +266,25 @@ def agrees(table: TablePartition, topics: Sequence[str], committed: Mapping[tupl
         if position is None or (position.outcomes if offset is None else position.next_offset != offset):
             return False
     return True
+
+
+class Behind(NamedTuple):
+    """An input partition whose offset in the group is behind the position of the table."""
+
+    topic: str
+    number: int
+    position: int
+    offset: int
+
+
+def offsets_behind(table: TablePartition, committed: Mapping[tuple[str, int], int]) -> list[Behind]:
+    """Return the inputs of ``table`` whose offsets in ``committed`` are behind its positions. One without an offset has none that is wrong: it
+    has expired."""
+    return [
+        Behind(topic, table.number, position.next_offset, offset)
+        for topic, position in table.positions.items()
+        if 0 < (offset := committed.get((topic, table.number), 0)) < position.next_offset
+    ]
 
 
 def _give_back_memory() -> None:

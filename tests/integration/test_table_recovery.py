@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 
+import orjson
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -24,7 +25,7 @@ from tests.forked import tierstream
 from tests.integration.test_exactly_once import load
 from tests.topic_io import alter_topic, produce, read_all
 from tests.waiting import until
-from tests.workers import land, running, table
+from tests.workers import committed, land, running, table
 
 CHANGELOG = "tierstream.classify-teams-changelog"
 INPUT = "team.events"
@@ -151,8 +152,6 @@ async def test_positions_that_do_not_fit_stop_the_worker_and_the_way_out_that_it
 
     commit(settings, TopicPartition(topic, number, end + 1))
     assert f"The table's position {end} for {where}, is behind the {end + 1} that its group has read" in await refusal(settings)
-    commit(settings, TopicPartition(topic, number, end - 1))
-    assert f"The table's position {end} for {where}, is ahead of the {end - 1} that its group has read" in await refusal(settings)
     commit(settings, TopicPartition(topic, number, end))
 
     commit(settings, TopicPartition(topic, number, end + 1))
@@ -178,6 +177,26 @@ async def test_positions_that_do_not_fit_stop_the_worker_and_the_way_out_that_it
     assert output.count("\n") == 1, "one sentence, no traceback"
     assert output.startswith(f"tierstream: {topic}, partition ")
     assert "was deleted and made anew" in output
+
+
+async def test_offsets_that_went_back_are_reported_and_mended_and_nothing_is_decided_again(
+    kafka_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Kafka shows them when a broker that died has loaded them again, or as somebody sets them."""
+    settings, events = kafka_settings, load(events=240, teams=8, seed=3)
+    await work_in(settings, events[:120])
+    (topic, number), position = max(positions(settings, "classify").items(), key=lambda item: item[1].next_offset)
+    commit(settings, TopicPartition(topic, number, 1))
+
+    await work_in(settings, events[120:])
+
+    said = capsys.readouterr().out
+    assert "the group's offset is behind the table's position" in said
+    assert f"offset=1 partition={number} position={position.next_offset}" in said
+    assert sum(outcomes(settings, "classify").values()) == len(events)
+    ids = [orjson.loads(message.value() or b"")["id"] for message in read_all(settings, "audit.events")]
+    assert len(ids) == len(set(ids)), "no audit event twice"
+    assert committed(settings, "classify", INPUT)[number] == positions(settings, "classify")[topic, number].next_offset
 
 
 async def refusal(settings: Settings) -> str:

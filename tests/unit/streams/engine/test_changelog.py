@@ -116,11 +116,6 @@ def test_checked_a_position_that_would_skip_or_repeat_stops_with_one_sentence(
     assert stopped.value.exit_code == 1
 
 
-def test_checked_a_position_ahead_of_the_group_is_wrong_where_no_transaction_was_under_way() -> None:
-    with pytest.raises(PositionError, match=r"position 70 for team.events, partition 3, is ahead of the 50 that its group has read"):
-        checked(position(70), FOUND, GROUP, settled=True)
-
-
 def test_checked_a_position_names_the_changelog_that_its_rows_stand_in_and_another_one_is_not_it() -> None:
     found = replace(FOUND, committed=50, changelog="teams-changelog", changelog_id="log")
     first = checked(None, replace(found, committed=0), GROUP)
@@ -132,6 +127,6 @@ def test_checked_a_position_names_the_changelog_that_its_rows_stand_in_and_anoth
 
 
 @pytest.mark.parametrize("committed", [70, 0], ids=["where the group is", "the group's offset has expired"])
-def test_checked_a_settled_position_that_agrees_is_right(committed: int) -> None:
+def test_checked_a_position_that_agrees_is_right(committed: int) -> None:
     kept = position(70)
-    assert checked(kept, replace(FOUND, committed=committed), GROUP, settled=True) is kept
+    assert checked(kept, replace(FOUND, committed=committed), GROUP) is kept

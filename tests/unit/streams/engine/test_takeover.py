@@ -10,7 +10,7 @@ import pytest
 
 from streams.engine import takeover
 from streams.engine.changelog import InputPartition, Position, TablePartition
-from streams.engine.takeover import Broker, Offsets, Takeover, agrees
+from streams.engine.takeover import Broker, Offsets, Takeover, agrees, offsets_behind
 from streams.errors import KafkaUnavailable, PositionError
 from streams.settings import Settings
 
@@ -62,15 +62,16 @@ def test_stable_offsets_without_an_answer_in_time_kafka_is_unavailable(monkeypat
 
 
 class Moved:
-    """A Broker of a group whose offset of partition 2 is another one than its table's position says; partition 3 is as it should be."""
+    """A Broker of a group whose offset of partition 2 is another one than its table's position says; that of partition 3 is as it should be."""
 
     group, changelog, topics = "normalise", "changelog", (WEBHOOKS,)
 
     def __init__(self) -> None:
         self.is_asked, self.may_answer = threading.Event(), threading.Event()
+        self.offsets = {2: 179, 3: 181}
 
     def stable_offsets(self, numbers: Sequence[int]) -> Offsets:
-        return {(WEBHOOKS, number): {2: 179, 3: 181}[number] for number in numbers}
+        return {(WEBHOOKS, number): self.offsets[number] for number in numbers}
 
     def changelog_ends(self, numbers: Sequence[int]) -> dict[int, int]:
         self.is_asked.set()
@@ -83,11 +84,63 @@ class Moved:
     def close(self) -> None: ...
 
 
+async def test_offsets_that_another_owner_moves_while_positions_are_read_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a worker that was stalled, and does not know yet that it owns the partition no more."""
+    read: list[int] = []
+
+    def restore(settings: Settings, changelog: str, tables: Sequence[TablePartition], ends: object, on_read: object) -> int:
+        read.append(181 + 2 * len(read))
+        broker.offsets[2] = read[-1]
+        tables[0].positions[WEBHOOKS] = Position("A", read[-1] if len(read) < 3 else 183, {"renewal": 1})
+        return 1
+
+    monkeypatch.setattr(takeover, "restore", restore)
+    broker, moved = Moved(), TablePartition(2)
+    broker.may_answer.set()
+    with ThreadPoolExecutor(1) as pool:
+        taking = Takeover(Settings(), "normalise", cast(Broker, broker), pool)
+        await taking.take_over(moved)
+
+    assert (moved.positions[WEBHOOKS].next_offset, read) == (183, [181, 183, 185])
+
+
+async def test_offsets_that_stay_behind_are_reported_and_the_position_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def restore(settings: Settings, changelog: str, tables: Sequence[TablePartition], ends: object, on_read: object) -> int:
+        tables[0].positions[WEBHOOKS] = Position("A", 181, {"renewal": 1})
+        return 1
+
+    monkeypatch.setattr(takeover, "restore", restore)
+    broker, behind = Moved(), TablePartition(2)
+    broker.may_answer.set()
+    with ThreadPoolExecutor(1) as pool:
+        await Takeover(Settings(), "normalise", cast(Broker, broker), pool).take_over(behind)
+
+    assert behind.positions[WEBHOOKS].next_offset == 181
+    assert "offset=179 partition=2 position=181" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("held", "committed", "behind"),
+    [
+        pytest.param(table(webhooks=7, links=3), {(WEBHOOKS, 2): 7, (LINKS, 2): 3}, [], id="as committed"),
+        pytest.param(table(webhooks=7, links=3), {(WEBHOOKS, 2): 7, (LINKS, 2): 1}, [(LINKS, 2, 3, 1)], id="one went back"),
+        pytest.param(table(webhooks=7, links=3), {(WEBHOOKS, 2): 7}, [], id="one has expired"),
+        pytest.param(table(webhooks=7), {(WEBHOOKS, 2): 9}, [], id="ahead: that is no going back"),
+    ],
+)
+def test_offsets_behind_are_those_of_inputs_that_the_table_has_read_further(
+    held: TablePartition, committed: Offsets, behind: list[tuple[str, int, int, int]]
+) -> None:
+    assert offsets_behind(held, committed) == behind
+
+
 @pytest.mark.parametrize("given_up", [True, False])
 async def test_partition_that_was_given_up_meanwhile_says_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch, given_up: bool) -> None:
     def restore(settings: Settings, changelog: str, tables: Sequence[TablePartition], ends: object, on_read: object) -> int:
         for each in tables:
-            each.positions[WEBHOOKS] = Position("A", 181, {"renewal": 1})
+            each.positions[WEBHOOKS] = Position("A", {2: 170, 3: 181}[each.number], {"renewal": 1})
         return 1
 
     monkeypatch.setattr(takeover, "restore", restore)
