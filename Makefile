@@ -27,8 +27,8 @@ check: $(READY) ## lint, types, layering and contracts
 	$(RUN)/lint-imports --no-logo
 	$(RUN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 
-chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, keep the result in bench/results/chaos.json (ARGS="--seed N")
-	@$(RUN)/python -m tests.faults.chaos --out bench/results/chaos.json $(ARGS)
+chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, keep the result in bench/results/chaos.json (ARGS="--seed N --brokers 3")
+	@$(RUN)/python -m tests.faults.chaos $(ARGS)
 
 outages: $(READY) ## PostgreSQL, Loops and Kafka away for a minute each: measure what a service notices, in 10 minutes (ARGS="--seconds 10")
 	@$(RUN)/python -m tests.faults.outages --out bench/results/outages.json $(ARGS)

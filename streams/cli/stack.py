@@ -11,6 +11,7 @@ from streams.cli.settings import AcceptInitialTier
 from streams.errors import ConfigurationError
 
 STAGES = ("normalise", "classify", "audit", "forward")
+MAX_BROKERS = 9
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +28,7 @@ def up(
     ] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the data here between runs; without it, it is thrown away.")] = None,
     accept_initial_tier: AcceptInitialTier = False,
+    brokers: Annotated[int, typer.Option(min=1, max=MAX_BROKERS, help="Brokers of Kafka: with three, one may be away.")] = 1,
 ) -> None:
     """Start Kafka, PostgreSQL, the fake Loops, the gateway and every stage, and keep them running until Ctrl-C.
 
@@ -39,7 +41,8 @@ def up(
     if workers and single_process:
         raise ConfigurationError("--single-process runs one process for all stages: leave --workers out.")
     counts = _worker_counts(workers or [])
-    asyncio.run(run_up(ready_file, counts, data_dir, single_process=single_process, accept_initial_tier=accept_initial_tier))
+    running = run_up(ready_file, counts, data_dir, single_process=single_process, accept_initial_tier=accept_initial_tier, brokers=brokers)
+    asyncio.run(running)
 
 
 def demo() -> None:

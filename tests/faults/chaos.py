@@ -10,18 +10,20 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.report import RESULTS
 from streams.cli.verify import verify_running
 from streams.embedded.stack import StackOptions, start_stack
 from streams.operate.verify import Options
 from streams.operate.verify.report import Report as VerifyReport
 from streams.settings import Settings
+from tests.faults.brokers import BrokerFaults
 from tests.faults.faults import STAGES, Fault, Faults
 from tests.faults.traffic import Traffic, traffic
 from tests.load import OLDEST_SECONDS
@@ -49,10 +51,21 @@ class Plan:
     settle_seconds: float = 300.0
     orders: int = 50
     """In so many random orders are each team's facts decided again at the end."""
+    brokers: int = 1
+    leaders_killed: int = 3
+    brokers_paused: int = 2
+    two_away: int = 2
+    rolling_restarts: int = 2
+    """With several brokers; of those before."""
 
+
+CLUSTER_EVENTS, CLUSTER_PER_SECOND = 50_000, 100.0
+PAUSE_SECONDS, TWO_AWAY_SECONDS = 15.0, 20.0
 
 LONG = Plan(0, 215_000, 150.0, 60, 10, 5, 6, 6, 90.0, (5.0, 10.0, 20.0, 30.0, 60.0, 120.0), {"normalise": 2, "classify": 2})
 SHORT = Plan(0, 2_400, 50.0, 8, 1, 1, 2, 2, 0.0, (2.0, 5.0), {"classify": 2})
+CLUSTER = replace(LONG, events=CLUSTER_EVENTS, per_second=CLUSTER_PER_SECOND, kills=20, stalls=3, broker_restarts=1, database_outages=2)
+CLUSTER = replace(CLUSTER, loops_outages=2, broker_pause_seconds=0.0, brokers=3)
 
 
 @dataclass
@@ -72,6 +85,7 @@ class Report:
         latencies = sorted(self.traffic.latencies)
         return {
             "seed": self.plan.seed,
+            "brokers": self.plan.brokers,
             "events": findings.events,
             "due_records": findings.due_records,
             "posts": self.traffic.accepted,
@@ -98,14 +112,17 @@ async def run(plan: Plan, console: Console) -> Report:
         "forward_max_age_seconds": OLDEST_SECONDS,
     }
     began = time.monotonic()
-    async with start_stack(StackOptions(plan.workers, overrides=overrides)) as stack:
+    async with start_stack(StackOptions(plan.workers, overrides=overrides, brokers=plan.brokers)) as stack:
         _compact_eagerly(stack.settings)
         stream = traffic(stack.gateway, plan.seed, plan.events, plan.per_second)
         faults = Faults(stack, random.Random(plan.seed))
         posting = asyncio.create_task(stream.run())
         with _progress(console) as progress:
             bar = progress.add_task("posting", total=len(stream.posts))
-            await _break_things(plan, faults, posting, lambda: progress.update(bar, completed=stream.accepted))
+            outages = _outages(plan, faults)
+            if plan.brokers > 1:
+                outages += _broker_outages(plan, BrokerFaults(stack, random.Random(plan.seed), faults.count, lambda: stream.retries))
+            await _break_things(plan, faults, outages, posting, lambda: progress.update(bar, completed=stream.accepted))
             await posting
             progress.update(bar, completed=stream.accepted, description="settling")
             await until_settled(stack.settings, stack.postgres, plan.settle_seconds)
@@ -120,9 +137,7 @@ def _compact_eagerly(settings: Settings) -> None:
         alter_topic(settings, changelog, {"segment.ms": "5000", "min.cleanable.dirty.ratio": "0.01", "max.compaction.lag.ms": "10000"})
 
 
-async def _break_things(plan: Plan, faults: Faults, posting: "asyncio.Task[None]", tick: Any) -> None:
-    """Spread the plan's faults over the time that posting takes; kills go on beside the longer outages."""
-    seconds = plan.events / plan.per_second
+def _outages(plan: Plan, faults: Faults) -> list[Fault]:
     outages: list[Fault] = [faults.stall] * plan.stalls + [faults.restart_broker] * plan.broker_restarts
     outages += [
         lambda number=number: faults.misbehave(plan.loops_outage_seconds[number % len(plan.loops_outage_seconds)])  # type: ignore[misc]
@@ -132,6 +147,20 @@ async def _break_things(plan: Plan, faults: Faults, posting: "asyncio.Task[None]
     outages += [faults.restart_postgres if number % 2 else faults.drop_audit_log for number in range(plan.database_outages)]
     if plan.broker_pause_seconds:
         outages.append(lambda: faults.pause_broker(plan.broker_pause_seconds))
+    return outages
+
+
+def _broker_outages(plan: Plan, faults: BrokerFaults) -> list[Fault]:
+    outages: list[Fault] = []
+    outages += [faults.kill_leader] * plan.leaders_killed + [faults.restart_in_turn] * plan.rolling_restarts
+    outages += [lambda: faults.pause(PAUSE_SECONDS)] * plan.brokers_paused
+    outages += [lambda: faults.take_two_away(TWO_AWAY_SECONDS)] * plan.two_away
+    return outages
+
+
+async def _break_things(plan: Plan, faults: Faults, outages: list[Fault], posting: "asyncio.Task[None]", tick: Any) -> None:
+    """Spread the plan's faults over the time that posting takes; kills go on beside the longer outages."""
+    seconds = plan.events / plan.per_second
     chance = random.Random(plan.seed + 1)
     chance.shuffle(outages)
     each_stage_twice = [name for name in STAGES for _ in range(2)]
@@ -162,22 +191,24 @@ def main() -> int:
     """The command line of ``make chaos``."""
     parser = argparse.ArgumentParser(description="Break everything for a while and compare with the oracles.")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("--events", type=int, default=LONG.events)
-    parser.add_argument("--per-second", type=float, default=LONG.per_second)
-    parser.add_argument("--short", action="store_true", help="the form that make test runs")
-    parser.add_argument("--out", type=Path, help="append the result to this JSON file")
+    parser.add_argument("--events", type=int, help=f"{LONG.events:,}, or {CLUSTER.events:,} with several brokers")
+    parser.add_argument("--per-second", type=float, help=f"{LONG.per_second:g}, or {CLUSTER.per_second:g} with several brokers")
+    parser.add_argument("--brokers", type=int, default=1, help="how many brokers Kafka has; with three, they break one by one and in pairs")
+    parser.add_argument("--short", action="store_true", help="the form that make test runs; its result is not kept")
+    parser.add_argument("--out", type=Path, help="append the result to this JSON file instead of bench/results/chaos.json or cluster.json")
     arguments = parser.parse_args()
-    form = SHORT if arguments.short else LONG
-    events, per_second = (form.events, form.per_second) if arguments.short else (arguments.events, arguments.per_second)
-    plan = Plan(**{**form.__dict__, "seed": arguments.seed, "events": events, "per_second": per_second})
+    form = SHORT if arguments.short else CLUSTER if arguments.brokers > 1 else LONG
+    events, per_second = arguments.events or form.events, arguments.per_second or form.per_second
+    plan = replace(form, seed=arguments.seed, events=events, per_second=per_second, brokers=arguments.brokers)
+    out = arguments.out or (None if arguments.short else RESULTS / ("cluster.json" if plan.brokers > 1 else "chaos.json"))
     console = Console(highlight=False)
     console.print(f"seed {plan.seed}: {plan.events} events at {plan.per_second:.0f}/s (repeat with --seed {plan.seed})")
     report = asyncio.run(run(plan, console))
     console.print_json(json.dumps(report.as_json()))
     console.print(str(report.findings), soft_wrap=True)
     console.print("\n".join(["tierstream verify:", *(report.verified.differences() or ["clean"])]), soft_wrap=True)
-    if arguments.out:
-        write(arguments.out, report)
+    if out is not None:
+        write(out, report)
     return 0 if report.findings.exact and report.verified.clean else 1
 
 

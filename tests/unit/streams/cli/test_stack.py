@@ -18,10 +18,10 @@ def test_up_tells_the_stack_whether_another_initial_tier_is_accepted(monkeypatch
 
     monkeypatch.setattr(stack, "run_up", run_up)
 
-    up(None, ["classify=2"], accept_initial_tier=accept_initial_tier)
+    up(None, ["classify=2"], accept_initial_tier=accept_initial_tier, brokers=3)
 
     counts = {**dict.fromkeys(STAGES, 1), "classify": 2}
-    assert run == [((None, counts, None), {"single_process": False, "accept_initial_tier": accept_initial_tier})]
+    assert run == [((None, counts, None), {"single_process": False, "accept_initial_tier": accept_initial_tier, "brokers": 3})]
 
 
 @pytest.mark.parametrize("option", ["classify", "classify=", "classify=many", "classify=33", "nonsense=1"])
