@@ -6,14 +6,17 @@ import os
 import random
 import signal
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable
 
+import httpx
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from streams.embedded.stack import Stack
 from tests.faults.faults import START_SECONDS
+from tests.faults.traffic import service_post
 from tests.waiting import until
 
 BUSY = "razorpay.webhooks"
@@ -23,12 +26,11 @@ LOOK_SECONDS = 0.5
 class BrokerFaults:
     """Faults of single brokers; each method does one while no partition lacks a copy, and returns once none does again."""
 
-    def __init__(self, stack: Stack, chance: random.Random, count: Counter[str], refused: Callable[[], int]) -> None:
-        """``count`` is where faults are counted; ``refused`` says how many requests got no 200 so far."""
+    def __init__(self, stack: Stack, chance: random.Random, count: Counter[str]) -> None:
+        """``count`` is where faults are counted."""
         self._stack = stack
         self._chance = chance
         self._count = count
-        self._refused = refused
         self._admin = AdminClient({"bootstrap.servers": stack.kafka, "log_level": 0})
 
     async def kill_leader(self) -> None:
@@ -50,9 +52,9 @@ class BrokerFaults:
     async def take_two_away(self, seconds: float) -> None:
         """Stop two brokers for ``seconds``: the one that is left must take nothing. Raises AssertionError where it did."""
         await self._until_in_sync()
-        before = self._refused()
+        asking = asyncio.create_task(self._answers(seconds))
         await self._paused(self._chance.sample(self._pids, 2), seconds)
-        assert self._refused() > before, f"nothing was refused in {seconds:g} s with two brokers away"
+        assert 503 in await asking, f"nothing was refused in {seconds:g} s with two brokers away"
         self._count["two_brokers_away"] += 1
         await self._until_in_sync()
 
@@ -65,6 +67,20 @@ class BrokerFaults:
             await until(lambda number=number, former=former: self._pids[number] != former, "a successor", START_SECONDS)  # type: ignore[misc]
             await self._until_in_sync()
         self._count["rolling_restarts"] += 1
+
+    async def _answers(self, seconds: float) -> set[int]:
+        """Send an event every second for so long; return the statuses that came back. 0: none did."""
+        statuses, until_then = set(), time.monotonic() + seconds
+        async with httpx.AsyncClient(base_url=self._stack.gateway, trust_env=False, timeout=10) as client:
+            while time.monotonic() < until_then:
+                event = {"kind": "near_quota_wall", "team_id": str(uuid.uuid4()), "id": str(uuid.uuid4())}
+                post = service_post(event | {"data": {"resource_type": "api_calls", "used": 9, "limit": 10}})
+                try:
+                    statuses.add((await client.post(post.path, content=post.body, headers=post.headers)).status_code)
+                except httpx.TransportError:
+                    statuses.add(0)
+                await asyncio.sleep(1)
+        return statuses
 
     @property
     def _pids(self) -> list[int]:
@@ -95,7 +111,9 @@ class BrokerFaults:
                 for partition in topic.partitions.values():
                     if partition.leader < 1 or len(partition.isrs) < len(partition.replicas):
                         return f"{topic.topic} {partition.id}: leader {partition.leader}, in sync {partition.isrs} of {partition.replicas}"
-            return "" if len(metadata.brokers) == len(self._pids) else f"only {len(metadata.brokers)} brokers are there"
+            if len(metadata.brokers) < len(self._pids):
+                return f"only {len(metadata.brokers)} brokers are there"
+            return "" if all(map(psutil.pid_exists, self._pids)) else "a broker has just been started again"
         return "no broker answers"
 
     async def _metadata(self) -> ClusterMetadata:

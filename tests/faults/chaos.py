@@ -121,7 +121,7 @@ async def run(plan: Plan, console: Console) -> Report:
             bar = progress.add_task("posting", total=len(stream.posts))
             outages = _outages(plan, faults)
             if plan.brokers > 1:
-                outages += _broker_outages(plan, BrokerFaults(stack, random.Random(plan.seed), faults.count, lambda: stream.retries))
+                outages += _broker_outages(plan, BrokerFaults(stack, random.Random(plan.seed), faults.count))
             await _break_things(plan, faults, outages, posting, lambda: progress.update(bar, completed=stream.accepted))
             await posting
             progress.update(bar, completed=stream.accepted, description="settling")

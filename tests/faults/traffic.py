@@ -39,6 +39,8 @@ class Traffic:
     per_second: float
     accepted: int = 0
     retries: int = 0
+    longest_wait_seconds: float = 0.0
+    """From a post's first try to its acceptance, over all of its tries."""
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=200_000))
 
     async def run(self) -> None:
@@ -61,6 +63,7 @@ class Traffic:
                     group.create_task(post_all())
 
     async def _until_accepted(self, client: aiohttp.ClientSession, post: Post) -> None:
+        first = time.monotonic()
         while True:
             began = time.monotonic()
             try:
@@ -72,6 +75,7 @@ class Traffic:
                 self.latencies.append(time.monotonic() - began)
                 if answer.status in (200, 202):
                     self.accepted += 1
+                    self.longest_wait_seconds = max(self.longest_wait_seconds, time.monotonic() - first)
                     return
                 assert answer.status == 503, f"{answer.status} {text}"
             self.retries += 1
