@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from schemas.envelope import canonical_team_id
 from schemas.kinds import SERVICE_KINDS, Kind
@@ -86,7 +86,7 @@ class IngestEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Annotated[Kind, BeforeValidator(_service_kind)]
-    team_id: Annotated[str, BeforeValidator(_team_id)]
+    team_id: Annotated[str, BeforeValidator(_team_id), WithJsonSchema({"type": "string", "format": "uuid"})]
     id: Annotated[str, Field(strict=True, min_length=1, max_length=100), AfterValidator(_printable)] | None = None
     occurred_at: Annotated[Moment, AfterValidator(_not_before_1970)] | None = None
     data: dict[str, Any]
@@ -115,6 +115,12 @@ def enveloped(event: object, source: str, now: datetime) -> Enveloped:
         data = SERVICE_DATA[given.kind].model_validate(given.data)
     except ValidationError as error:
         raise Invalid(_faults(error, "data.")) from None
+    # The models are those that a stage reads the log with, where a boolean in a number's place has always been one; nobody means it so.
+    booleans = [
+        Fault(0, f"data.{name}", "should be a number") for name in type(data).model_fields if isinstance(given.data.get(name), bool)
+    ]
+    if booleans:
+        raise Invalid(booleans)
     occurred_at = given.occurred_at or now
     if (occurred_at - now).total_seconds() > MAX_CLOCK_SKEW_SECONDS:
         ahead = f"lies more than {MAX_CLOCK_SKEW_SECONDS} s ahead; send Unix seconds or RFC 3339, and check the clock"

@@ -166,6 +166,8 @@ def test_event_without_an_id_is_a_new_one_each_time() -> None:
         (event(data={"email": "jane@example.com", "a\x00": 1}), "data"),
         (event("near_quota_wall", data={"resource_type": "s", "used": "many", "limit": 1}), "data.used"),
         (event("near_quota_wall", data={"resource_type": "s", "used": None, "limit": 1}), "data.used"),
+        (event("near_quota_wall", data={"resource_type": "s", "used": 1, "limit": True}), "data.limit"),
+        (event("admin.promo_issued", data={"code": "c", "admin": "a", "percent_off": False}), "data.percent_off"),
         (event("admin.promo_issued", data={"code": "X", "admin": "a", "percent_off": 101}), "data.percent_off"),
         (event("resource.expiry_imminent", data={"resource_type": "k", "resource_id": "1", "expires_at": "soon"}), "data.expires_at"),
     ],
