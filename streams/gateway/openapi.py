@@ -16,11 +16,12 @@ Json = dict[str, Any]
 _SCHEMAS = "#/components/schemas/"
 
 _SERVER = {
+    "400": "This is no HTTP request, or one that two servers may read in two ways.",
     "408": "The headers or the body did not arrive in time.",
     "431": "The headers are too many or too large.",
     "503": "Kafka did not acknowledge in time, or too many connections are open: send it again after Retry-After.",
 }
-"""What any request may be answered. 431 comes from the connection, before there is a route."""
+"""What any request may be answered, by its connection, before there is a route."""
 
 _SENT = {
     "401": "The signature or the token is missing or wrong.",
@@ -88,7 +89,11 @@ def document() -> Json:
                     "razorpayWebhook",
                     "One delivery of Razorpay's, signed over its raw bytes.",
                     ("200", "Kafka has the body, byte for byte.", "Accepted"),
-                    {**_SERVER, **_WEBHOOK, "400": "The body is signed but is no JSON object; it is kept as a dead letter."},
+                    {
+                        **_SERVER,
+                        **_WEBHOOK,
+                        "400": "The body is signed but is no JSON object, and is kept as a dead letter; or this is no HTTP request.",
+                    },
                     security=[{"razorpaySignature": []}],
                     parameters=[_header("X-Razorpay-Event-Id", "Razorpay's id of the event; without one, a hash of the body.")],
                     requestBody=_body("The body as Razorpay sends it, whatever its event.", {"type": "object"}),
