@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agents.audit import decide as audit
 from agents.audit.record import DeadLetter
@@ -24,8 +25,9 @@ from schemas.reasons import DEAD_LETTER_REASONS, Reason
 from streams.demo.deliveries import WEBHOOKS
 from streams.engine.changelog import TablePartition
 from streams.engine.slices import Slices
-from streams.engine.table_stage import TableStage
+from streams.engine.table_stage import Effect, TableStage
 from streams.engine.transactions import Output
+from streams.errors import StageFailed
 from streams.gateway.app import create_app
 from streams.gateway.http import MAX_BODY_BYTES
 from streams.gateway.openapi import statuses
@@ -44,6 +46,9 @@ SETTINGS = Settings(
     partitions=1, razorpay_webhook_secrets=SECRET, ingest_tokens=f"fuzz:{TOKEN}", log_level="debug", log_format="json", grace_days=7
 )
 NEVER = float("inf")
+TOGETHER = 500
+"""Records in a slice of several."""
+
 FORGED_OF_A_PEER = 200
 """So many forged requests are sent of one address: the gateway makes one wait that sends more of them in a minute."""
 
@@ -67,19 +72,42 @@ def require(holds: bool, sentence: str) -> None:
         raise Broken(sentence)
 
 
+class WithoutRuns(TableStage):
+    """A stage without its fast path."""
+
+    def __init__(self, stage: TableStage) -> None:
+        self.name, self.settings, self.by_key = stage.name, stage.settings, stage.by_key
+        self._stage = stage
+
+    def effect(self, record: Record, row: Any) -> Effect:
+        return self._stage.effect(record, row)
+
+    def pack(self, row: Any) -> bytes:
+        return self._stage.pack(row)
+
+    def unpack(self, key: bytes, packed: bytes) -> Any:
+        return self._stage.unpack(key, packed)
+
+
 class Stage:
-    """A stage with the slices that give it its records, one at a time."""
+    """A stage with the slices that give it its records, one at a time; and beside them, with its fast path and a table of their own, ``TOGETHER`` at a time."""
 
     def __init__(self, stage: TableStage) -> None:
         self.name = stage.name
-        self.table = TablePartition(0)
-        self._slices = Slices(SETTINGS, stage, f"changelog of {stage.name}", self.table)
+        self._table, self._table_together = TablePartition(0), TablePartition(0)
+        self._slices = Slices(SETTINGS, WithoutRuns(stage), f"changelog of {stage.name}", self._table)
+        self._slices_together = Slices(SETTINGS, stage, f"changelog of {stage.name}", self._table_together)
         self._offsets: Counter[str] = Counter()
+        self._outcomes, self._outcomes_together = Counter[Reason](), Counter[Reason]()
+        self._waiting: list[Record] = []
 
     def decide(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]], at: int) -> "Decided":
         """Work in one record; return its one outcome, and what follows from it by topic. Raises Broken."""
         consumed = record(value, key, topic=topic, offset=self._offsets[topic], headers=tuple(headers), timestamp=at * 1000)  # type: ignore[arg-type]
         self._offsets[topic] += 1
+        self._waiting.append(consumed)
+        if len(self._waiting) == TOGETHER:
+            self._decide_together()
         outputs: list[Output] = []
 
         def produce(more: Iterable[Output]) -> None:
@@ -87,6 +115,7 @@ class Stage:
 
         end, outcomes = self._slices.fill([consumed], 0, 1, NEVER, produce)
         require(end == 1 and outcomes.total() == 1, f"{self.name} counted {outcomes.total()} outcomes of one record")
+        self._outcomes += outcomes
         (reason,) = outcomes
         require(reason not in _NO_OUTCOME, f"{self.name} ended a record as {reason.value}")
         decided = Decided(consumed, reason, outputs)
@@ -97,6 +126,19 @@ class Stage:
             require((letter.key, letter.value) == (key, value), f"a dead letter of {self.name} is not the record that it was")
             require(dict(letter.headers).get("dlq-reason") == reason.value.encode(), f"a dead letter of {self.name} names another reason")
         return decided
+
+    def finish(self) -> None:
+        """Require that the records together have left what they left one at a time. Raises Broken."""
+        self._decide_together()
+        differ = (self._outcomes - self._outcomes_together) + (self._outcomes_together - self._outcomes)
+        require(not differ, f"in slices {self.name} counts others of {', '.join(reason.value for reason in differ)}")
+        require(self._table.rows == self._table_together.rows, f"in slices {self.name} leaves other rows")
+
+    def _decide_together(self) -> None:
+        records, self._waiting, at = self._waiting, [], 0
+        while at < len(records):
+            at, outcomes = self._slices_together.fill(records, at, TOGETHER, NEVER, lambda outputs: None)
+            self._outcomes_together += outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +187,14 @@ class Flow:
             said = [address for address in request.addresses if address in written or json.dumps(address)[1:-1] in written]
             if said or SECRET in written or TOKEN in written:
                 self.broken.append((request.number, "a log line holds an address of the body, or a secret"))
+
+    def finish(self) -> None:
+        """Note what only all requests together can break."""
+        for stage in (self.normalise, self.classify):
+            try:
+                stage.finish()
+            except (Broken, StageFailed) as broken:
+                self.broken.append((self.requests, str(broken)))
 
     async def _take(self, request: Request) -> None:
         self._now, self._producer.records = request.at + 0.25, []

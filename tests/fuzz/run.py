@@ -33,6 +33,7 @@ async def run(bodies: int, seed: int, samples: Path = SAMPLES, flow: Flow | None
             await flow.feed(request(seed, number, webhooks, events), log)
             if progress and task is not None and number % STEP == STEP - 1:
                 progress.advance(task, STEP)
+        flow.finish()
     return flow
 
 

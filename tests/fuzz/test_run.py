@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
-from agents.classify.stage import ClassifyStage
+from agents.classify.stage import ClassifyStage, Team
 from agents.normalise.decide import Rules
 from agents.normalise.stage import NormaliseStage
 from schemas.razorpay import LandingKey
 from schemas.reasons import Reason
 from schemas.tiers import Tier
 from streams.demo.deliveries import WEBHOOKS
-from streams.engine.table_stage import Effect, TableStage
+from streams.engine.table_stage import Effect, Run, TableStage
 from streams.gateway import webhooks
 from streams.gateway.http import MAX_BODY_BYTES
 from streams.kafka import dead_letters
@@ -118,6 +119,18 @@ async def test_stage_that_breaks_the_law_is_found(faulty: type[Faulty], sentence
     stages: Sequence[TableStage] = (faulty(SETTINGS, Rules({"plan_pro": Tier.PRO})), ClassifyStage(SETTINGS))
 
     assert sentence in await found(Flow(stages))
+
+
+async def test_fast_path_that_counts_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_of = ClassifyStage.run
+
+    def miscounted(stage: ClassifyStage, records: Sequence[Record], start: int, row: Team) -> Run | None:
+        usual = run_of(stage, records, start, row)
+        return None if usual is None else replace(usual, outcomes={Reason.IMPORTED: usual.records})
+
+    monkeypatch.setattr(ClassifyStage, "run", miscounted)
+
+    assert "in slices classify counts others of" in "\n".join(sentence for _, sentence in (await run(5_000, SEED)).broken)
 
 
 async def test_gateway_that_takes_what_is_forged_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
