@@ -28,7 +28,7 @@ LARGE = 1 / 2_000
 
 FORGED = 0.08
 AS_IT_IS = 0.1
-OF_SERVICES = 0.15
+OF_SERVICES = 0.25
 
 _ADDRESS = re.compile(rb"[^\s@\"\\<>{}\[\],:;/|=()']{1,64}@[\w.-]{1,100}")
 
