@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos outages bench bench-quick lock clean
+.PHONY: help demo test check chaos outages fuzz bench bench-quick lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, ke
 outages: $(READY) ## PostgreSQL, Loops and Kafka away for a minute each: measure what a service notices, in 10 minutes (ARGS="--seconds 10")
 	@$(RUN)/python -m tests.faults.outages --out bench/results/outages.json $(ARGS)
 
+fuzz: $(READY) ## take 100,000 changed bodies through gateway, normalise and classify, one outcome each, in a minute (ARGS="--bodies N --seed N")
+	@$(RUN)/python -m tests.fuzz.run $(ARGS)
+
 bench: $(READY) ## measure tierstream beside its peers, its stages, growth and latency (ARGS="--parts jobs" runs a part)
 	@$(RUN)/python -m bench $(ARGS)
 
@@ -49,8 +52,16 @@ lock: $(READY) ## resolve the packages and Kafka's jars anew
 	echo hatchling | compile requirements.build.lock --constraint requirements.lock -
 	@$(RUN)/python -m streams.embedded.kafka_jars
 
+audit: $(READY) ## look for known vulnerabilities of the image's packages; says so where no data can be had
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	{ $(RUN)/python -m venv "$$tools" && "$$tools/bin/pip" install --quiet --disable-pip-version-check pip-audit || :; } && \
+	$(RUN)/python -m tests.packages.audit --pip-audit "$$tools/bin/pip-audit"
+
+sbom: $(READY) ## write what the image holds to sbom.cdx.json, as CycloneDX
+	@$(RUN)/python -m tests.packages.sbom $(ARGS)
+
 clean: ## remove the virtual environment and every cache of this directory
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	rm -rf bench/.venvs bench/data bench/peers/kafka_streams/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

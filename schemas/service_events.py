@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from schemas.envelope import canonical_team_id
 from schemas.kinds import SERVICE_KINDS, Kind
@@ -24,6 +24,11 @@ MAX_EVENT_BYTES = 1_048_576
 
 MAX_DEPTH = 32
 """Levels of objects and lists in ``data``; serialisers give up at 254, and each stage puts an envelope round it."""
+
+_WHOLE_NUMBERS = range(-(2**63), 2**64)
+"""Those that every reader and writer of JSON on the way keeps."""
+
+_BEYOND = "is a whole number beyond 64 bits"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -86,7 +91,7 @@ class IngestEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Annotated[Kind, BeforeValidator(_service_kind)]
-    team_id: Annotated[str, BeforeValidator(_team_id)]
+    team_id: Annotated[str, BeforeValidator(_team_id), WithJsonSchema({"type": "string", "format": "uuid"})]
     id: Annotated[str, Field(strict=True, min_length=1, max_length=100), AfterValidator(_printable)] | None = None
     occurred_at: Annotated[Moment, AfterValidator(_not_before_1970)] | None = None
     data: dict[str, Any]
@@ -115,6 +120,9 @@ def enveloped(event: object, source: str, now: datetime) -> Enveloped:
         data = SERVICE_DATA[given.kind].model_validate(given.data)
     except ValidationError as error:
         raise Invalid(_faults(error, "data.")) from None
+    wrong = list(_wrong_numbers(given.data, data))
+    if wrong:
+        raise Invalid(wrong)
     occurred_at = given.occurred_at or now
     if (occurred_at - now).total_seconds() > MAX_CLOCK_SKEW_SECONDS:
         ahead = f"lies more than {MAX_CLOCK_SKEW_SECONDS} s ahead; send Unix seconds or RFC 3339, and check the clock"
@@ -156,6 +164,16 @@ def unchecked(event: dict[str, object], source: str, now: datetime) -> Enveloped
     return Enveloped(team_id, event_id, value)
 
 
+def _wrong_numbers(given: dict[str, Any], data: Data) -> Iterable[Fault]:
+    """Name the fields whose number is none. The models are those that a stage reads the log with, and take booleans, and digits of any length."""
+    for name in type(data).model_fields:
+        value = getattr(data, name)
+        if isinstance(given.get(name), bool):
+            yield Fault(0, f"data.{name}", "should be a number")
+        elif isinstance(value, int) and value not in _WHOLE_NUMBERS:
+            yield Fault(0, f"data.{name}", _BEYOND)
+
+
 def _too_large() -> Fault:
     return Fault(0, "data", f"takes more than {MAX_EVENT_BYTES} bytes when it is stored")
 
@@ -182,6 +200,8 @@ def _unstorable(value: object, depth: int) -> str | None:
     """Say why a stage further down could not store ``value``; None when it can."""
     if isinstance(value, str):
         return "holds a NUL character, which no row can store" if "\x00" in value else None
+    if isinstance(value, int):
+        return None if value in _WHOLE_NUMBERS else f"holds a number that {_BEYOND}"
     if isinstance(value, float):
         return None if math.isfinite(value) else "holds NaN or Infinity, which JSON does not have"
     if not isinstance(value, dict | list):

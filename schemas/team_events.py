@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from schemas.kinds import Kind
 from schemas.tiers import LABELS, parse_tier
@@ -98,10 +98,14 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("is out of range") from None
 
 
-TierLabel = Annotated[str, BeforeValidator(_tier_label)]
+TierLabel = Annotated[str, BeforeValidator(_tier_label), WithJsonSchema({"type": "string", "enum": list(LABELS)})]
 """A tier's name in its one spelling; other spellings are folded, unknown names rejected."""
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_utc)]
+_MOMENT_FORMS: dict[str, Any] = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0, "maximum": MAX_SECONDS}]
+}
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_utc), WithJsonSchema(_MOMENT_FORMS)]
 """An instant: RFC 3339 with an offset, or Unix seconds. Kept in UTC."""
 
 Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]

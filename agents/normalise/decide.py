@@ -91,6 +91,7 @@ DAY_SECONDS = 86_400
 
 _EVENTS: dict[str, SubscriptionEvent] = {event.value: event for event in SubscriptionEvent if event not in DERIVED}
 _CREATED = "subscription.created"
+_MAX_SHOWN_CHARACTERS = 100
 _FAILURES = frozenset({SubscriptionEvent.PENDING, SubscriptionEvent.PAYMENT_FAILED})
 
 
@@ -153,8 +154,15 @@ def decide(webhook: RazorpayWebhook, event_id: str, received_at: int, linked_tea
     if tier is None and starts(event, fact.paid_count, fact.status, fact.has_scheduled_changes):
         return Parked(
             Reason.UNKNOWN_PLAN,
-            f"The plan {plan_id or '(none)'} is not in the plan file; add it, let normalise read the file again (SIGHUP) and replay this record.",
+            f"The plan {_shown(plan_id)} is not in the plan file; add it, let normalise read the file again (SIGHUP) and replay this record.",
             team_id,
             charge,
         )
     return Normalised(event, team_id, fact)
+
+
+def _shown(plan_id: str | None) -> str:
+    """Return a plan's id as a sentence can hold it: it may be any text."""
+    if not plan_id:
+        return "(none)"
+    return plan_id if len(plan_id) <= _MAX_SHOWN_CHARACTERS else f"{plan_id[:_MAX_SHOWN_CHARACTERS]}…"

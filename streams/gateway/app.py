@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from streams.errors import KafkaUnavailable, RecordTooLarge
 from streams.gateway.http import BODY_SECONDS, Answer, Disconnected, Receive, Refused, Request, Scope, Send, refusal
 from streams.gateway.ingest import IngestRoute
+from streams.gateway.openapi import document
 from streams.gateway.peers import DELAY_SECONDS, NOT_ALLOWED, TOO_MANY, Unproven, is_unproven, peer_of
 from streams.gateway.webhooks import Clock, GatewayProducer, LoopsRoute, RazorpayRoute
 from streams.metrics import REQUEST_SECONDS, REQUESTS
@@ -26,13 +27,28 @@ Route = Callable[[Request], Awaitable[Answer]]
 log = structlog.stdlib.get_logger(__name__)
 
 _ALIVE = Answer(200, {"status": "alive"})
-_NO_ROUTE = refusal(404, "There is nothing here; the routes are POST /webhooks/razorpay, /webhooks/loops and /v1/events, and GET /healthz.")
+_NO_ROUTE = refusal(
+    404,
+    "There is nothing here; the routes are POST /webhooks/razorpay, /webhooks/loops and /v1/events, and GET /healthz and /openapi.json.",
+)
 _FAILED = refusal(500, "The gateway failed; nothing was accepted, so send the request again, and see its log.")
 _DISCONNECTED = "disconnected"
 
 
 async def _healthz(_request: Request) -> Answer:
     return _ALIVE
+
+
+class _OpenApi:
+    """``GET /openapi.json``. The document is made at the first request for it: most gateways never get one."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+
+    async def __call__(self, _request: Request) -> Answer:
+        if self._answer is None:
+            self._answer = Answer(200, document())
+        return self._answer
 
 
 class Gateway:
@@ -45,6 +61,7 @@ class Gateway:
             "/webhooks/loops": {"POST": loops},
             "/v1/events": {"POST": ingest},
             "/healthz": {"GET": _healthz, "HEAD": _healthz},
+            "/openapi.json": {"GET": _OpenApi()},
         }
         self._body_seconds = body_seconds
         self._proxies, self._webhook_networks = networks_of(settings.gateway_proxies), networks_of(settings.webhook_networks)

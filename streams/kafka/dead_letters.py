@@ -7,6 +7,7 @@ from typing import Protocol
 
 from schemas.reasons import Reason
 from streams.errors import RecordTooLarge
+from streams.logging import mask_text
 from streams.runtime.waiting import Waiting
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -44,8 +45,9 @@ def dead_letter_headers(
 ) -> list[tuple[str, bytes | None]]:
     """Return the headers of the dead letter of one record: those it had, plus ``dlq-*``.
 
-    ``error`` is one sentence for an operator; it must hold neither secrets nor addresses. Key and value of a dead letter are
-    the record's own, untouched; ``left_out`` is the size of a value that it does not hold.
+    ``error`` is one sentence for an operator; it must hold neither secrets nor addresses. Ids that it repeats are whatever somebody sent, so
+    what looks like one is masked, and it stays on one line. Key and value of a dead letter are the record's own, untouched;
+    ``left_out`` is the size of a value that it does not hold.
     """
     kept = [(name, value) for name, value in headers if not name.startswith(HEADER_PREFIX) or name == REPLAYS]
     if not any(name == REPLAYS for name, _ in kept):
@@ -57,11 +59,16 @@ def dead_letter_headers(
         ("dlq-partition", str(origin.partition).encode()),
         ("dlq-offset", str(origin.offset).encode()),
         ("dlq-time", str(int(time.time() * 1000)).encode()),
-        ("dlq-error", error[:MAX_ERROR_CHARACTERS].encode()),
+        ("dlq-error", _one_line(error).encode()),
     ]
     if left_out is not None:
         kept.append((LEFT_OUT, str(left_out).encode()))
     return kept
+
+
+def _one_line(error: str) -> str:
+    line = "".join(character if character.isprintable() else " " for character in mask_text(error))
+    return line if len(line) <= MAX_ERROR_CHARACTERS else f"{line[: MAX_ERROR_CHARACTERS - 1]}…"
 
 
 class ConsumedRecord(Protocol):

@@ -1,4 +1,4 @@
-"""Fills the tables of ``docs/guarantees.md`` from the results of ``make chaos`` and ``make outages``.
+"""Fills the tables of ``docs/guarantees.md`` from the results of ``make chaos``, ``make outages`` and ``make fuzz``.
 
 They stand between ``<!-- faults: NAME -->`` and ``<!-- end of NAME -->``. ``python -m tests.faults.document`` writes them; a test fails
 where page and results differ.
@@ -68,7 +68,20 @@ def _outages(results: Results) -> str:
     return f"{markdown_table(head, rows)}\n\n{landed}"
 
 
-PARTS: dict[str, Callable[[Results], str]] = {"chaos": _chaos, "outages": _outages}
+def _fuzz(results: Results) -> str:
+    rows = [
+        [place, ", ".join(f"{outcome}: {count:,}" for outcome, count in outcomes.items())]
+        for place, outcomes in results["outcomes"].items()
+    ]
+    made_of = f"{results['samples']} recorded deliveries and the demo's own" if results["samples"] else "the demo's own"
+    summary = (
+        f"{results['bodies']:,} bodies of seed {results['seed']}, made of {made_of}, in {results['seconds']:.0f} s: {results['broken']} broke "
+        f"the law, and {results['log_lines']} log lines were written."
+    )
+    return f"{markdown_table(['where', 'outcomes'], rows)}\n\n{summary}"
+
+
+PARTS: dict[str, Callable[[Results], str]] = {"chaos": _chaos, "outages": _outages, "fuzz": _fuzz}
 
 _PART = re.compile(r"(<!-- faults: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 

@@ -164,7 +164,7 @@ def test_paths_that_a_document_names_exist(path: Path) -> None:
 
 @each_document
 def test_tests_that_a_document_names_exist(path: Path) -> None:
-    for file, name in re.findall(r"`((?:unit|property|integration|acceptance|faults)/[\w/]+\.py)::(\w+)`", text_of(path)):
+    for file, name in re.findall(r"`((?:unit|property|fuzz|packages|integration|acceptance|faults)/[\w/]+\.py)::(\w+)`", text_of(path)):
         assert re.search(rf"^(async )?def {name}\(", text_of(ROOT / "tests" / file), re.MULTILINE), f"{file} has no {name}"
 
 

@@ -164,6 +164,14 @@ def test_decide_a_start_on_an_unknown_plan_is_parked_with_its_team(
     assert (plan["plan_id"] or "(none)") in found.error
 
 
+def test_decide_a_plan_of_any_length_leaves_room_for_what_to_do_about_it() -> None:
+    found = verdict(body(subscription={"plan_id": "p" * 1_000}))
+
+    assert isinstance(found, Parked)
+    assert found.error.startswith(f"The plan {'p' * 100}… is not in the plan file")
+    assert found.error.endswith("replay this record.")
+
+
 @pytest.mark.parametrize(
     ("event", "entity"),
     [

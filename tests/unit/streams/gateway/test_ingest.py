@@ -166,6 +166,11 @@ def test_event_without_an_id_is_a_new_one_each_time() -> None:
         (event(data={"email": "jane@example.com", "a\x00": 1}), "data"),
         (event("near_quota_wall", data={"resource_type": "s", "used": "many", "limit": 1}), "data.used"),
         (event("near_quota_wall", data={"resource_type": "s", "used": None, "limit": 1}), "data.used"),
+        (event("near_quota_wall", data={"resource_type": "s", "used": 1, "limit": True}), "data.limit"),
+        (event("admin.promo_issued", data={"code": "c", "admin": "a", "percent_off": False}), "data.percent_off"),
+        (event("near_quota_wall", data={"resource_type": "s", "used": 1, "limit": "1" * 30}), "data.limit"),
+        (event("near_quota_wall", data={"resource_type": "s", "used": -(2**63) - 1, "limit": 1}), "data.used"),
+        (event("near_quota_wall", data={"resource_type": "s", "used": 1, "limit": 1, "deep": [{"x": 2**64}]}), "data"),
         (event("admin.promo_issued", data={"code": "X", "admin": "a", "percent_off": 101}), "data.percent_off"),
         (event("resource.expiry_imminent", data={"resource_type": "k", "resource_id": "1", "expires_at": "soon"}), "data.expires_at"),
     ],
@@ -230,6 +235,11 @@ def test_number_that_json_does_not_have_is_a_fault_and_is_not_stored_as_null(use
 
     assert [fault.field for fault in faults_of(event("near_quota_wall", data=quota))] == ["data.used"]
     assert [fault.field for fault in faults_of(event(data={"email": "jane@example.com", "n": [math.inf]}))] == ["data"]
+
+
+@pytest.mark.parametrize("used", [-(2**63), 2**64 - 1, 1e30])
+def test_number_of_up_to_64_bits_or_of_a_double_is_kept(used: float) -> None:
+    assert envelope_of(event("near_quota_wall", data={"resource_type": "s", "used": used, "limit": 1}))["data"]["used"] == used
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff"])

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from schemas.reasons import Reason
 from streams.errors import KafkaUnavailable, RecordTooLarge
-from streams.kafka.dead_letters import Headers, KafkaDeadLetters
+from streams.kafka.dead_letters import MAX_ERROR_CHARACTERS, Headers, KafkaDeadLetters, Origin, dead_letter_headers
 from tests.stage_doubles import Record, impatient
 
 RECORD = Record(b"value", topic="audit.events", partition=3, offset=41, key=b"team", headers=[("content-type", b"json"), ("trace", None)])
@@ -64,3 +66,20 @@ async def test_dead_letter_of_a_record_without_a_value_is_written() -> None:
     _, value, _, _ = await write(Producer(), Record(None))
 
     assert value == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("The plan plan_2019 is in no file.", "The plan plan_2019 is in no file."),
+        ("Whose subscription is jane@example.com?", "Whose subscription is j***@example.com?"),
+        ("The plan a\nb\u2028c\x07\u202e is in no file.", "The plan a b c   is in no file."),
+        ("The plan é is in no file.", "The plan é is in no file."),
+        ("x" * MAX_ERROR_CHARACTERS, "x" * MAX_ERROR_CHARACTERS),
+        ("x" * (MAX_ERROR_CHARACTERS + 1), "x" * (MAX_ERROR_CHARACTERS - 1) + "…"),
+    ],
+)
+def test_dead_letter_says_why_on_one_line_and_without_addresses_whatever_ids_it_repeats(error: str, said: str) -> None:
+    headers = dict(dead_letter_headers((), Origin("normalise", "razorpay.webhooks"), Reason.UNKNOWN_PLAN, error))
+
+    assert (headers["dlq-error"] or b"").decode() == said
