@@ -122,9 +122,9 @@ def over(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def template(values: dict[str, Any], *, release: str = "tierstream") -> "subprocess.CompletedProcess[str]":
+def template(values: dict[str, Any], *, release: str = "tierstream", chart: Path = CHART) -> "subprocess.CompletedProcess[str]":
     """Render the chart with ``values`` over its defaults."""
-    command = [program("helm"), "template", release, str(CHART), "--namespace", "billing", "--kube-version", KUBE_VERSION, "--values", "-"]
+    command = [program("helm"), "template", release, str(chart), "--namespace", "billing", "--kube-version", KUBE_VERSION, "--values", "-"]
     return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
 
 

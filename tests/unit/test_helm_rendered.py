@@ -3,16 +3,19 @@
 Skipped where there is no helm; ``make helm-test`` builds it, and gets Kubernetes' schemas.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import certifi
 import pytest
+import yaml
 
 from streams.engine.worker import STOP_SECONDS
 from streams.gateway import server as gateway
 from streams.settings import PREFIX, load_plans, load_settings
 from tests.helm import (
+    CHART,
     HOOKS,
     LONG_RUNNING,
     MINIMAL,
@@ -28,6 +31,7 @@ from tests.helm import (
     pods,
     rendered,
     selects,
+    template,
 )
 from tests.unit.test_compose import SERVICES, seconds
 from tests.unit.test_helm import SECRETS, roles_of
@@ -344,3 +348,28 @@ def test_verify_runs_by_hand_unless_it_has_a_schedule() -> None:
         "suspend": False,
         "schedule": "30 4 * * 1-5",
     }
+
+
+@pytest.mark.parametrize(
+    ("variant", "said", "unsaid"),
+    [
+        ("minimal", ["http://tierstream-gateway.billing:80/webhooks/razorpay"], ["gateway_proxies", "There is no NetworkPolicy"]),
+        (ALL, ["https://hooks.example.com/webhooks/razorpay", "settings.gateway_proxies is not set"], ["tierstream-gateway.billing"]),
+        (LEAST, ["There is no NetworkPolicy"], []),
+    ],
+)
+def test_notes_say_where_webhooks_go_and_what_is_open(variant: str, said: list[str], unsaid: list[str], tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    notes = chart / "templates" / "NOTES.txt"  # which `helm template` does not print
+    as_data = 'kind: Notes\nnotes: {{ include "notes" . | toJson }}\n'
+    notes.rename(chart / "templates" / "notes.yaml").write_text(f'{{{{ define "notes" }}}}{notes_text()}{{{{ end }}}}{as_data}')
+
+    done = template(over(MINIMAL, VARIANTS[variant]), chart=chart)
+    (text,) = [part["notes"] for part in yaml.safe_load_all(done.stdout) if part and part["kind"] == "Notes"]
+
+    assert [part for part in said if part not in text] == []
+    assert [part for part in unsaid if part in text] == []
+
+
+def notes_text() -> str:
+    return (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
