@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import jsonschema
 import pytest
+import yaml
 from pydantic import SecretStr
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -20,6 +21,7 @@ from tests.unit.test_compose import SERVICES, environment_of
 
 SECRETS = {name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
 TEMPLATES = {path.name: path.read_text(encoding="utf-8") for path in (CHART / "templates").iterdir()}
+DOCUMENT = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 OF_NO_ROLE = {
     "console_token": "this version has no console",
@@ -206,6 +208,24 @@ def test_chart_is_of_the_version_of_the_package() -> None:
     chart = (CHART / "Chart.yaml").read_text(encoding="utf-8")
 
     assert re.findall(r"^(?:appV|v)ersion: (.*)$", chart, re.MULTILINE) == [project["version"]] * 2
+
+
+# The document
+
+
+def test_documented_values_are_all_that_has_to_be_set_and_fit_the_schema() -> None:
+    (values,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL) if "bootstrap" in block]
+
+    jsonschema.validate(values, SCHEMA, jsonschema.Draft7Validator)
+    assert {(part, name) for part in values for name in values[part]} == {(part, name) for part in MINIMAL for name in MINIMAL[part]}
+
+
+def test_documented_secret_has_the_name_and_the_keys_that_the_chart_looks_for() -> None:
+    (name, keys) = re.findall(r"kubectl create secret generic (\S+)((?: --from-file=\S+)+)", DOCUMENT)[0]
+    wanted = {where["key"] for where in VALUES["secrets"].values() if where["name"] == name}
+
+    assert set(re.findall(r"=(\S+)", keys)) == wanted
+    assert len(wanted) == 3
 
 
 # Kubernetes' schemas
