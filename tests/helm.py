@@ -133,6 +133,12 @@ def rendered(source: Source) -> str:
     return _rendered(json.dumps(over(MINIMAL, VARIANTS[source]) if isinstance(source, str) else source))
 
 
+def lint(values: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+    """Let helm look for what is wrong with the chart itself; warnings count."""
+    command = [program("helm"), "lint", str(CHART), "--strict", "--kube-version", KUBE_VERSION, "--values", "-"]
+    return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
+
+
 @cache
 def _rendered(values: str) -> str:
     done = template(json.loads(values))
