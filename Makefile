@@ -43,14 +43,15 @@ bench: $(READY) ## measure tierstream beside its peers, its stages, growth and l
 bench-quick: $(READY) ## the comparison with the peers on fewer events, in under 3 minutes
 	@$(RUN)/python -m bench --quick $(ARGS)
 
-helm-test: $(READY) ## render the chart and let Kubernetes' schemas judge it; Go builds helm and kubeconform where they are missing
+helm-test: $(READY) ## render the chart and let Kubernetes judge it; Go builds helm and the rest where they are missing
 	@install() { command -v "$$1" >/dev/null || test -x "$(HELM_TOOLS)/$$1" || { needs_go && GOBIN="$(HELM_TOOLS)" go install "$$2"; }; } && \
-	needs_go() { command -v go >/dev/null || { echo "helm-test builds helm and kubeconform with Go, and there is no go; install it, or both of them" >&2; exit 1; }; } && \
+	needs_go() { command -v go >/dev/null || { echo "helm-test builds its tools with Go 1.26 or newer, and there is no go; install it" >&2; exit 1; }; } && \
 	mkdir -p "$(HELM_TOOLS)" && install helm $(HELM) && install kubeconform $(KUBECONFORM) && \
 	{ test -d "$(HELM_TOOLS)/schemas" || { needs_go && \
 		module=$$(go mod download -json $(KUBERNETES) | $(RUN)/python -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') && \
-		$(RUN)/python -m tests.kubernetes_schemas "$$module/api/openapi-spec/swagger.json" "$(HELM_TOOLS)/schemas"; }; }
-	@$(RUN)/python -m pytest -q tests/unit/test_helm.py tests/unit/test_helm_rendered.py tests/unit/test_helm_values.py $(ARGS)
+		$(RUN)/python -m tests.kubernetes_schemas "$$module/api/openapi-spec/swagger.json" "$(HELM_TOOLS)/schemas"; }; } && \
+	{ test "$(HELM_TOOLS)/validate" -nt deploy/helm/validate/main.go || { needs_go && cd deploy/helm/validate && go build -o "$(HELM_TOOLS)/validate" .; }; }
+	@$(RUN)/python -m pytest -q tests/unit/test_helm*.py $(ARGS)
 
 lock: $(READY) ## resolve the packages and Kafka's jars anew
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \

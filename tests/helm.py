@@ -16,7 +16,7 @@ from tests.kubernetes_schemas import LOCATION
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "deploy" / "helm" / "tierstream"
 TOOLS = ROOT / "deploy" / "helm" / ".tools"
-"""Where ``make helm-test`` puts helm, kubeconform and the schemas."""
+"""Where ``make helm-test`` puts helm, kubeconform, the schemas, and the program of ``deploy/helm/validate``."""
 
 KUBE_VERSION = "1.36"
 """What helm is told that the cluster has; one that Go built believes in 1.20."""
@@ -201,3 +201,11 @@ def conform(text: str) -> "subprocess.CompletedProcess[str]":
     location = f"{schemas}/{LOCATION}"
     command = [kubeconform, "-strict", "-summary", "-skip", "PodMonitor", "-schema-location", location]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+def validate(text: str) -> "subprocess.CompletedProcess[str]":
+    """Let the API server's own validation judge manifests, and Pod Security's level "restricted" their pods (``deploy/helm/validate``)."""
+    program_ = TOOLS / "validate"
+    if not os.access(program_, os.X_OK):
+        pytest.skip("deploy/helm/validate is not built; `make helm-test` builds it")
+    return subprocess.run([program_], input=text, capture_output=True, text=True, check=False)
