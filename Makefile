@@ -2,6 +2,10 @@
 
 PYTHON ?= python3
 VENV := .venv
+HELM_TOOLS := $(CURDIR)/deploy/helm/.tools
+HELM := helm.sh/helm/v3/cmd/helm@v3.22.0
+KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
+KUBERNETES := k8s.io/kubernetes@v1.36.3
 READY := $(VENV)/.tierstream-ready
 RUN := $(VENV)/bin
 
@@ -9,7 +13,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos outages fuzz bench bench-quick lock audit sbom clean
+.PHONY: help demo test check chaos outages fuzz bench bench-quick helm-test lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +46,16 @@ bench: $(READY) ## measure tierstream beside its peers, its stages, growth and l
 bench-quick: $(READY) ## the comparison with the peers on fewer events, in under 3 minutes
 	@$(RUN)/python -m bench --quick $(ARGS)
 
+helm-test: $(READY) ## render the chart and let Kubernetes judge it; Go builds helm and the rest where they are missing
+	@install() { command -v "$$1" >/dev/null || test -x "$(HELM_TOOLS)/$$1" || { needs_go && GOBIN="$(HELM_TOOLS)" go install "$$2"; }; } && \
+	needs_go() { command -v go >/dev/null || { echo "helm-test builds its tools with Go 1.26 or newer, and there is no go; install it" >&2; exit 1; }; } && \
+	mkdir -p "$(HELM_TOOLS)" && install helm $(HELM) && install kubeconform $(KUBECONFORM) && \
+	{ test -d "$(HELM_TOOLS)/schemas" || { needs_go && \
+		module=$$(go mod download -json $(KUBERNETES) | $(RUN)/python -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') && \
+		$(RUN)/python -m tests.kubernetes_schemas "$$module/api/openapi-spec/swagger.json" "$(HELM_TOOLS)/schemas"; }; } && \
+	{ test "$(HELM_TOOLS)/validate" -nt deploy/helm/validate/main.go || { needs_go && cd deploy/helm/validate && go build -o "$(HELM_TOOLS)/validate" .; }; }
+	@$(RUN)/python -m pytest -q tests/unit/test_helm*.py $(ARGS)
+
 lock: $(READY) ## resolve the packages and Kafka's jars anew
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(RUN)/python -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && \
@@ -62,7 +76,7 @@ sbom: $(READY) ## write what the image holds to sbom.cdx.json, as CycloneDX
 
 clean: ## remove the virtual environment and every cache of this directory
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
-	rm -rf bench/.venvs bench/data bench/peers/kafka_streams/target
+	rm -rf deploy/helm/.tools bench/.venvs bench/data bench/peers/kafka_streams/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements.lock

@@ -1,5 +1,5 @@
 """``python -m bench``: the comparison with the peers, the stages, growth and latency; prints tables, writes
-``bench/results/latest.json``, draws the plots and fills the tables of ``docs/performance.md``.
+``bench/results/latest.json``, draws the plots and fills the tables of ``docs/performance.md`` and ``docs/sizing.md``.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from bench.quiet_peers import measure_quiet_peers
 from bench.quiet_ratio import measure_quiet_ratio
 from bench.report import RESULTS, comparison_json, print_table, write_results, wrong_results
 from bench.servers import running_postgres
+from bench.sizing import fill_sizing
 from bench.stages import measure_stages
 from streams.errors import TierstreamError
 
@@ -58,6 +59,7 @@ def main() -> int:
         if failure := draw_plots(path):
             console.print(f"No plot: {failure}", style="yellow", markup=False)
         fill_document(path)
+        fill_sizing(path)
     for sentence in (wrong := wrong_results(results)):
         console.print(sentence, style="red", markup=False)
     return int(bool(wrong))

@@ -231,9 +231,9 @@ PARTS: dict[str, Callable[[Results], str]] = {
 _PART = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
-def filled(text: str, results: Results) -> str:
+def filled(text: str, results: Results, parts: Mapping[str, Callable[[Results], str]] = PARTS) -> str:
     """Return ``text`` with every part as ``results`` have it."""
-    return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]](results)}\n{part[3]}", text)
+    return _PART.sub(lambda part: f"{part[1]}{parts[part[2]](results)}\n{part[3]}", text)
 
 
 def fill_document(path: Path = RESULTS / "latest.json") -> None:
