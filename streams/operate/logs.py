@@ -16,7 +16,7 @@ from streams.kafka.log_reader import committed_offsets, committed_reader, record
 from streams.kafka.log_search import Span, Wanted, search_logs
 from streams.kafka.records import Record
 from streams.settings import Settings
-from streams.topics import Topic, group_id
+from streams.topics import Topic, group_id, reader_group
 
 _AT_ONCE = 5_000
 _CONSUME_SECONDS = 0.01
@@ -29,9 +29,6 @@ _DECIDED_SECONDS = 30.0
 """Longer than any transaction of ours may be open."""
 
 _LOOK_AGAIN_SECONDS = 0.05
-
-_READER = "verify"
-"""librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
 
 _librdkafka = logging.getLogger("librdkafka")
 
@@ -221,4 +218,4 @@ class KafkaLogs:
             time.sleep(_LEADER_SECONDS)
 
     def _new_consumer(self) -> kafka.Consumer:
-        return committed_reader(self._settings, _READER, beginning="error", end_wait_ms=_END_WAIT_MS)
+        return committed_reader(self._settings, reader_group(self._settings), beginning="error", end_wait_ms=_END_WAIT_MS)
