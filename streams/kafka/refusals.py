@@ -3,8 +3,10 @@
 librdkafka tells a refused connection to its error callback alone: the call itself only times out.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
@@ -23,6 +25,7 @@ DENIED = frozenset(
 """What a broker answers where an ACL is missing."""
 
 _LOGIN = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM})
+_MAY_NOT_READ = (GroupAuthorizationFailedError, TopicAuthorizationFailedError)
 _CONNECTION = _LOGIN | {KafkaError._SSL}
 
 
@@ -75,8 +78,26 @@ def refusal(settings: Settings, error: KafkaError, what: str = "that") -> KafkaU
                 f"brokers as it does in {PREFIX}KAFKA_BOOTSTRAP_SERVERS."
             )
         return KafkaRefuses(f"Kafka at {servers} speaks no TLS with this client; correct {PREFIX}KAFKA_SECURITY_PROTOCOL, or the port.")
-    if code in DENIED:
-        return KafkaUnavailable(
-            f"Kafka at {servers} does not allow {user} to {what}; grant what `tierstream topics acls` lists for its role."
-        )
+    return _denied(settings, what) if code in DENIED else None
+
+
+def reader_refusal(settings: Settings, error: BaseException | None) -> KafkaUnavailable | None:
+    """Return the error to raise where a consumer of aiokafka ended since it may not read a topic, or not as a member of its group; else None."""
+    while error is not None:
+        if isinstance(error, _MAY_NOT_READ):
+            return _denied(settings, f"read {', '.join(_names(error.args)) or 'its topics'}")
+        error = error.__cause__ or error.__context__
     return None
+
+
+def _names(arguments: Iterable[object]) -> list[str]:
+    """What an error of aiokafka is about: a name, or a set of them."""
+    found = (each for argument in arguments for each in (sorted(argument) if isinstance(argument, set | frozenset | list) else (argument,)))
+    return [str(each) for each in found]
+
+
+def _denied(settings: Settings, what: str) -> KafkaUnavailable:
+    user = settings.kafka_sasl_username or "this client"
+    return KafkaUnavailable(
+        f"Kafka at {settings.kafka_bootstrap_servers} does not allow {user} to {what}; grant what `tierstream topics acls` lists for its role."
+    )

@@ -1,9 +1,6 @@
 """PostgreSQL's roles on the real server: each can do all that it is for, and nothing that it is not for."""
 
-import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -13,6 +10,7 @@ from streams.stores.migrate import migrate, read_migrations
 from streams.stores.pool import connect
 from streams.stores.roles import PRIVILEGES
 from tests.integration.databases import query
+from tests.role_logins import Installation, installed, owner_of
 from tests.role_uses import use
 
 each_role = pytest.mark.parametrize("role", PRIVILEGES)
@@ -55,52 +53,15 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Installation:
-    """A database with its roles. ``dsn`` is its owner's, ``admin`` the server's administrator's."""
-
-    admin: str
-    dsn: str
-    prefix: str
-    logins: dict[str, str]
-
-    def named(self, role: str) -> str:
-        return self.prefix + role
-
-    async def change(self, statement: str) -> None:
-        await query(self.dsn, statement)
-
-
-def _with_login(dsn: str, user: str, password: str) -> str:
-    parts = urlsplit(dsn)
-    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
-
-
 @pytest.fixture
 async def owner(direct_database: str) -> AsyncIterator[tuple[str, str]]:
-    """The address of the owner's login, who may create roles and tables and no more, and the prefix of its roles."""
-    name, password = f"t{secrets.token_hex(5)}_", secrets.token_hex(8)
-    await query(direct_database, f"create role {name}owner login password '{password}' createrole")
-    await query(direct_database, f"grant create, usage on schema public to {name}owner")
-    try:
-        yield _with_login(direct_database, f"{name}owner", password), name
-    finally:
-        for row in await query(direct_database, "select rolname from pg_roles where starts_with(rolname, $1)", name):
-            await query(direct_database, f"drop owned by {row['rolname']} cascade")
-        for row in await query(direct_database, "select rolname from pg_roles where starts_with(rolname, $1)", name):
-            await query(direct_database, f"drop role {row['rolname']}")
+    async with owner_of(direct_database) as owner:
+        yield owner
 
 
 @pytest.fixture
 async def installation(direct_database: str, owner: tuple[str, str]) -> Installation:
-    dsn, prefix = owner
-    await migrate(dsn, role_prefix=prefix)
-    logins: dict[str, str] = {}
-    for role in PRIVILEGES:
-        password = secrets.token_hex(8)
-        await query(direct_database, f"create role {prefix}login_{role} login password '{password}' in role {prefix}{role}")
-        logins[role] = _with_login(direct_database, f"{prefix}login_{role}", password)
-    return Installation(direct_database, dsn, prefix, logins)
+    return await installed(direct_database, owner)
 
 
 async def is_refused(dsn: str, statement: str) -> bool:

@@ -1,10 +1,11 @@
 """What is said where Kafka refuses a client."""
 
 import pytest
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from confluent_kafka import KafkaError
 
 from streams.errors import KafkaRefuses, KafkaUnavailable
-from streams.kafka.refusals import DENIED, RefusalNotingAdmin, refusal
+from streams.kafka.refusals import DENIED, RefusalNotingAdmin, reader_refusal, refusal
 from streams.settings import Settings, load_settings
 
 PASSWORD = "S3cretTail"
@@ -71,3 +72,26 @@ def test_admin_remembers_the_refusal_until_the_next_try() -> None:
 
     admin.forget()
     assert admin.refusal() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (TopicAuthorizationFailedError("audit.events"), "audit.events"),
+        (TopicAuthorizationFailedError({"b", "a"}), "a, b"),
+        (GroupAuthorizationFailedError("tierstream.audit"), "tierstream.audit"),
+    ],
+)
+def test_reader_that_may_not_read_is_told_what(error: Exception, named: str) -> None:
+    outer = RuntimeError("the consumer's thread ended")
+    outer.__cause__ = error
+
+    for each in (error, outer):
+        said = reader_refusal(settings(), each)
+        assert said is not None
+        assert f"does not allow audit to read {named}; grant" in str(said)
+
+
+def test_reader_that_ended_for_another_reason_is_left_to_others() -> None:
+    assert reader_refusal(settings(), RuntimeError()) is None
+    assert reader_refusal(settings(), None) is None
