@@ -28,10 +28,10 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=CONTROLLER://127.0.0.1:{controller_port},{listeners}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 log.dirs={storage}
 auto.create.topics.enable=false
@@ -95,8 +95,8 @@ class EmbeddedKafka:
         long_lived: bool = False,
     ) -> None:
         """``properties`` are added to the broker's, or replace them. ``listeners`` are more doors beside the plain one, each with its security
-        protocol by its name, such as ``{"CLIENTS": "SASL_SSL"}``; what such a one needs is among the properties. A ``long_lived`` broker is compiled by Java's second compiler too: that
-        costs CPU in its first minute or two, and saves a third of it afterwards."""
+        protocol by its name, such as ``{"CLIENTS": "SASL_SSL"}``; what such a one needs is among the properties. A ``long_lived`` broker is
+        compiled by Java's second compiler too: that costs CPU in its first minute or two, and saves a third of it afterwards."""
         self.data_dir = data_dir.absolute()
         self.heap_megabytes = heap_megabytes
         self._console = console
