@@ -1,5 +1,6 @@
 """A certificate authority of a test's own, and the certificates of its servers."""
 
+import re
 import shutil
 import ssl
 import subprocess
@@ -58,7 +59,7 @@ class Authority:
 
     def issue(self, *names: str) -> Issued:
         """Return the certificate of a server that is called so: ``DNS:localhost``, ``IP:127.0.0.1``."""
-        stem = self._directory / names[0].replace(":", "-")
+        stem = self._directory / re.sub(r"\W", "-", names[0])
         key, request, certificate, extensions = (stem.with_suffix(f".{end}") for end in ("key", "csr", "pem", "ext"))
         extensions.write_text(_OF_SERVER.format(names=",".join(names)))
         _openssl("req", "-new", *_KEY, "-keyout", key, "-out", request, "-subj", "/CN=server of a test")
