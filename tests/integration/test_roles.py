@@ -1,5 +1,6 @@
 """PostgreSQL's roles on the real server: each can do all that it is for, and nothing that it is not for."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -135,6 +136,30 @@ async def test_table_that_was_dropped_and_is_made_again_has_its_privileges_again
 
     await use("audit", installation.logins)
     assert await is_refused(installation.logins["forward"], "select from audit_log")
+
+
+async def test_privileges_of_another_version_become_those_of_this_one(installation: Installation) -> None:
+    await installation.change(f"revoke insert on audit_log from {installation.named('audit')}")
+    assert await migrate(installation.dsn) == []
+    assert await is_refused(installation.logins["audit"], "insert into audit_log select * from audit_log where false"), (
+        "nothing has changed"
+    )
+
+    await installation.change("update schema_migrations set checksum = 'of another version' where starts_with(name, 'roles:')")
+    assert await migrate(installation.dsn) == []
+
+    await use("audit", installation.logins)
+
+
+async def test_roles_asked_for_at_once_are_made_once_and_nobody_logs_in_as_one(direct_database: str, owner: tuple[str, str]) -> None:
+    dsn, prefix = owner
+
+    await asyncio.gather(*(migrate(dsn, role_prefix=prefix) for _ in range(4)))
+
+    found = await query(direct_database, "select rolname, rolcanlogin from pg_roles where starts_with(rolname, $1) order by 1", prefix)
+    assert [(row["rolname"], row["rolcanlogin"]) for row in found if row["rolname"] != f"{prefix}owner"] == [
+        (prefix + role, False) for role in sorted(PRIVILEGES)
+    ]
 
 
 async def test_missing_right_is_named_with_what_grants_it(installation: Installation) -> None:
