@@ -5,6 +5,7 @@
     ├── TopologyError             topics are absent or differ from streams/topics.py (exit 1)
     ├── Unavailable               a service does not answer (retriable)
     │   ├── KafkaUnavailable
+    │   │   └── KafkaRefuses      it refuses the login, or its certificate is not trusted (exit 2)
     │   ├── PostgresUnavailable
     │   ├── LoopsUnavailable
     │   └── RazorpayUnavailable
@@ -54,6 +55,12 @@ class Unavailable(TierstreamError):
 
 class KafkaUnavailable(Unavailable):
     """Kafka does not answer or does not acknowledge."""
+
+
+class KafkaRefuses(KafkaUnavailable):
+    """Kafka refuses the login, or shows a certificate that is not trusted: a setting is wrong, here or there."""
+
+    exit_code = 2
 
 
 class PostgresUnavailable(Unavailable):

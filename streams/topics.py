@@ -122,9 +122,28 @@ TOPICS: tuple[Topic, ...] = (
 )
 
 
+OPERATORS_TRANSACTIONAL_ID = "tierstream.dlq"
+"""One for all operators (behind the topics' prefix): whoever comes later takes over, and the one before writes nothing more."""
+
+
 def group_id(settings: Settings, stage: str) -> str:
     """The consumer group of a stage, which is also its Faust app's id."""
     return f"{settings.topic_prefix}tierstream.{stage}"
+
+
+def reader_group(settings: Settings) -> str:
+    """The group id under which commands read topics. librdkafka asks for one; nothing joins or commits, so no such group ever exists."""
+    return f"{settings.topic_prefix}tierstream.reader"
+
+
+def restore_group(changelog: str) -> str:
+    """The same for a stage that restores its table from ``changelog`` (full name)."""
+    return f"{changelog}-restore"
+
+
+def changelog_of(role: str) -> Topic | None:
+    """The changelog of a stage's table; None for a role without one."""
+    return next((topic for topic in TOPICS if topic.cleanup == "compact" and topic.producers == topic.consumers == (role,)), None)
 
 
 def topics_of(role: str) -> tuple[Topic, ...]:

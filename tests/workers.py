@@ -65,6 +65,12 @@ class Run:
         """Return once ``stage`` has decided on ``count`` records in all."""
         await self.until(lambda: sum(outcomes(settings, stage).values()) >= count, f"{count} outcomes of {stage}", seconds)
 
+    def check(self) -> None:
+        """Fail at once when the stages have stopped."""
+        if self._task.done():
+            self._task.result()
+            raise AssertionError("the stages stopped")
+
     async def failure(self, seconds: float = 60.0) -> BaseException | None:
         """Return what the stages stop with."""
         async with asyncio.timeout(seconds):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,11 +11,12 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli.options import Json
+from streams.cli.options import Json, plain_console
 from streams.cli.output import report, report_error
 from streams.cli.settings import DataDir, command_settings
-from streams.errors import TopologyError
+from streams.errors import ConfigurationError, TopologyError
 from streams.kafka import topic_admin
+from streams.kafka.acls import ROLES, Acl, acls, commands
 from streams.kafka.topic_state import Difference, remedies
 from streams.settings import PREFIX, load_plans
 from streams.topics import TOPICS
@@ -22,9 +24,10 @@ from streams.topics import TOPICS
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    topics = typer.Typer(help="Create or check the topics. Example: tierstream topics apply", no_args_is_help=True)
+    topics = typer.Typer(help="Create or check the topics; list the ACLs for them. Example: tierstream topics apply", no_args_is_help=True)
     topics.command("apply")(apply_topics)
     topics.command("check")(check_topics)
+    topics.command("acls")(list_acls)
     app.add_typer(topics, name="topics")
     app.command()(migrate)
     app.command("check-config")(check_config)
@@ -73,20 +76,77 @@ def check_topics(as_json: Json = False, data_dir: DataDir = None) -> None:
     print(f"all {len(TOPICS)} topics are as they should be")
 
 
+def list_acls(
+    roles: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]...", help=f"Only these: {', '.join(ROLES)}.")] = None,
+    principal: Annotated[
+        str, typer.Option("--principal", metavar="NAME", help="Who gets them; {role} stands for the role.")
+    ] = "User:tierstream-{role}",
+    as_commands: Annotated[bool, typer.Option("--commands", help="Print command lines of Kafka's kafka-acls.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print the ACLs that each process and command needs, and no more, on a broker that denies by default. Asks no broker.
+
+    Example: tierstream topics acls forward feedback --principal User:forward --commands
+    """
+    unknown = [role for role in roles or () if role not in ROLES]
+    if unknown:
+        raise ConfigurationError(f"{unknown[0][:80]} is no role; choose from {', '.join(ROLES)}.")
+    if as_json and as_commands:
+        raise ConfigurationError("--json and --commands are two forms; leave out one of them.")
+    if any(character in principal for character in "'\n"):
+        raise ConfigurationError("--principal holds a quote or a newline; write it as User:name.")
+    settings = command_settings(data_dir)
+    found = [acl for role in ROLES if not roles or role in roles for acl in acls(settings, role)]
+    if as_commands:
+        for line in commands(found, principal, settings.kafka_bootstrap_servers or "BROKER:9092"):
+            print(line)
+    elif as_json:
+        print(json.dumps([_acl_as_json(acl, principal) for acl in found], indent=2))
+    else:
+        table = Table("role", "resource", "name", "operations", box=None, pad_edge=False)
+        for acl in found:
+            table.add_row(acl.role, acl.resource, acl.name + ("*" if acl.is_prefix else ""), ", ".join(acl.operations))
+        plain_console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _acl_as_json(acl: Acl, principal: str) -> dict[str, object]:
+    return {
+        "role": acl.role,
+        "principal": principal.replace("{role}", acl.role),
+        "resource": acl.resource,
+        "name": acl.name,
+        "pattern": "prefixed" if acl.is_prefix else "literal",
+        "operations": list(acl.operations),
+    }
+
+
 def _as_json(found: Sequence[Difference]) -> list[dict[str, str]]:
     return [{"topic": each.topic, "property": each.name, "is": each.found, "should_be": each.wanted} for each in found]
 
 
-def migrate(as_json: Json = False, data_dir: DataDir = None) -> None:
+def migrate(
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Also create the roles of the processes and commands, and give each what it needs.")
+    ] = False,
+    role_prefix: Annotated[str | None, typer.Option("--role-prefix", metavar="NAME", help="What their names begin with.")] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
     """Bring the PostgreSQL tables up to date. Safe to run twice, and from two places at once.
 
-    Example: tierstream migrate
+    Example: tierstream migrate --roles
     """
     from streams.stores.migrate import migrate as run_migrations
+    from streams.stores.roles import PREFIX as ROLE_PREFIX
+    from streams.stores.roles import checked_prefix
 
+    if role_prefix is not None and not roles:
+        raise ConfigurationError("--role-prefix names the roles of --roles; add that, or leave it out.")
+    prefix = checked_prefix(role_prefix or ROLE_PREFIX) if roles else None
     settings = command_settings(data_dir, "migrate")
     assert settings.postgres_dsn is not None  # required just above
-    applied = asyncio.run(run_migrations(settings.postgres_dsn.get_secret_value()))
+    applied = asyncio.run(run_migrations(settings.postgres_dsn.get_secret_value(), role_prefix=prefix))
     if as_json:
         print(json.dumps({"applied": applied}))
     else:

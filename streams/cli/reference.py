@@ -13,8 +13,11 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from streams.kafka.acls import ROLES, Acl, Operation, Resource, acls
 from streams.settings import PREFIX, Settings
 from streams.settings.roles import REQUIRED
+from streams.stores.roles import PREFIX as PREFIX_OF_ROLES
+from streams.stores.roles import PRIVILEGES, TABLES
 from streams.topics import TOPICS, Topic
 
 OUTSIDE: tuple[tuple[str, str, str], ...] = (
@@ -92,6 +95,39 @@ def settings_table() -> str:
     return _table(("variable", "default", "needed by", "meaning"), (_setting(name, field) for name, field in Settings.model_fields.items()))
 
 
+def acls_table() -> str:
+    """Return a Markdown table of what each role reads, writes and names on the brokers, as ``tierstream topics acls`` lists it without a prefix."""
+    settings = Settings.model_construct(topic_prefix="")
+    rows = ((role, *_acl_cells(acls(settings, role))) for role in ROLES if role != "topics")
+    return _table(("role", "Read", "Write", "groups: Read", "groups: Describe", "transactional ids: Write"), rows)
+
+
+def _acl_cells(granted: Sequence[Acl]) -> Iterator[str]:
+    for resource, operation in (
+        (Resource.TOPIC, Operation.READ),
+        (Resource.TOPIC, Operation.WRITE),
+        (Resource.GROUP, Operation.READ),
+        (Resource.GROUP, Operation.DESCRIBE),
+        (Resource.TRANSACTIONAL_ID, Operation.WRITE),
+    ):
+        names = (f"`{acl.name}{'*' * acl.is_prefix}`" for acl in granted if acl.resource is resource and operation in acl.operations)
+        yield ", ".join(names) or "-"
+
+
+def postgres_roles_table() -> str:
+    """Return a Markdown table of what each role may do with each table."""
+    return _table(
+        ("role", *(f"`{table}`" for table in _GRANTED)),
+        (
+            (f"`{PREFIX_OF_ROLES}{role}`", *(", ".join(tables.get(table, ("-",))) for table in _GRANTED))
+            for role, tables in PRIVILEGES.items()
+        ),
+    )
+
+
+_GRANTED = tuple(table for table in TABLES if any(table in tables for tables in PRIVILEGES.values()))
+
+
 def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
     choices = _choices(field.annotation)
     meaning = field.description or ""
@@ -117,6 +153,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "topology": topology_diagram,
     "topics": topics_table,
     "settings": settings_table,
+    "acls": acls_table,
+    "postgres_roles": postgres_roles_table,
 }
 """What can be generated, by the name in the markers."""
 

@@ -30,10 +30,11 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id={node_id}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
 log.dirs={storage}
 auto.create.topics.enable=false
 default.replication.factor={copies}
@@ -124,19 +125,25 @@ class EmbeddedKafka:
         *,
         console: Console | None = None,
         properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
         long_lived: bool = False,
         node: Node | None = None,
     ) -> None:
-        """``properties`` are added to the broker's, or replace them. ``node`` is its place in a cluster; None: it is alone. A ``long_lived`` broker is compiled by Java's second compiler too: that
-        costs CPU in its first minute or two, and saves a third of it afterwards."""
+        """``properties`` are added to the broker's, or replace them. ``node`` is its place in a cluster; None: it is alone. ``listeners`` are more
+        doors beside the plain one, each with its security protocol by its name, such as ``{"CLIENTS": "SASL_SSL"}``; what such a one needs is
+        among the properties. A ``long_lived`` broker is compiled by Java's second compiler too: that costs CPU in its first minute or two,
+        and saves a third of it afterwards."""
         self.data_dir = data_dir.absolute()
         self.heap_megabytes = heap_megabytes
         self._console = console
         self._long_lived = long_lived
         self._more_properties = "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
-        spare, controller_port = free_ports(2, besides={port})
-        self.port = port or spare
-        self.node = node or Node(1, (controller_port,), new_id())
+        beside = listeners or {}
+        ports = free_ports(2 + len(beside), besides={port})
+        self.port = port or ports[0]
+        self.node = node or Node(1, (ports[1],), new_id())
+        self._listeners: dict[str, tuple[str, int]] = {"PLAINTEXT": ("PLAINTEXT", self.port)}
+        self._listeners |= {name: (protocol, free) for (name, protocol), free in zip(beside.items(), ports[2:], strict=True)}
         self._process: asyncio.subprocess.Process | None = None
         self._archiving: asyncio.Task[None] | None = None
 
@@ -144,6 +151,10 @@ class EmbeddedKafka:
     def bootstrap_servers(self) -> str:
         """The address for clients, as ``host:port``."""
         return f"127.0.0.1:{self.port}"
+
+    def address(self, listener: str) -> str:
+        """The address of one of ``listeners``."""
+        return f"127.0.0.1:{self._listeners[listener][1]}"
 
     @property
     def pid(self) -> int | None:
@@ -203,14 +214,17 @@ class EmbeddedKafka:
         return self.data_dir / "kafka.out"
 
     async def _prepare(self, jars: str) -> None:
-        if not is_free(self.port) or not is_free(self.node.controller_port):
-            taken = self.node.controller_port if is_free(self.port) else self.port
-            raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken} of 127.0.0.1.")
+        ports = [port for _, port in self._listeners.values()]
+        taken = [port for port in (*ports, self.node.controller_port) if not is_free(port)]
+        if taken:
+            raise KafkaUnavailable(f"The embedded Kafka can not start: another process listens on its port {taken[0]} of 127.0.0.1.")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         storage = self.data_dir / "storage"
         # A backslash is an escape in Java's properties.
         paths = {"storage": str(storage).replace("\\", "\\\\"), "log": str(self.log).replace("\\", "\\\\")}
-        properties = _PROPERTIES.format(port=self.port, **self.node.properties, **paths)
+        listeners = ",".join(f"{name}://{self.address(name)}" for name in self._listeners)
+        protocols = ",".join(f"{name}:{protocol}" for name, (protocol, _) in self._listeners.items())
+        properties = _PROPERTIES.format(listeners=listeners, protocols=protocols, **self.node.properties, **paths)
         self._properties.write_text(properties + self._more_properties, encoding="utf-8")
         (self.data_dir / "log4j2.properties").write_text(_LOG4J.format(**paths), encoding="utf-8")
         if (storage / IDENTITY).is_file():

@@ -27,6 +27,7 @@ from streams.engine.worker import on_hangup, stop_on_signals
 from streams.errors import ConfigurationError
 from streams.kafka import topic_admin
 from streams.settings import PREFIX, Settings, load_plans, load_settings
+from streams.settings.sources import secret_files
 from streams.stores.migrate import migrate
 
 EXAMPLE_PLANS = Path(__file__).parents[2] / "examples" / "plans.toml"
@@ -284,7 +285,7 @@ class _Services:
 
     def processes(self, settings: Settings) -> list[tuple[str, Program]]:
         """The gateway, and the stages with as many processes as were asked for."""
-        common = environment_of(settings)
+        common = self._environment(settings)
         ready = f"http://127.0.0.1:{self._gateway_admin}/readyz"
         found = [("gateway", self._program("gateway", 1, ["gateway"], {**common, f"{PREFIX}ADMIN_PORT": str(self._gateway_admin)}, ready))]
         if self._options.single_process:
@@ -302,12 +303,23 @@ class _Services:
     def worker(self, settings: Settings, stages: Sequence[str], instance: str) -> Program:
         """One process of some stages; ``instance`` is its static member id in each group, kept over restarts."""
         port = free_port()
-        environment = {**environment_of(settings), f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": instance}
+        environment = {**self._environment(settings), f"{PREFIX}ADMIN_PORT": str(port), f"{PREFIX}INSTANCE_ID": instance}
         title = instance.removesuffix("-0")
         arguments = ["worker", *stages]
         if self._options.accept_initial_tier and "classify" in stages:
             arguments.append("--accept-initial-tier")
         return self._program(title, PROCESS_NAMES.index(stages[0]) + 1, arguments, environment, f"http://127.0.0.1:{port}/readyz")
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        """What a child needs beside our own environment: a secret that stands in a file is read there by each child, and stands in no environment."""
+        variables = environment_of(settings)
+        for name in secret_files(PREFIX, Settings.model_fields):
+            variable = PREFIX + name.upper()
+            if name in self._options.overrides:
+                variables[f"{variable}_FILE"] = ""  # not that of this stack
+            else:
+                variables.pop(variable, None)
+        return variables
 
     def _program(self, title: str, number: int, arguments: list[str], environment: dict[str, str], ready_url: str) -> Program:
         sink = self._sink(title, number)

@@ -21,6 +21,7 @@ from schemas.reasons import Reason
 from streams.errors import KafkaUnavailable, PositionError
 from streams.kafka.log_reader import committed_reader
 from streams.settings import Settings
+from streams.topics import restore_group
 
 POSITION_PREFIX = b"\x00position:"
 """Key of a position row: this, then the name of the input topic. No key of a row starts with a NUL byte."""
@@ -107,7 +108,7 @@ def restore(
     for ``timeout_seconds``.
     """
     wanted = {partition.number: partition for partition in partitions}
-    consumer = committed_reader(settings, f"{changelog}-restore")
+    consumer = committed_reader(settings, restore_group(changelog))
     read = 0
     next_offsets = dict.fromkeys(wanted, 0)
     last_progress = time.monotonic()

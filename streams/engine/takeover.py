@@ -188,7 +188,9 @@ class Takeover:
                 return
             # Offsets are read first, then positions. Where the offsets are others by now, somebody has committed in between: this worker owns
             # the partition no more, and is about to hear of it. And what it has given up says nothing of the rest.
-            log.info("the group's offsets moved while positions were read; both are read again", stage=self._stage, partitions=sorted(numbers))
+            log.info(
+                "the group's offsets moved while positions were read; both are read again", stage=self._stage, partitions=sorted(numbers)
+            )
             for request in stale:
                 request.table.forget()
             requests = ours

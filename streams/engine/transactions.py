@@ -58,6 +58,7 @@ _GENERATION_ENDED = frozenset({22, 25, 27})  # ILLEGAL_GENERATION, UNKNOWN_MEMBE
 _FENCED = frozenset({47, 82, 90})  # INVALID_PRODUCER_EPOCH, FENCED_INSTANCE_ID, PRODUCER_FENCED
 # OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_TXN_STATE, INVALID_PRODUCER_ID_MAPPING, TRANSACTION_COORDINATOR_FENCED, UNKNOWN_PRODUCER_ID
 _LOST = frozenset({45, 48, 49, 52, 59})
+_DENIED = frozenset({29, 30, 31, 53})  # authorization failed: TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID
 _TOO_LARGE = frozenset({10, 18})  # MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE
 _CONCURRENT_TRANSACTIONS = 51
 _NOT_ATTEMPTED = 55  # OPERATION_NOT_ATTEMPTED: of a partition that was named together with one that was refused
@@ -270,7 +271,9 @@ class TransactionalWriter:
                     await self._client.bootstrap()
                     self._is_connected = True
                 self._coordinators[coordinator] = await self._client.coordinator_lookup(*coordinator)
-            except (KafkaError, OSError):
+            except (KafkaError, OSError) as error:
+                if isinstance(error, KafkaError) and error.errno in _DENIED:
+                    self._is_moved("find the coordinator", error.errno)
                 await asyncio.sleep(RECONNECT_SECONDS)
                 return None
         return self._coordinators[coordinator]
@@ -315,6 +318,8 @@ class TransactionalWriter:
                 f"A topic takes less than what follows from the input ({said}): its max.message.bytes is not the {MAX_RECORD_BYTES} that "
                 "`tierstream topics apply --alter` sets; this worker stops, and goes on from there once it is started again."
             )
+        if code in _DENIED:
+            raise StageFailed(f"Kafka does not allow that to this worker ({said}); grant what `tierstream topics acls` lists for its role.")
         raise StageFailed(f"Kafka: {said}; this worker stops and starts again from what is committed.")
 
     def _named(self, action: str) -> str:

@@ -13,6 +13,7 @@ from streams.engine.app import Stage
 from streams.engine.watchdog import Watch
 from streams.errors import StageFailed, TierstreamError
 from streams.kafka import topic_admin
+from streams.kafka.refusals import reader_refusal
 from streams.metrics import STALLED
 from streams.runtime.admin import Health, serve_admin
 from streams.runtime.waiting import describe_waits, services_away
@@ -98,11 +99,15 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise await stage.explained(failure.result())
         if stage.taken is not None:
             raise stage.taken
+        if (refused := stage.refused) is not None:
+            raise refused
         if stage.app.should_stop:
             reason = stage.app.crash_reason
             if isinstance(reason, TierstreamError):
                 raise reason
-            raise StageFailed(f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}.")
+            raise reader_refusal(stage.settings, reason) or StageFailed(
+                f"The Faust app of {stage.name} stopped by itself: {type(reason).__name__ if reason else 'no reason given'}."
+            )
 
 
 def _describe(stage: Stage, topics: str) -> str:

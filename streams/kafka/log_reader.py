@@ -13,6 +13,7 @@ from streams.errors import KafkaUnavailable
 from streams.kafka.client import client_config
 from streams.kafka.records import Record
 from streams.settings import Settings
+from streams.topics import reader_group
 
 _AT_ONCE = 1_000
 _COORDINATOR_SECONDS = 0.1
@@ -20,9 +21,6 @@ _COORDINATOR_SECONDS = 0.1
 
 _NO_COORDINATOR_YET = frozenset({KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS})
 """What a broker says of a group whose offsets it has just begun to keep. librdkafka does not call all of them retriable."""
-
-_READER = "log-reader"
-"""librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
 
 _READ_AHEAD = {
     "queued.min.messages": 10_000,
@@ -43,7 +41,7 @@ class LogReader:
     def __init__(self, settings: Settings, topics: Sequence[str], timeout_seconds: float = 10.0) -> None:
         """Raises KafkaUnavailable when the brokers do not answer in time, or do not know a topic."""
         self._timeout_seconds = timeout_seconds
-        self._consumer = committed_reader(settings, _READER)
+        self._consumer = committed_reader(settings, reader_group(settings))
         try:
             partitions = [TopicPartition(topic, number, kafka.OFFSET_BEGINNING) for topic in topics for number in self._partitions(topic)]
             self._consumer.assign(partitions)

@@ -19,6 +19,7 @@ from streams.errors import ConfigurationError, KafkaUnavailable, RecordTooLarge,
 from streams.kafka.client import producer_config
 from streams.kafka.dead_letters import Headers
 from streams.kafka.partitioner import partition_for
+from streams.kafka.refusals import refusal
 from streams.kafka.topic_watch import Seen
 from streams.logging import LIBRDKAFKA, Throttle
 from streams.settings import Settings
@@ -84,6 +85,7 @@ class AcknowledgedProducer:
 
     def __init__(self, settings: Settings, *, linger_ms: float = LINGER_MS) -> None:
         self._loop = asyncio.get_running_loop()
+        self._settings = settings
         self._servers = settings.kafka_bootstrap_servers
         self._partitions = settings.partitions
         self._collected: list[tuple[_Delivery, Failure | None]] = []
@@ -220,7 +222,7 @@ class AcknowledgedProducer:
             return KafkaUnavailable(
                 f"Kafka at {self._servers} has no topic {topic} with {self._partitions} partitions; run `tierstream topics check`."
             )
-        return KafkaUnavailable(
+        return refusal(self._settings, error, f"write to {topic}") or KafkaUnavailable(
             f"Kafka at {self._servers} did not take a record of {topic} ({error.str()}); check that it runs and can be reached."
         )
 

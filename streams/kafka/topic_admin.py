@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from streams.errors import KafkaUnavailable, TopologyError
-from streams.kafka.client import client_config
+from streams.kafka.refusals import DENIED, RefusalNotingAdmin, refusal
 from streams.kafka.topic_state import Consequence, Difference, TopicState, differences, remedies
 from streams.settings import Settings
 from streams.topics import TOPICS, on_broker
@@ -19,7 +19,6 @@ REQUEST_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 """Between two tries to reach Kafka at the start."""
 _SHOWN_SECONDS = 30.0
-_DENIED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +39,9 @@ class Comparison(NamedTuple):
         return f"The topics differ from the topology: {'; '.join(phrases)}. {remedies(self.differing, missing=bool(self.missing))}"
 
 
-def admin_client(settings: Settings) -> AdminClient:
+def admin_client(settings: Settings) -> RefusalNotingAdmin:
     """Return a client that describes and changes topics. Kafka need not be there."""
-    config = {**client_config(settings), "socket.connection.setup.timeout.ms": 5_000, "reconnect.backoff.max.ms": 1_000}
-    return AdminClient(config, logger=logging.getLogger("librdkafka"))
+    return RefusalNotingAdmin(settings)
 
 
 def apply(settings: Settings) -> list[str]:
@@ -135,15 +133,19 @@ def require(settings: Settings) -> None:
 
 
 def described(
-    settings: Settings, admin: AdminClient, names: Collection[str], timeout_seconds: float = REQUEST_SECONDS
+    settings: Settings, admin: RefusalNotingAdmin, names: Collection[str], timeout_seconds: float = REQUEST_SECONDS
 ) -> dict[str, TopicState | None]:
-    """Return each topic as it is on the broker, None for one that is not there. Raises KafkaUnavailable when it does not answer.
+    """Return each topic as it is on the broker, None for one that is not there. Raises KafkaUnavailable when it does not answer, or refuses.
 
     Where the properties may not be described, for there are ACLs, they are left out.
     """
+    admin.forget()
     try:
         return _described(admin, names, timeout_seconds)
     except (KafkaException, TimeoutError) as error:
+        denied = refusal(settings, error.args[0], "describe its topics") if isinstance(error, KafkaException) else None
+        if refused := denied or admin.refusal():
+            raise refused from error
         cause = error.args[0].str() if isinstance(error, KafkaException) else "timed out"
         raise KafkaUnavailable(
             f"Kafka does not answer at {settings.kafka_bootstrap_servers}: {cause}. Check TIERSTREAM_KAFKA_BOOTSTRAP_SERVERS."
@@ -172,7 +174,7 @@ def _values(properties: "Future[dict[str, ConfigEntry]]", timeout_seconds: float
     try:
         entries = properties.result(timeout_seconds)
     except KafkaException as error:
-        if error.args[0].code() not in _DENIED:
+        if error.args[0].code() not in DENIED:
             raise
         return {}
     return {name: entry.value for name, entry in entries.items() if entry.value is not None}
@@ -191,7 +193,7 @@ def _worst(found: Sequence[Difference]) -> int:
     return max((difference.consequence for difference in found), default=0)
 
 
-def _compared(admin: AdminClient, settings: Settings) -> Comparison:
+def _compared(admin: RefusalNotingAdmin, settings: Settings) -> Comparison:
     states = described(settings, admin, [topic.full_name(settings) for topic in TOPICS])
     differing = [
         difference

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from confluent_kafka.admin import AdminClient
-
+from streams.kafka.refusals import RefusalNotingAdmin
 from streams.kafka.topic_admin import REQUEST_SECONDS, admin_client, described
 from streams.kafka.topic_state import Consequence, Difference, differences, remedies
 from streams.metrics import TOPIC_DIFFERENCES
@@ -57,14 +56,14 @@ class TopicWatch:
         self._settings = settings
         self._part = part
         self._topics = {topic.full_name(settings): topic for topic in topics}
-        self._admin: AdminClient | None = None
+        self._admin: RefusalNotingAdmin | None = None
         self._ids: dict[str, str] = {}
         self._noted = ""
         self.has_seen = False
         """Whether the broker has answered a look."""
 
     @property
-    def admin(self) -> AdminClient:
+    def admin(self) -> RefusalNotingAdmin:
         """The client that it looks with, made at its first use."""
         if self._admin is None:
             self._admin = admin_client(self._settings)

@@ -8,15 +8,15 @@ from typing import NamedTuple, Protocol
 
 import confluent_kafka as kafka
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from streams.errors import KafkaUnavailable
-from streams.kafka.client import client_config
 from streams.kafka.log_reader import committed_offsets, committed_reader, record_of
 from streams.kafka.log_search import Span, Wanted, search_logs
 from streams.kafka.records import Record
+from streams.kafka.refusals import RefusalNotingAdmin, refusal
 from streams.settings import Settings
-from streams.topics import Topic, group_id
+from streams.topics import Topic, group_id, reader_group
 
 _AT_ONCE = 5_000
 _CONSUME_SECONDS = 0.01
@@ -29,9 +29,6 @@ _DECIDED_SECONDS = 30.0
 """Longer than any transaction of ours may be open."""
 
 _LOOK_AGAIN_SECONDS = 0.05
-
-_READER = "verify"
-"""librdkafka asks for a group id; without a subscription or a commit no such group ever exists."""
 
 _librdkafka = logging.getLogger("librdkafka")
 
@@ -75,7 +72,7 @@ class KafkaLogs:
     def __init__(self, settings: Settings, timeout_seconds: float = 30.0) -> None:
         self._settings = settings
         self._timeout_seconds = timeout_seconds
-        self._admin = AdminClient(client_config(settings), logger=_librdkafka)
+        self._admin = RefusalNotingAdmin(settings)
         self._idle: list[kafka.Consumer] = []
 
     def __enter__(self) -> "KafkaLogs":
@@ -88,12 +85,14 @@ class KafkaLogs:
     def bounds(self, topic: Topic) -> dict[int, Bounds]:
         """See ``Logs``. Raises KafkaUnavailable."""
         name = topic.full_name(self._settings)
+        self._admin.forget()
         try:
             numbers = list(self._admin.list_topics(name, timeout=self._timeout_seconds).topics[name].partitions)
             firsts = self._offsets(name, numbers, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
             ends = self._offsets(name, numbers, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         except KafkaException as error:
-            raise KafkaUnavailable(f"Kafka does not answer (offsets of {name}): {error.args[0].str()}.") from error
+            refused = refusal(self._settings, error.args[0], f"describe {name}") or self._admin.refusal()
+            raise refused or KafkaUnavailable(f"Kafka does not answer (offsets of {name}): {error.args[0].str()}.") from error
         return {number: Bounds(firsts[number], ends[number]) for number in sorted(numbers)}
 
     def decided_bounds(self, topic: Topic) -> dict[int, Bounds]:
@@ -221,4 +220,4 @@ class KafkaLogs:
             time.sleep(_LEADER_SECONDS)
 
     def _new_consumer(self) -> kafka.Consumer:
-        return committed_reader(self._settings, _READER, beginning="error", end_wait_ms=_END_WAIT_MS)
+        return committed_reader(self._settings, reader_group(self._settings), beginning="error", end_wait_ms=_END_WAIT_MS)

@@ -32,17 +32,23 @@ def environment(prefix: str, fields: Mapping[str, FieldInfo]) -> dict[str, str]:
     """
     variables = {name.lower(): value.strip() for name, value in os.environ.items()}
     given = {field: value for field in fields if (value := variables.get((prefix + field).lower()))}
-    for field in (name for name, info in fields.items() if SecretStr in get_args(info.annotation)):
+    for field, path in secret_files(prefix, fields).items():
         variable = (prefix + field).upper()
-        if path := variables.get((variable + _FILE).lower()):
-            if field in given:
-                raise ConfigurationError(f"{variable} and {variable}{_FILE} are both set; leave out one of them.")
-            given[field] = read_secret(Path(path), variable + _FILE)
+        if field in given:
+            raise ConfigurationError(f"{variable} and {variable}{_FILE} are both set; leave out one of them.")
+        given[field] = read_secret(path, variable + _FILE)
     links = [field for field, value in given.items() if field.endswith("_port") and _SERVICE_LINK.fullmatch(value)]
     for field in links:
         _warn_of_service_link((prefix + field).upper())
         del given[field]
     return given
+
+
+def secret_files(prefix: str, fields: Mapping[str, FieldInfo]) -> dict[str, Path]:
+    """Return which of the secrets among ``fields`` the environment names a file for, and which one."""
+    variables = {name.lower(): value.strip() for name, value in os.environ.items()}
+    secrets = (name for name, info in fields.items() if SecretStr in get_args(info.annotation))
+    return {field: Path(path) for field in secrets if (path := variables.get((prefix + field + _FILE).lower()))}
 
 
 @cache

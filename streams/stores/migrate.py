@@ -15,6 +15,7 @@ from importlib.resources import files
 import asyncpg
 
 from streams.errors import MigrationError, PostgresUnavailable, TierstreamError
+from streams.stores import roles
 from streams.stores.pool import TIMEOUT_SECONDS, Connection, connect, describe_server, translate
 from streams.stores.tables import check_database
 
@@ -91,19 +92,25 @@ def plan(migrations: Sequence[Migration], recorded: dict[str, str], missing: fro
     return tuple(migration for migration in migrations if migration.name not in recorded or migration.mentions(missing))
 
 
-async def migrate(dsn: str, migrations: Sequence[Migration] | None = None, *, lock_seconds: float = LOCK_SECONDS) -> list[str]:
+async def migrate(
+    dsn: str, migrations: Sequence[Migration] | None = None, *, lock_seconds: float = LOCK_SECONDS, role_prefix: str | None = None
+) -> list[str]:
     """Bring the database at ``dsn`` to this version and return the names of the files that were applied, in order.
 
     Idempotent; several at once are safe: each file is applied by one of them. A table that was dropped comes back, empty. Works through
-    a pool that gives each transaction another session. ``lock_seconds`` is how long it waits for any one lock. Raises PostgresUnavailable,
-    also when somebody holds a lock for longer than that, MigrationError, ConfigurationError, DatabaseUnfit.
+    a pool that gives each transaction another session. ``lock_seconds`` is how long it waits for any one lock. With ``role_prefix`` the roles of
+    ``streams.stores.roles`` are created and get their privileges; once that was done, each later run that applies something does the same for the
+    roles that there are, since a new table has no privileges. Raises PostgresUnavailable, also when somebody holds a lock for longer than that,
+    MigrationError, ConfigurationError, DatabaseUnfit.
     """
     server = describe_server(dsn)
     try:
         connection = await connect(dsn, "tierstream-migrate")
         try:
             run = _Run(connection, server, lock_seconds)
-            return await run.apply(read_migrations() if migrations is None else migrations)
+            applied = await run.apply(read_migrations() if migrations is None else migrations)
+            await run.grant(role_prefix, is_changed=bool(applied))
+            return applied
         finally:
             await connection.close(timeout=TIMEOUT_SECONDS)
     except TierstreamError:
@@ -130,6 +137,17 @@ class _Run:
         checksums = {name: checksum for name, (checksum, _) in recorded.items()}
         planned = plan(migrations, checksums, frozenset(row["name"] for row in gone))
         return [migration.name for migration in planned if await self._apply(migration, recorded.get(migration.name))]
+
+    async def grant(self, role_prefix: str | None, *, is_changed: bool) -> None:
+        """Create and grant the roles of ``role_prefix``; grant those of earlier runs again where tables or their privileges have changed."""
+        async with self._locked():
+            if role_prefix is not None:
+                await roles.create_missing(self._connection, roles.checked_prefix(role_prefix))
+                await roles.grant(self._connection, role_prefix)
+            recorded = {name: checksum for name, (checksum, _) in (await self._recorded()).items()}
+            for prefix, is_current in roles.granted(recorded).items():
+                if prefix != role_prefix and (is_changed or not is_current):
+                    await roles.grant(self._connection, prefix)
 
     async def _apply(self, migration: Migration, seen: "tuple[str, datetime] | None") -> bool:
         """Apply one file, unless another run has done so since it was ``seen`` in the records."""

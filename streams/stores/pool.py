@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TypeAlias, TypeVar
@@ -27,6 +28,10 @@ _CLIENT_ENCODING = (UnicodeError, OverflowError)
 """What COPY's encoder raises for a value that no row can hold; elsewhere asyncpg wraps them in DataError (class 22)."""
 
 _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError, *_CLIENT_ENCODING)
+
+
+_NO_TLS = "rejected SSL upgrade"
+"""In asyncpg's message when a server answers that it has no TLS."""
 
 
 class Fault(Enum):
@@ -89,12 +94,24 @@ def translate(error: BaseException, server: str) -> PostgresUnavailable | RowRej
             constraint,
             is_missing_reference=state == "23503",
         )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return PostgresUnavailable(
+            f"{server} shows a certificate that is not trusted ({error.verify_message.rstrip('.')}); in TIERSTREAM_POSTGRES_DSN name the CA that "
+            "signed it as sslrootcert, and the host as the certificate does."
+        )
+    if isinstance(error, ConnectionError) and _NO_TLS in str(error):
+        return PostgresUnavailable(f"{server} takes no TLS connections, which sslmode asks for; turn TLS on there (ssl = on).")
     if state is None:
         return PostgresUnavailable(f"{server} does not answer ({name}); start it, or correct TIERSTREAM_POSTGRES_DSN.")
     if state in ("42P01", "42703", "3F000"):
         return PostgresUnavailable(f"{server} lacks a table or a column (SQLSTATE {state}: {_message(error)}); run `tierstream migrate`.")
     if state[:2] == "28" or state == "3D000":
         return PostgresUnavailable(f"{server} refuses the login (SQLSTATE {state}: {_message(error)}); correct TIERSTREAM_POSTGRES_DSN.")
+    if state == "42501":
+        return PostgresUnavailable(
+            f"{server} does not allow that to its user (SQLSTATE {state}: {_message(error)}); make it a member of the role for it, "
+            "which `tierstream migrate --roles` creates."
+        )
     return PostgresUnavailable(f"{server} can not do its work now (SQLSTATE {state}: {_message(error)}).")
 
 

@@ -14,9 +14,7 @@ from streams.kafka.partitioner import partition_for
 from streams.kafka.producer import is_too_large
 from streams.operate.dead_letters.outcomes import Written
 from streams.settings import Settings
-
-TRANSACTIONAL_ID = "tierstream.dlq"
-"""One for all operators (behind the topics' prefix): whoever comes later takes over, and the one before writes nothing more."""
+from streams.topics import OPERATORS_TRANSACTIONAL_ID
 
 TRANSACTION_SECONDS = 10.0
 """A transaction that is still open after this is aborted by the broker: so long a command that was killed holds up the stages, for they read
@@ -45,7 +43,7 @@ class TransactionalOutcomes:
         self._producer = Producer(
             {
                 **producer_config(settings),
-                "transactional.id": settings.topic_prefix + TRANSACTIONAL_ID,
+                "transactional.id": settings.topic_prefix + OPERATORS_TRANSACTIONAL_ID,
                 "transaction.timeout.ms": int(TRANSACTION_SECONDS * 1000),
                 "linger.ms": 5,
             },

@@ -7,7 +7,7 @@ import pytest
 
 from streams.embedded.process import free_port
 from streams.embedded.stack import PROCESS_NAMES, StackOptions, _Services, is_ready, pids_of
-from streams.settings import Settings
+from streams.settings import Settings, load_settings
 
 PROBES = 50
 PROBE_CPU_SECONDS = 0.005
@@ -61,3 +61,34 @@ def test_feedback_runs_inside_of_forward_and_the_ready_file_names_it_with_the_sa
         "feedback": [5, 6],
     }
     assert pids_of({"gateway": [1], "stages": [2]}) == {"gateway": [1], **{stage: [2] for stage in PROCESS_NAMES[1:]}}
+
+
+def test_secret_that_stands_in_a_file_is_read_there_by_each_child_and_stands_in_no_childs_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("S3cretKey\n")
+    monkeypatch.setenv("TIERSTREAM_LOOPS_API_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("TIERSTREAM_INGEST_TOKENS", "in-the-environment")
+    settings = load_settings(
+        kafka_bootstrap_servers="127.0.0.1:9", postgres_dsn="postgresql://127.0.0.1:8/x", loops_base_url="http://127.0.0.1:7"
+    )
+
+    children = [program._env for _, program in _Services(settings, StackOptions({}), tmp_path).processes(settings)]
+
+    assert children
+    for environment in children:
+        assert "S3cretKey" not in str(environment)
+        assert "TIERSTREAM_LOOPS_API_KEY" not in environment, "with the file's variable, which it inherits, it would be set twice"
+        assert environment["TIERSTREAM_INGEST_TOKENS"] == "in-the-environment"
+
+
+def test_secret_of_this_stack_alone_wins_over_a_file_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("S3cretKey\n")
+    monkeypatch.setenv("TIERSTREAM_LOOPS_API_KEY_FILE", str(tmp_path / "key"))
+    overrides = {"loops_api_key": "of-this-stack"}
+    settings = load_settings(kafka_bootstrap_servers="127.0.0.1:9", postgres_dsn="postgresql://127.0.0.1:8/x", **overrides)
+
+    children = [program._env for _, program in _Services(settings, StackOptions({}, overrides=overrides), tmp_path).processes(settings)]
+
+    assert {environment["TIERSTREAM_LOOPS_API_KEY"] for environment in children} == {"of-this-stack"}
+    assert {environment["TIERSTREAM_LOOPS_API_KEY_FILE"] for environment in children} == {""}

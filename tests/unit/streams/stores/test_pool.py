@@ -1,5 +1,7 @@
 """What PostgreSQL's errors mean."""
 
+import ssl
+
 import asyncpg
 import pytest
 
@@ -98,6 +100,32 @@ def test_translate_missing_table_names_the_command_that_makes_it() -> None:
         "PostgreSQL at db:5432/app lacks a table or a column "
         '(SQLSTATE 42P01: relation "audit_log" does not exist); run `tierstream migrate`.'
     )
+
+
+def test_translate_missing_privilege_names_the_command_that_makes_the_roles() -> None:
+    error = asyncpg.InsufficientPrivilegeError()
+    error.message = "permission denied for table audit_log"
+
+    assert str(translate(error, SERVER)) == (
+        "PostgreSQL at db:5432/app does not allow that to its user (SQLSTATE 42501: permission denied for table audit_log); make it a member of the "
+        "role for it, which `tierstream migrate --roles` creates."
+    )
+
+
+def test_translate_certificate_that_is_not_trusted_says_why_and_what_to_name() -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "Hostname mismatch, certificate is not valid for 'db'."
+
+    assert str(translate(error, SERVER)) == (
+        "PostgreSQL at db:5432/app shows a certificate that is not trusted (Hostname mismatch, certificate is not valid for 'db'); in "
+        "TIERSTREAM_POSTGRES_DSN name the CA that signed it as sslrootcert, and the host as the certificate does."
+    )
+
+
+def test_translate_server_without_tls_says_so() -> None:
+    error = ConnectionError('PostgreSQL server at "db:5432" rejected SSL upgrade')
+
+    assert "takes no TLS connections, which sslmode asks for" in str(translate(error, SERVER))
 
 
 def test_translate_refused_value_is_not_quoted() -> None:
