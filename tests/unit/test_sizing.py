@@ -66,8 +66,8 @@ def test_classify_is_taken_with_the_most_teams_for_that_is_its_lowest_rate() -> 
 def test_disk_is_what_is_kept_in_three_copies_and_rows_are_kept_for_ever() -> None:
     costs = PARTS["sizing_costs"](RESULTS_OF_100 | {"disk": DISK})
 
-    # 1,000 bytes x 30 days x 86,400 x three copies; tier.current is compacted, and does not grow
-    assert cells(costs, "Kafka's disk") == ["7.8 GB", "778 GB", "7.8 TB"]
+    # 1,000 bytes x 30 days x 86,400 x three copies, and 100 bytes at the higher rate; tier.current is compacted, and does not grow
+    assert cells(costs, "Kafka's disk") == ["7.8 GB", "78 GB", "7.8 TB"]
     assert cells(costs, "PostgreSQL's disk a day") == ["43 MB", "4.3 GB", "432 GB"]
 
 
