@@ -42,9 +42,7 @@ class Proof(AuthBase):
         path = urlsplit(request.url or "").path
         if path == "/webhooks/razorpay":
             request.headers["X-Razorpay-Signature"] = sign_razorpay(body, b"secret")
-        elif path == "/webhooks/loops" and not {"webhook-id", "webhook-timestamp", "webhook-signature"} - {
-            *map(str.lower, request.headers)
-        }:
+        elif path == "/webhooks/loops":
             request.headers["webhook-id"] = "msg_1"
             request.headers["webhook-timestamp"] = str(int(NOW))
             request.headers["webhook-signature"] = sign_standard(body, b"msg_1", int(NOW), KEY)
