@@ -37,7 +37,7 @@ chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, ke
 outages: $(READY) ## PostgreSQL, Loops and Kafka away for a minute each: measure what a service notices, in 10 minutes (ARGS="--seconds 10")
 	@$(RUN)/python -m tests.faults.outages --out bench/results/outages.json $(ARGS)
 
-fuzz: $(READY) ## take 100,000 changed bodies through gateway, normalise and classify, one outcome each, in a minute (ARGS="--bodies N --seed N")
+fuzz: $(READY) ## take 100,000 changed bodies through gateway, normalise and classify, one outcome each, in a minute or two (ARGS="--bodies N --seed N")
 	@$(RUN)/python -m tests.fuzz.run $(ARGS)
 
 bench: $(READY) ## measure tierstream beside its peers, its stages, growth and latency (ARGS="--parts jobs" runs a part)

@@ -105,7 +105,11 @@ def document() -> Json:
                     "One delivery of Loops', signed by the Standard Webhooks scheme.",
                     ("200", "Kafka has the body, byte for byte.", "Accepted"),
                     {**_SERVER, **_WEBHOOK},
-                    security=[{"webhookId": [], "webhookTimestamp": [], "webhookSignature": []}],
+                    security=[{"webhookSignature": []}],
+                    parameters=[
+                        _header("webhook-id", "The message's id, which is signed: 401 without it."),
+                        _header("webhook-timestamp", "When it was sent, in Unix seconds, which is signed: 401 without it."),
+                    ],
                     requestBody=_body("The body as Loops sends it.", {}, required=False),
                 )
             },
@@ -160,8 +164,6 @@ def document() -> Json:
             },
             "securitySchemes": {
                 "razorpaySignature": _key("X-Razorpay-Signature", "HMAC-SHA256 of the raw body with the webhook's secret, in hex."),
-                "webhookId": _key("webhook-id", "The message's id."),
-                "webhookTimestamp": _key("webhook-timestamp", "When it was sent, in Unix seconds."),
                 "webhookSignature": _key(
                     "webhook-signature", "`v1,` and base64 of HMAC-SHA256 over id, time and body; several with spaces."
                 ),
