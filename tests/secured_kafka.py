@@ -52,7 +52,7 @@ class SecuredKafka:
     """The running broker. Users have a password each; ``settings`` logs in as one of them."""
 
     def __init__(self, kafka: EmbeddedKafka, authority: Authority) -> None:
-        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
         self.address = kafka.address(LISTENER)
         self.authority = authority
         self.prefix = f"t{secrets.token_hex(4)}."
