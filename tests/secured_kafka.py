@@ -52,7 +52,7 @@ class SecuredKafka:
     """The running broker. Users have a password each; ``settings`` logs in as one of them."""
 
     def __init__(self, kafka: EmbeddedKafka, authority: Authority) -> None:
-        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
         self.address = kafka.address(LISTENER)
         self.authority = authority
         self.prefix = f"t{secrets.token_hex(4)}."
@@ -83,7 +83,7 @@ class SecuredKafka:
 
     def grant(self, user: str, granted: Iterable[Acl]) -> None:
         """Give ``user`` these ACLs, and return once the broker has them. Blocking."""
-        bindings = [binding for acl in granted for binding in _bindings(user, acl)]
+        bindings = list(dict.fromkeys(binding for acl in granted for binding in _bindings(user, acl)))
         for future in self._admin.create_acls(bindings).values():
             future.result(_SECONDS)
         blocked_until(lambda: set(bindings) <= self._acls(), seconds=_SECONDS)

@@ -29,9 +29,8 @@ from streams.engine.table_stage import TableStage
 from streams.engine.tables import OwnedTable, OwnedTables
 from streams.engine.takeover import Broker, Takeover
 from streams.engine.transactions import Membership
-from streams.errors import ConfigurationError, Fenced, InstanceIdTaken, KafkaUnavailable, StageFailed, TierstreamError
+from streams.errors import ConfigurationError, Fenced, InstanceIdTaken, StageFailed, TierstreamError
 from streams.kafka.client import ssl_context
-from streams.kafka.refusals import reader_refusal
 from streams.settings import Settings
 from streams.topics import Topic, group_id, topics_of
 
@@ -135,11 +134,6 @@ class Stage:
     def taken(self) -> InstanceIdTaken | None:
         """Set once another process works under this one's instance id."""
         return self._consumer.taken
-
-    @property
-    def refused(self) -> KafkaUnavailable | None:
-        """Set where Kafka does not let this worker read its topics, or join its group."""
-        return reader_refusal(self.settings, self._consumer.trouble)
 
     async def explained(self, failure: TierstreamError) -> TierstreamError:
         """Return ``failure``, or that another process has the instance id where that is why: Kafka's refusal alone does not say."""

@@ -93,11 +93,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """Return the error when another process has this one's instance id, as far as Kafka says so soon."""
         return None if self.guard is None else cast(InstanceIdTaken | None, await self.call_thread(self.guard.find))
 
-    @property
-    def trouble(self) -> BaseException | None:
-        """What aiokafka would raise at the next poll; a member without partitions does not poll."""
-        return None if self._consumer is None else cast(BaseException | None, self._consumer._coordinator._pending_exception)
-
     async def positions(self, wanted: Iterable[TP]) -> dict[TP, int]:
         """Return the next offset that would be fetched, for each partition that has one."""
         return cast(dict[TP, int], await self.call_thread(self._positions, list(wanted)))
@@ -184,11 +179,6 @@ class BatchConsumer(driver.Consumer):
         """Why this member does not join the group any more; None while it does."""
         guard = cast(BatchConsumerThread, self._thread).guard
         return None if guard is None else guard.taken
-
-    @property
-    def trouble(self) -> BaseException | None:
-        """Why this member gets no partitions, or no records of them, where nothing raises it."""
-        return cast(BatchConsumerThread, self._thread).trouble
 
     async def find_taken(self) -> InstanceIdTaken | None:
         """Return the error when another process has this one's instance id, as far as Kafka says so soon."""

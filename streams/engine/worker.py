@@ -99,8 +99,6 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise await stage.explained(failure.result())
         if stage.taken is not None:
             raise stage.taken
-        if (refused := stage.refused) is not None:
-            raise refused
         if stage.app.should_stop:
             reason = stage.app.crash_reason
             if isinstance(reason, TierstreamError):

@@ -243,4 +243,4 @@ async def test_the_look_finds_a_secret_that_stands_in_an_environment_or_a_comman
         assert b"S3cret-in-the-environment" in (directory / "environ").read_bytes()
         assert b"S3cret-in-the-arguments" in (directory / "cmdline").read_bytes()
     finally:
-        await process.communicate()
+        await process.communicate(b"")  # which closes its stdin
