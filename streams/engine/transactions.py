@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import BrokerResponseError, KafkaError, for_code
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
@@ -272,7 +272,7 @@ class TransactionalWriter:
                     self._is_connected = True
                 self._coordinators[coordinator] = await self._client.coordinator_lookup(*coordinator)
             except (KafkaError, OSError) as error:
-                if isinstance(error, KafkaError) and error.errno in _DENIED:
+                if isinstance(error, BrokerResponseError) and error.errno in _DENIED:
                     self._is_moved("find the coordinator", error.errno)
                 await asyncio.sleep(RECONNECT_SECONDS)
                 return None

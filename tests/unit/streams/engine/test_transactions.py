@@ -8,7 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    NodeNotReadyError,
+)
 
 from streams.engine import transactions
 from streams.engine.record_batches import BATCH_BYTES
@@ -34,6 +39,8 @@ class Brokers:
         self.cluster = self
         self.asked: list[Any] = []
         self.lookups: Counter[tuple[int, str]] = Counter()
+        self.lost_lookups: list[Exception] = []
+        """What the next questions for a coordinator end with."""
         self.metadata_updates = 0
         self.hangs = False
         """Whether batches are taken and not answered."""
@@ -46,6 +53,8 @@ class Brokers:
 
     async def coordinator_lookup(self, kind: int, key: str) -> int:
         self.lookups[kind, key] += 1
+        if self.lost_lookups:
+            raise self.lost_lookups.pop()
         return 1
 
     async def force_metadata_update(self) -> bool:
@@ -169,6 +178,23 @@ async def test_coordinator_that_can_not_say_yet_is_asked_again(
     another = 0 if code == CONCURRENT_TRANSACTIONS else 2
     assert brokers.lookups.total() - looked_up == another + 1, "the group's coordinator is looked up once in any case"
     assert not writer.needs_open
+
+
+async def test_coordinator_that_nobody_can_name_now_is_looked_up_again(brokers: Brokers, writer: TransactionalWriter) -> None:
+    brokers.lost_lookups = [NodeNotReadyError(), KafkaConnectionError(), GroupCoordinatorNotAvailableError(), OSError()]
+
+    await transaction(writer)
+
+    assert brokers.names.count("TxnOffsetCommit") == 1
+
+
+async def test_coordinator_that_may_not_be_looked_up_ends_the_worker_with_the_way_out(
+    brokers: Brokers, writer: TransactionalWriter
+) -> None:
+    brokers.lost_lookups = [GroupAuthorizationFailedError()]
+
+    with pytest.raises(StageFailed, match="grant what `tierstream topics acls` lists"):
+        await transaction(writer)
 
 
 async def test_batch_that_its_leader_did_not_take_is_sent_again_as_it_was(brokers: Brokers, writer: TransactionalWriter) -> None:
