@@ -19,7 +19,7 @@ TOOLS = ROOT / "deploy" / "helm" / ".tools"
 """Where ``make helm-test`` puts helm, kubeconform, the schemas, and the program of ``deploy/helm/validate``."""
 
 KUBE_VERSION = "1.36"
-"""What helm is told that the cluster has; one that Go built believes in 1.20."""
+"""The version of the cluster that helm renders for; one that Go built assumes 1.20."""
 
 Manifest = dict[str, Any]
 Source = str | dict[str, Any]

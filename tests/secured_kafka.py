@@ -1,6 +1,6 @@
 """A Kafka that takes clients over TLS and SCRAM-SHA-512 alone, and allows what an ACL allows and nothing else.
 
-Its plain listener is the administrator's door: whoever comes in there is the superuser, and makes users and ACLs. Nothing of what is tested
+Its plain listener is the administrator's: whoever connects there is the superuser, and makes users and ACLs. Nothing of what is tested
 does.
 """
 
@@ -135,15 +135,15 @@ async def secured_kafka(directory: Path) -> AsyncIterator[SecuredKafka]:
     """Run such a broker. Skips where no certificate can be made."""
     authority = Authority(directory / "authority")
     store = authority.issue("IP:127.0.0.1").in_one_file()
-    door = f"listener.name.{LISTENER.lower()}"
+    prefix = f"listener.name.{LISTENER.lower()}"
     properties = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "false",
         "super.users": "User:ANONYMOUS",
-        f"{door}.sasl.enabled.mechanisms": MECHANISM,
-        f"{door}.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
-        f"{door}.ssl.keystore.type": "PEM",
-        f"{door}.ssl.keystore.location": str(store),
+        f"{prefix}.sasl.enabled.mechanisms": MECHANISM,
+        f"{prefix}.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        f"{prefix}.ssl.keystore.type": "PEM",
+        f"{prefix}.ssl.keystore.location": str(store),
     }
     kafka = EmbeddedKafka(directory / "kafka", properties=properties, listeners={LISTENER: "SASL_SSL"})
     await kafka.start()

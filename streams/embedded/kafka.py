@@ -129,8 +129,8 @@ class EmbeddedKafka:
         long_lived: bool = False,
         node: Node | None = None,
     ) -> None:
-        """``properties`` are added to the broker's, or replace them. ``node`` is its place in a cluster; None: it is alone. ``listeners`` are more
-        doors beside the plain one, each with its security protocol by its name, such as ``{"CLIENTS": "SASL_SSL"}``; what such a one needs is
+        """``properties`` are added to the broker's, or replace them. ``node`` is its place in a cluster; None: it is alone. ``listeners`` are others
+        beside the plain one, each with its security protocol by its name, such as ``{"CLIENTS": "SASL_SSL"}``; what such a one needs is
         among the properties. A ``long_lived`` broker is compiled by Java's second compiler too: that costs CPU in its first minute or two,
         and saves a third of it afterwards."""
         self.data_dir = data_dir.absolute()

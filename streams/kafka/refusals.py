@@ -1,6 +1,6 @@
 """Why Kafka refuses a client: its login, its own certificate, the client's rights. Each is a sentence that says what to correct, without a secret.
 
-librdkafka tells a refused connection to its error callback alone: the call itself only times out.
+librdkafka reports a refused connection to its error callback alone: the call itself only times out.
 """
 
 from collections.abc import Iterable

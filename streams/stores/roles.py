@@ -82,7 +82,7 @@ def statements(prefix: str, schema: str, roles: Sequence[str]) -> tuple[str, ...
 
 
 def checksum() -> str:
-    """Return what tells these privileges from those of another version."""
+    """Return what distinguishes these privileges from those of another version."""
     text = repr([(role, table, privileges) for role, tables in PRIVILEGES.items() for table, privileges in tables.items()])
     return hashlib.sha256(text.encode()).hexdigest()
 

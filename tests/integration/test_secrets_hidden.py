@@ -198,7 +198,7 @@ async def use(world: World, client: httpx.AsyncClient, team: uuid.UUID) -> None:
 
 
 async def misuse(client: httpx.AsyncClient) -> None:
-    """Be turned away, by each door."""
+    """Send what each route refuses."""
     for path, headers in (
         ("/v1/events", {"Authorization": "Bearer wrong"}),
         ("/webhooks/razorpay", {"X-Razorpay-Signature": "0" * 64}),

@@ -48,7 +48,7 @@ READ = {
 
 
 class Unknown(Exception):
-    """A package whose licence can not be told from its metadata."""
+    """A package whose metadata does not say its licence."""
 
 
 def licence_of(name: str, metadata: PackageMetadata | Message) -> str:

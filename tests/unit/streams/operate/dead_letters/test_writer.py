@@ -1,4 +1,4 @@
-"""What an operator is told when the producer fails for good, however its client raises that."""
+"""The sentence for an operator when the producer fails for good, however its client raises that."""
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
