@@ -1,13 +1,13 @@
 """Who may read and write which topic, written down by hand: beside what is derived from the topology, and beside what a broker says."""
 
-from streams.kafka.acls import AclRole
 from streams.operate.dead_letters.plan import SOURCES
+from streams.settings.roles import KafkaRole
 from streams.topics import TOPICS
 
 NORMALISE_TABLE, CLASSIFY_TABLE = "tierstream.normalise-links-changelog", "tierstream.classify-teams-changelog"
 RETRIES = {"forward.retry.30s", "forward.retry.5m", "forward.retry.1h"}
 
-MAY_READ: dict[AclRole, set[str]] = {
+MAY_READ: dict[KafkaRole, set[str]] = {
     "gateway": set(),
     "normalise": {"razorpay.webhooks", "subscription.links", NORMALISE_TABLE},
     "classify": {"team.events", CLASSIFY_TABLE},
@@ -23,7 +23,7 @@ MAY_READ: dict[AclRole, set[str]] = {
     "explain": {"razorpay.webhooks", "subscription.links", "team.events", "audit.events", "tier.current", "dead.letters"},
     "verify": {topic.name for topic in TOPICS} - RETRIES - {"loops.webhooks"},
 }
-MAY_WRITE: dict[AclRole, set[str]] = {
+MAY_WRITE: dict[KafkaRole, set[str]] = {
     "gateway": {"razorpay.webhooks", "loops.webhooks", "team.events", "dead.letters"},
     "normalise": {"razorpay.webhooks", "subscription.links", "team.events", "audit.events", "dead.letters", NORMALISE_TABLE},
     "classify": {"team.events", "audit.events", "tier.current", "dead.letters", CLASSIFY_TABLE},

@@ -9,9 +9,10 @@ for a producer that is idempotent; older brokers ask for ``IdempotentWrite`` on 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from streams.settings import Settings
+from streams.settings.roles import KafkaRole
 from streams.topics import (
     AUDIT_EVENTS,
     CLASSIFY_CHANGELOG,
@@ -35,25 +36,7 @@ from streams.topics import (
     topics_of,
 )
 
-AclRole = Literal[
-    "gateway",
-    "normalise",
-    "classify",
-    "audit",
-    "forward",
-    "feedback",
-    "topics",
-    "verify",
-    "explain",
-    "dlq",
-    "deliveries",
-    "replay",
-    "reconcile",
-    "import-tiers",
-]
-"""Who talks to Kafka: the processes, then the commands."""
-
-ROLES: tuple[AclRole, ...] = get_args(AclRole)
+ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
 STAGES = ("normalise", "classify", "audit", "forward", "feedback")
 
 
@@ -120,7 +103,7 @@ _COMMANDS: dict[str, _Command] = {
 }
 
 
-def acls(settings: Settings, role: AclRole) -> tuple[Acl, ...]:
+def acls(settings: Settings, role: KafkaRole) -> tuple[Acl, ...]:
     """Return what ``role`` needs, with the names on the broker: topics in the topology's order, then groups, then transactional ids."""
     if role == "topics":
         operations = (Operation.CREATE, Operation.DESCRIBE, Operation.ALTER_CONFIGS)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Role = Literal[
+KafkaRole = Literal[
     "gateway",
     "normalise",
     "classify",
@@ -10,15 +10,17 @@ Role = Literal[
     "forward",
     "feedback",
     "topics",
-    "migrate",
     "verify",
-    "dlq",
     "explain",
-    "import-tiers",
-    "replay",
+    "dlq",
     "deliveries",
+    "replay",
     "reconcile",
+    "import-tiers",
 ]
+"""Who talks to Kafka: the processes, then the commands."""
+
+Role = Literal[KafkaRole, "migrate"]
 
 REQUIRED: dict[Role, tuple[str, ...]] = {
     "gateway": ("kafka_bootstrap_servers", "razorpay_webhook_secrets"),

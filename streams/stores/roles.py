@@ -89,7 +89,8 @@ def checksum() -> str:
 
 async def create_missing(connection: "Connection", prefix: str) -> None:
     """Create the roles that are not there. Raises MigrationError, with what an administrator has to run, when this user may not."""
-    missing = [role for role in PRIVILEGES if role not in await existing(connection, prefix)]
+    there = await existing(connection, prefix)
+    missing = [role for role in PRIVILEGES if role not in there]
     try:
         for role in missing:
             try:

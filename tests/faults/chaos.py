@@ -56,16 +56,25 @@ class Plan:
     brokers_paused: int = 2
     two_away: int = 2
     rolling_restarts: int = 2
-    """With several brokers; of those before."""
+    """These four count where there are several brokers."""
 
 
-CLUSTER_EVENTS, CLUSTER_PER_SECOND = 50_000, 100.0
 PAUSE_SECONDS, TWO_AWAY_SECONDS = 15.0, 20.0
 
 LONG = Plan(0, 215_000, 150.0, 60, 10, 5, 6, 6, 90.0, (5.0, 10.0, 20.0, 30.0, 60.0, 120.0), {"normalise": 2, "classify": 2})
 SHORT = Plan(0, 2_400, 50.0, 8, 1, 1, 2, 2, 0.0, (2.0, 5.0), {"classify": 2})
-CLUSTER = replace(LONG, events=CLUSTER_EVENTS, per_second=CLUSTER_PER_SECOND, kills=20, stalls=3, broker_restarts=1, database_outages=2)
-CLUSTER = replace(CLUSTER, loops_outages=2, broker_pause_seconds=0.0, brokers=3)
+CLUSTER = replace(
+    LONG,
+    events=50_000,
+    per_second=100.0,
+    kills=20,
+    stalls=3,
+    broker_restarts=1,
+    database_outages=2,
+    loops_outages=2,
+    broker_pause_seconds=0.0,
+    brokers=3,
+)
 
 
 @dataclass

@@ -17,12 +17,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from streams.embedded.kafka import EmbeddedKafka, Node, new_id
-from streams.embedded.postgres import EmbeddedPostgres
+from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.process import free_ports
-from streams.embedded.program import Program
 from streams.embedded.stack import StackOptions, start_stack
 from tests.faults.proxy import Proxy
+from tests.faults.servers import Servers, running_servers
 from tests.faults.traffic import traffic
 from tests.load import OLDEST_SECONDS
 from tests.verdict import Findings, compare, until_settled
@@ -81,80 +80,64 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Servers:
-    """Kafka, PostgreSQL and Loops, each behind a proxy: those, the settings to reach them so, and their own addresses."""
+class Proxied:
+    """Servers, the proxies before them, and the settings of a stack that reaches them by those."""
 
+    servers: Servers
     proxies: dict[str, Proxy]
     settings: dict[str, object]
-    kafka: str
-    postgres: str
-    loops: str
 
 
 @asynccontextmanager
-async def _proxied(chance: random.Random) -> AsyncIterator[Servers]:
-    async with AsyncExitStack() as servers:
-        directory = Path(servers.enter_context(tempfile.TemporaryDirectory(prefix="tierstream-network-", ignore_cleanup_errors=True)))
-        kafka_port, behind, controller_port, loops_port = free_ports(4)
-        proxies = {"kafka": Proxy(behind, chance), "loops": Proxy(loops_port, chance)}
-        listeners = {"PLAINTEXT": kafka_port, "CLIENTS": behind, "CONTROLLER": controller_port}
-        advertised = {"PLAINTEXT": kafka_port, "CLIENTS": proxies["kafka"].port}
-        properties = {
-            "listeners": _addresses(listeners),
-            "advertised.listeners": _addresses(advertised),
-            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+async def _proxied(directory: Path, chance: random.Random) -> AsyncIterator[Proxied]:
+    async with AsyncExitStack() as running:
+        port, proxied_port = free_ports(2)
+        advertised = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},CLIENTS://127.0.0.1:{proxied_port}"}
+        kafka = EmbeddedKafka(directory / "kafka", port, listeners={"CLIENTS": "PLAINTEXT"}, properties=advertised)
+        servers = await running.enter_async_context(running_servers(directory, LOOPS_PER_SECOND, kafka))
+        proxies = {
+            "kafka": Proxy(int(kafka.address("CLIENTS").rpartition(":")[2]), chance, proxied_port),
+            "postgres": Proxy(servers.postgres.port, chance),
+            "loops": Proxy(servers.loops_port, chance),
         }
-        node = Node(1, (controller_port,), new_id())
-        kafka = EmbeddedKafka(directory / "kafka", kafka_port, properties=properties, node=node)
-        postgres = EmbeddedPostgres(directory / "postgres", durable=False)
-        arguments = ("-m", "streams.cli", "loops-sink", "--port", str(loops_port), "--rate", str(LOOPS_PER_SECOND))
-        loops = Program("loops", (sys.executable, *arguments))
-        for server in (kafka, postgres, loops):
-            servers.push_async_callback(server.stop)
-        await asyncio.gather(kafka.start(), postgres.start(), loops.start())
-        proxies["postgres"] = Proxy(postgres.port, chance)
         for proxy in proxies.values():
-            servers.push_async_callback(proxy.stop)
+            running.push_async_callback(proxy.stop)
             await proxy.start()
-        settings: dict[str, object] = {
-            "kafka_bootstrap_servers": f"127.0.0.1:{proxies['kafka'].port}",
-            "partitions": 8,
-            "replication_factor": 1,
-            "postgres_dsn": postgres.dsn.replace(f":{postgres.port}/", f":{proxies['postgres'].port}/"),
+        settings = servers.settings() | {
+            "kafka_bootstrap_servers": f"127.0.0.1:{proxied_port}",
+            "postgres_dsn": servers.postgres.dsn.replace(f":{servers.postgres.port}/", f":{proxies['postgres'].port}/"),
             "loops_base_url": f"http://127.0.0.1:{proxies['loops'].port}",
-            "loops_api_key": "demo-loops",
-            "loops_rate_per_second": LOOPS_PER_SECOND,
             "loops_timeout_seconds": 2.0,
             "session_timeout_seconds": 6.0,
             "forward_max_age_seconds": OLDEST_SECONDS,
         }
-        yield Servers(proxies, settings, kafka.bootstrap_servers, postgres.dsn, f"http://127.0.0.1:{loops_port}")
-
-
-def _addresses(listeners: dict[str, int]) -> str:
-    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
+        yield Proxied(servers, proxies, settings)
 
 
 async def run(plan: Plan, report: Callable[[str], None]) -> Report:
     """Run ``plan`` on a stack of its own. Raises AssertionError when things do not settle."""
     began, chance = time.monotonic(), random.Random(plan.seed)
-    async with _proxied(chance) as servers, start_stack(StackOptions({}, overrides=servers.settings)) as stack:
+    async with AsyncExitStack() as running:
+        directory = running.enter_context(tempfile.TemporaryDirectory(prefix="tierstream-network-", ignore_cleanup_errors=True))
+        proxied = await running.enter_async_context(_proxied(Path(directory), chance))
+        stack = await running.enter_async_context(start_stack(StackOptions({}, overrides=proxied.settings)))
         stream = traffic(stack.gateway, plan.seed, int(plan.seconds * plan.per_second), plan.per_second)
         counts = Counter[str]()
         async with asyncio.TaskGroup() as group:
             group.create_task(stream.run())
             for service, failure in plan.failures:
                 report(f"{service}: {failure}")
-                FAILURES[failure](servers.proxies[service])
+                FAILURES[failure](proxied.proxies[service])
                 await asyncio.sleep(plan.failing_seconds)
-                servers.proxies[service].heal()
+                proxied.proxies[service].heal()
                 counts[failure] += 1
                 await asyncio.sleep(plan.well_seconds)
         report("settling")
+        servers = proxied.servers
         # Judged past the proxies, which stand still while this thread reads.
-        settings = stack.settings.model_copy(update={"kafka_bootstrap_servers": servers.kafka})
-        await until_settled(settings, servers.postgres, plan.settle_seconds)
-        findings = await compare(settings, servers.postgres, servers.loops)
+        settings = stack.settings.model_copy(update={"kafka_bootstrap_servers": servers.kafka.bootstrap_servers})
+        await until_settled(settings, servers.postgres.dsn, plan.settle_seconds)
+        findings = await compare(settings, servers.postgres.dsn, servers.loops_url)
     return Report(findings, stream.accepted, stream.retries, counts, time.monotonic() - began)
 
 

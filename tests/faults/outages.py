@@ -13,21 +13,19 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 
-from streams.embedded.kafka import EmbeddedKafka
-from streams.embedded.postgres import EmbeddedPostgres
-from streams.embedded.process import free_port
 from streams.embedded.program import Program
 from streams.embedded.stack import StackOptions, environment_of, start_stack
 from streams.publisher import Stats
 from streams.settings import Settings
 from tests.faults.sender import ANSWERS_SECONDS, Answered
+from tests.faults.servers import Server, Servers, running_servers
 from tests.faults.service import CLOSE_SECONDS, SOURCE
 from tests.faults.service import Report as ServiceReport
 from tests.faults.windows import Sort, Window, broken_promises, ratios, table
@@ -67,26 +65,15 @@ class Outage:
     kafka: bool = False
 
 
-Server = EmbeddedKafka | EmbeddedPostgres | Program
-
-
-@dataclass(frozen=True)
-class Servers:
-    """What the stack needs, under no supervisor that would bring it back at once."""
-
-    kafka: EmbeddedKafka
-    postgres: EmbeddedPostgres
-    loops: Program
-    loops_port: int
-
-    def outages(self) -> list[Outage]:
-        """Each server killed and kept down; Kafka stopped too, when its connections stay and nothing is answered."""
-        return [
-            Outage("PostgreSQL killed", lambda: _kill(self.postgres), self.postgres.start),
-            Outage("Loops killed", lambda: _kill(self.loops), self.loops.start),
-            Outage("Kafka killed", lambda: _kill(self.kafka), self.kafka.start, kafka=True),
-            Outage("Kafka paused", lambda: _signal(self.kafka, signal.SIGSTOP), lambda: _signal(self.kafka, signal.SIGCONT), kafka=True),
-        ]
+def _outages(servers: Servers) -> list[Outage]:
+    """Each server killed and kept down; Kafka stopped too, when its connections stay and nothing is answered."""
+    kafka = servers.kafka
+    return [
+        Outage("PostgreSQL killed", lambda: _kill(servers.postgres), servers.postgres.start),
+        Outage("Loops killed", lambda: _kill(servers.loops), servers.loops.start),
+        Outage("Kafka killed", lambda: _kill(kafka), kafka.start, kafka=True),
+        Outage("Kafka paused", lambda: _signal(kafka, signal.SIGSTOP), lambda: _signal(kafka, signal.SIGCONT), kafka=True),
+    ]
 
 
 async def _kill(server: Server) -> None:
@@ -235,47 +222,18 @@ class Load:
         return next((window for window in reversed(self.windows) if window.began <= moment), self.windows[0])
 
 
-@asynccontextmanager
-async def _servers(directory: Path) -> AsyncIterator[Servers]:
-    port = free_port()
-    arguments = ("-m", "streams.cli", "loops-sink", "--port", str(port), "--rate", str(LOOPS_PER_SECOND))
-    servers = Servers(
-        EmbeddedKafka(directory / "kafka"),
-        EmbeddedPostgres(directory / "postgres", durable=False),
-        Program("loops", (sys.executable, *arguments)),
-        port,
-    )
-    async with AsyncExitStack() as stack:
-        for server in (servers.kafka, servers.postgres, servers.loops):
-            stack.push_async_callback(server.stop)
-        await asyncio.gather(servers.kafka.start(), servers.postgres.start(), servers.loops.start())
-        yield servers
-
-
-def _overrides(servers: Servers) -> dict[str, object]:
-    return {
-        "kafka_bootstrap_servers": servers.kafka.bootstrap_servers,
-        "partitions": 8,
-        "replication_factor": 1,
-        "postgres_dsn": servers.postgres.dsn,
-        "loops_base_url": f"http://127.0.0.1:{servers.loops_port}",
-        "loops_api_key": "demo-loops",
-        "loops_rate_per_second": LOOPS_PER_SECOND,
-    }
-
-
 async def run(plan: Plan, report: Callable[[str], None]) -> Report:
     """Run ``plan`` on a stack of its own. Raises AssertionError when all is not well again in time after an outage."""
     with tempfile.TemporaryDirectory(prefix="tierstream-outages-", ignore_cleanup_errors=True) as directory:
         spool = Path(directory) / "spool"
         async with (
-            _servers(Path(directory)) as servers,
-            start_stack(StackOptions({}, overrides=_overrides(servers))) as stack,
+            running_servers(Path(directory), LOOPS_PER_SECOND) as servers,
+            start_stack(StackOptions({}, overrides=servers.settings())) as stack,
         ):
             load = Load(plan, stack.settings, stack.gateway, spool, report)
             async with load.running():
                 await until(load.is_well, "events and webhooks are taken")
-                await _measure(plan, servers.outages(), load, report)
+                await _measure(plan, _outages(servers), load, report)
             published, accepted = await _readable(stack.settings, load)
             return Report(plan, load.windows[1:], published, accepted, load.left, not any(spool.glob("*.spool")))
 

@@ -44,8 +44,8 @@ class Proxy:
     is the share of chunks in whose middle a connection is reset.
     """
 
-    def __init__(self, server_port: int, chance: random.Random) -> None:
-        self.port = free_port()
+    def __init__(self, server_port: int, chance: random.Random, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.reset_share = 0.0
         self._server_port = server_port
         self._chance = chance

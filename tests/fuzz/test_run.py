@@ -2,6 +2,7 @@
 
 import io
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import orjson
@@ -62,15 +63,16 @@ async def found(flow: Flow | None = None) -> str:
     return "\n".join(sentence for _, sentence in flow.broken)
 
 
-class Faulty(NormaliseStage):
+class Faulty(NormaliseStage, ABC):
     """Normalise, with one thing wrong about webhooks that follow from ``effect_of``."""
 
     def effect(self, record: Record, row: object) -> Effect:
         assert record.value is not None
         return self.effect_of(record, super().effect(record, row))  # type: ignore[arg-type]  # it is normalise's own row
 
+    @abstractmethod
     def effect_of(self, record: Record, effect: Effect) -> Effect:
-        raise NotImplementedError
+        """Return what it makes of normalise's own effect."""
 
 
 class Raises(Faulty):

@@ -21,9 +21,10 @@ from streams.embedded.process import free_port
 from streams.embedded.stack import EXAMPLE_PLANS
 from streams.errors import KafkaUnavailable, TierstreamError
 from streams.kafka import topic_admin
-from streams.kafka.acls import ROLES, STAGES, Acl, AclRole, Operation, Resource, acls
+from streams.kafka.acls import ROLES, STAGES, Acl, Operation, Resource, acls
 from streams.kafka.client import client_config, producer_config
 from streams.settings import Settings
+from streams.settings.roles import KafkaRole
 from streams.topics import TOPICS, group_id
 from tests import forked
 from tests.acl_matrix import MAY_READ, MAY_WRITE
@@ -52,7 +53,7 @@ READS = {
 """The role of PostgreSQL that goes with one of Kafka."""
 
 
-def listed(settings: Settings, role: AclRole) -> list[Acl]:
+def listed(settings: Settings, role: KafkaRole) -> list[Acl]:
     """What the command prints for one role."""
     done = forked.tierstream("topics", "acls", role, "--json", env={"TIERSTREAM_TOPIC_PREFIX": settings.topic_prefix})
     assert (done.returncode, done.stderr) == (0, "")
@@ -87,12 +88,12 @@ class Installed:
     database: Installation
     sink: ServedSink
 
-    def settings(self, role: AclRole, **changes: Any) -> Settings:
+    def settings(self, role: KafkaRole, **changes: Any) -> Settings:
         login = {"postgres_dsn": SecretStr(self.database.logins[READS[role]])} if role in READS else {}
         loops = {"loops_api_key": SecretStr("key"), "loops_base_url": self.sink.url} if role == "forward" else {}
         return self.kafka.settings(role, plans=EXAMPLE_PLANS, **login, **loops, **changes)
 
-    async def command(self, role: AclRole, *command: str, **variables: str) -> str:
+    async def command(self, role: KafkaRole, *command: str, **variables: str) -> str:
         """Run a command of an operator as the user of its role; return what it printed on stdout."""
         done = await forked.operated(self.settings(role), *command, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -200,7 +201,7 @@ def allowed(settings: Settings, operation: AclOperation) -> set[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_broker_allows_a_role_to_read_and_to_write_what_it_needs_and_nothing_else(kafka: SecuredKafka, role: AclRole) -> None:
+async def test_broker_allows_a_role_to_read_and_to_write_what_it_needs_and_nothing_else(kafka: SecuredKafka, role: KafkaRole) -> None:
     settings = kafka.settings(role)
 
     assert await asyncio.to_thread(allowed, settings, AclOperation.READ) == MAY_READ[role]
@@ -263,7 +264,7 @@ TRANSACTION_DENIED = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     ],
 )
 async def test_what_a_role_tries_beyond_its_rights_is_refused(
-    kafka: SecuredKafka, role: AclRole, attempt: Callable[[Settings], int | None], code: int | None
+    kafka: SecuredKafka, role: KafkaRole, attempt: Callable[[Settings], int | None], code: int | None
 ) -> None:
     assert await asyncio.to_thread(attempt, kafka.settings(role)) == code
 
@@ -293,13 +294,13 @@ async def test_worker_that_lacks_a_right_on_its_topic_ends_with_one_sentence(kaf
     assert "does not allow audit to " in str(failure)
 
 
-def commands() -> list[tuple[AclRole, tuple[str, ...]]]:
+def commands() -> list[tuple[KafkaRole, tuple[str, ...]]]:
     return [("topics", ("topics", "check")), ("audit", ("worker", "audit")), ("dlq", ("dlq", "list"))]
 
 
 @pytest.mark.parametrize(("role", "command"), commands(), ids=lambda value: "-".join(value) if isinstance(value, tuple) else "")
 async def test_wrong_password_ends_with_status_2_and_one_sentence_without_it(
-    everything: Installed, role: AclRole, command: tuple[str, ...]
+    everything: Installed, role: KafkaRole, command: tuple[str, ...]
 ) -> None:
     settings = everything.settings(role, kafka_sasl_password=SecretStr("wr0ng-S3cret"))
 
@@ -313,7 +314,7 @@ async def test_wrong_password_ends_with_status_2_and_one_sentence_without_it(
 
 @pytest.mark.parametrize(("role", "command"), commands(), ids=lambda value: "-".join(value) if isinstance(value, tuple) else "")
 async def test_certificate_of_another_authority_ends_with_status_2_and_one_sentence(
-    everything: Installed, role: AclRole, command: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+    everything: Installed, role: KafkaRole, command: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = Authority(tmp_path_factory.mktemp("other"))
     settings = everything.settings(role, kafka_ssl_cafile=other.certificate)

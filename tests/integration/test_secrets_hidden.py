@@ -21,8 +21,9 @@ from streams.embedded.process import free_port, spawn, stop
 from streams.embedded.stack import EXAMPLE_PLANS, environment_of
 from streams.gateway.signatures import sign_razorpay, sign_standard
 from streams.kafka import topic_admin
-from streams.kafka.acls import AclRole, acls
+from streams.kafka.acls import acls
 from streams.settings import PREFIX
+from streams.settings.roles import KafkaRole
 from tests.feedback_factories import body as report
 from tests.integration.databases import query
 from tests.processes import PROC
@@ -92,7 +93,7 @@ class World:
         return passwords | own | {"signing secret": base64.b64encode(self.loops_webhooks).decode()}
 
     @asynccontextmanager
-    async def started(self, role: AclRole, *command: str, users: str, log_format: str) -> AsyncIterator[Process]:
+    async def started(self, role: KafkaRole, *command: str, users: str, log_format: str) -> AsyncIterator[Process]:
         """Run a process whose secrets all stand in files."""
         directory = self.directory / role
         directory.mkdir()
@@ -125,7 +126,7 @@ async def world(direct_database: str, tmp_path: Path) -> AsyncIterator[World]:
     ):
 
         def set_up() -> None:
-            users: Mapping[str, tuple[AclRole, ...]] = {
+            users: Mapping[str, tuple[KafkaRole, ...]] = {
                 "topics": ("topics",),
                 "gateway": ("gateway",),
                 "normalise": ("normalise",),
@@ -146,7 +147,7 @@ async def test_secrets_from_files_are_used_and_never_shown(world: World, direct_
     team = uuid.uuid4()
     async with AsyncExitStack() as stack:
 
-        async def start(role: AclRole, *command: str, users: str = "", log_format: str = "console") -> Process:
+        async def start(role: KafkaRole, *command: str, users: str = "", log_format: str = "console") -> Process:
             return await stack.enter_async_context(world.started(role, *command, users=users, log_format=log_format))
 
         processes = {

@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from streams.kafka.acls import ROLES, STAGES, Acl, AclRole, Operation, Resource, acls, commands
+from streams.kafka.acls import ROLES, STAGES, Acl, Operation, Resource, acls, commands
 from streams.settings import Settings, load_settings
-from streams.settings.roles import Role
+from streams.settings.roles import KafkaRole, Role
 from streams.topics import TOPICS
 from tests.acl_matrix import MAY_READ, MAY_WRITE
 
@@ -17,7 +17,7 @@ def settings(prefix: str = "") -> Settings:
     return load_settings(topic_prefix=prefix)
 
 
-def names(role: AclRole, resource: Resource, operation: Operation) -> set[str]:
+def names(role: KafkaRole, resource: Resource, operation: Operation) -> set[str]:
     return {acl.name for acl in acls(settings(), role) if acl.resource is resource and operation in acl.operations}
 
 
@@ -26,13 +26,13 @@ def test_every_process_and_command_that_talks_to_kafka_is_a_role() -> None:
 
 
 @each_role
-def test_role_reads_and_writes_these_topics_and_no_others(role: AclRole) -> None:
+def test_role_reads_and_writes_these_topics_and_no_others(role: KafkaRole) -> None:
     assert names(role, Resource.TOPIC, Operation.READ) == MAY_READ[role]
     assert names(role, Resource.TOPIC, Operation.WRITE) == MAY_WRITE[role]
 
 
 @each_role
-def test_only_the_administrator_of_topics_makes_or_alters_them(role: AclRole) -> None:
+def test_only_the_administrator_of_topics_makes_or_alters_them(role: KafkaRole) -> None:
     everything = {topic.name for topic in TOPICS}
 
     for operation in (Operation.CREATE, Operation.ALTER_CONFIGS):
@@ -40,14 +40,14 @@ def test_only_the_administrator_of_topics_makes_or_alters_them(role: AclRole) ->
 
 
 @each_role
-def test_role_describes_all_topics_and_the_gateway_only_its_own(role: AclRole) -> None:
+def test_role_describes_all_topics_and_the_gateway_only_its_own(role: KafkaRole) -> None:
     described = {acl.name for acl in acls(settings(), role) if acl.resource is Resource.TOPIC}
 
     assert described == (MAY_WRITE["gateway"] if role == "gateway" else {topic.name for topic in TOPICS})
 
 
 @each_role
-def test_role_joins_its_own_group_alone(role: AclRole) -> None:
+def test_role_joins_its_own_group_alone(role: KafkaRole) -> None:
     assert names(role, Resource.GROUP, Operation.READ) == ({f"tierstream.{role}"} if role in STAGES else set())
 
 
@@ -64,7 +64,7 @@ def test_transactional_ids_are_those_of_the_stages_with_a_table_and_of_dlq() -> 
 
 
 @each_role
-def test_every_name_has_the_prefix_of_the_topics_and_nothing_is_named_twice(role: AclRole) -> None:
+def test_every_name_has_the_prefix_of_the_topics_and_nothing_is_named_twice(role: KafkaRole) -> None:
     found = acls(settings("staging."), role)
 
     assert all(acl.name.startswith("staging.") for acl in found)
