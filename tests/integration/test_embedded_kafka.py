@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from streams.embedded.kafka import EmbeddedKafka
 from streams.embedded.kafka_jars import class_path
@@ -55,6 +55,15 @@ async def test_kafka_started_by_another_object_on_its_directory_serves_its_recor
     finally:
         await again.stop()
     assert again.pid is None
+
+
+async def test_kafka_closes_segments_of_offsets_early_that_a_restart_has_little_to_read(kafka: EmbeddedKafka) -> None:
+    """A coordinator that reads a long log may answer from half of it: ADR 0009."""
+    await asyncio.to_thread(_create_topic, kafka.bootstrap_servers)
+    await asyncio.to_thread(_produce, kafka.bootstrap_servers, b"read by a group")
+    await asyncio.to_thread(_consume, kafka.bootstrap_servers, 1)
+
+    assert await asyncio.to_thread(_segment_bytes, kafka.bootstrap_servers, "__consumer_offsets") == 1 << 20
 
 
 async def test_kafka_whose_port_is_taken_says_which(tmp_path: Path) -> None:
@@ -136,6 +145,12 @@ def _create_topic(address: str) -> None:
     admin = AdminClient({"bootstrap.servers": address})
     (created,) = admin.create_topics([NewTopic(TOPIC, 1, 1)]).values()
     created.result(15)
+
+
+def _segment_bytes(address: str, topic: str) -> int:
+    admin = AdminClient({"bootstrap.servers": address})
+    (described,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+    return int(described.result(15)["segment.bytes"].value)
 
 
 def _produce(address: str, value: bytes) -> None:

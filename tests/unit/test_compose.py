@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from streams.cli import app
+from streams.embedded.kafka import PROPERTIES
 from streams.embedded.kafka_jars import KAFKA_VERSION
 from streams.embedded.stack import EMBEDDED_DEFAULTS
 from streams.engine.worker import STOP_SECONDS
@@ -230,6 +231,12 @@ def test_one_service_builds_the_image_and_none_pulls_it() -> None:
 def test_servers_are_those_that_the_tests_run_on() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
     assert SERVICES["postgres"]["image"] == POSTGRES_IMAGE
+
+
+def test_kafka_closes_its_offsets_segments_as_early_as_the_embedded_one() -> None:
+    segment = SERVICES["kafka"]["environment"]["KAFKA_OFFSETS_TOPIC_SEGMENT_BYTES"]
+
+    assert f"offsets.topic.segment.bytes={segment}\n" in PROPERTIES
 
 
 async def run(command: list[str], **environment: str) -> tuple[int, str]:
