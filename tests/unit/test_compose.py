@@ -33,6 +33,7 @@ from tests.containers import POSTGRES_IMAGE
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+CLUSTER = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / "deploy" / "cluster.env").read_text(encoding="utf-8"), re.MULTILINE))
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 IMAGE = "tierstream:local"
 
@@ -130,7 +131,7 @@ def test_kafka_is_checked_without_a_java_and_leaves_no_nameless_volume() -> None
     kafka = SERVICES["kafka"]
 
     assert kafka["init"] is True
-    assert "kafka/9092" in kafka["healthcheck"]["test"][-1]
+    assert "/dev/tcp/$HOSTNAME/9092" in kafka["healthcheck"]["test"][-1]
     assert {mount["target"] for mount in kafka["volumes"] if isinstance(mount, dict) and mount["type"] == "tmpfs"} == {
         "/etc/kafka/secrets",
         "/mnt/shared/config",
@@ -233,6 +234,30 @@ def test_servers_are_those_that_the_tests_run_on() -> None:
     assert SERVICES["postgres"]["image"] == POSTGRES_IMAGE
 
 
+def test_cluster_of_three_keeps_three_copies_and_takes_nothing_with_two_brokers_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    services: dict[str, Service] = interpolate(yaml.safe_load(TEXT)["services"], CLUSTER)
+    brokers = {name: service["environment"] for name, service in services.items() if name.startswith("kafka")}
+    for name, value in services["topics"]["environment"].items():
+        if value is not None:
+            monkeypatch.setenv(name, str(value))
+    settings = load_settings()
+
+    assert set(CLUSTER) - {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"} <= {name for name, _ in VARIABLE.findall(TEXT)}
+    assert [name for name, service in services.items() if service.get("profiles") == [CLUSTER["COMPOSE_PROFILES"]]] == [
+        "kafka-2",
+        "kafka-3",
+    ]
+    assert settings.kafka_bootstrap_servers == ",".join(f"{name}:9092" for name in brokers)
+    assert settings.replication_factor == 3
+    for name, environment in brokers.items():
+        assert f"{environment['KAFKA_NODE_ID']}@{name}:9093" in environment["KAFKA_CONTROLLER_QUORUM_VOTERS"].split(",")
+        assert f"INSIDE://{name}:9092" in environment["KAFKA_ADVERTISED_LISTENERS"]
+        assert {environment[f"KAFKA_{topic}_REPLICATION_FACTOR"] for topic in ("OFFSETS_TOPIC", "TRANSACTION_STATE_LOG")} == {"3"}
+        assert environment["KAFKA_TRANSACTION_STATE_LOG_MIN_ISR"] == environment["KAFKA_MIN_INSYNC_REPLICAS"] == "2"
+        assert services[name]["volumes"][0] == f"{name}-data:/var/lib/kafka/data"
+    assert {services[name]["deploy"]["replicas"] for name in ("normalise", "classify", "audit", "forward")} == {"2"}
+
+
 def test_kafka_closes_its_offsets_segments_as_early_as_the_embedded_one() -> None:
     segment = SERVICES["kafka"]["environment"]["KAFKA_OFFSETS_TOPIC_SEGMENT_BYTES"]
 
@@ -280,9 +305,11 @@ async def test_worker_is_a_static_member_named_after_its_container(tmp_path: Pat
 
 def test_env_example_holds_every_variable_with_its_default() -> None:
     passed_on = {name: None for service in SERVICES.values() for name, value in service.get("environment", {}).items() if value is None}
-    example = {name: (value, not comment) for comment, name, value in re.findall(r"^(#?)([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)}
+    example = {name: (value, not comment) for comment, name, value in re.findall(r"^(#?)([A-Z_0-9]+)=(.*)$", EXAMPLE, re.MULTILINE)}
 
-    assert {name: value for name, (value, is_set) in example.items() if is_set} == dict(VARIABLE.findall(TEXT))
+    assert {name: value for name, (value, is_set) in example.items() if is_set} == {
+        name: default for name, default in VARIABLE.findall(TEXT) if name not in CLUSTER
+    }
     assert {name for name, (_, is_set) in example.items() if not is_set} == set(passed_on)
     assert VARIABLE.sub("", TEXT).replace("$$", "").count("$") == 0
 
@@ -316,7 +343,9 @@ def test_compose_itself_reads_the_file_and_agrees(tmp_path: Path) -> None:
         pytest.skip("neither `docker compose` nor `docker-compose` is installed")
     (tmp_path / "env").write_text(EXAMPLE)
 
-    arguments = [*command, "--env-file", str(tmp_path / "env"), "--file", str(ROOT / "docker-compose.yml"), "config", "--format", "json"]
+    profiles = [f"--profile={profile}" for name in BY_HAND for profile in SERVICES[name]["profiles"]]
+    files = [f"--env-file={tmp_path / 'env'}", f"--file={ROOT / 'docker-compose.yml'}"]
+    arguments = [*command, *profiles, *files, "config", "--format", "json"]
     config = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
 
     assert {name: service.get("command") for name, service in config["services"].items()} == {
