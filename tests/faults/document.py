@@ -1,4 +1,4 @@
-"""Fills the tables of ``docs/guarantees.md`` from the results of ``make chaos``, ``make outages`` and ``make fuzz``.
+"""Fills the tables of ``docs/guarantees.md`` from the results of ``make chaos`` (also with brokers), ``make outages`` and ``make fuzz``.
 
 They stand between ``<!-- faults: NAME -->`` and ``<!-- end of NAME -->``. ``python -m tests.faults.document`` writes them; a test fails
 where page and results differ.
@@ -30,8 +30,26 @@ _BROKEN = (
 _FOUND = (("missing", "missing"), ("wrong", "wrong"), ("rows twice", "duplicate_rows"), ("mails twice", "duplicate_mails"))
 
 
+_BROKERS = (
+    ("leaders killed", "leaders_killed"),
+    ("broker away", "brokers_paused"),
+    ("two away", "two_brokers_away"),
+    ("rolling restarts", "rolling_restarts"),
+    ("kills of workers and gateway", "kills"),
+    ("stalls", "stalls"),
+)
+
+
 def _chaos(results: Results) -> str:
-    columns = (("events", "events"), ("audit rows", "rows"), ("mails", "mails"), *_BROKEN, *_FOUND)
+    return _runs(results, _BROKEN)
+
+
+def _cluster(results: Results) -> str:
+    return _runs(results, _BROKERS)
+
+
+def _runs(results: Results, broken: tuple[tuple[str, str], ...]) -> str:
+    columns = (("events", "events"), ("audit rows", "rows"), ("mails", "mails"), *broken, *_FOUND)
     rows = [
         [
             f"{run['seed']}, {run['seconds'] / 60:.0f} min",
@@ -81,7 +99,7 @@ def _fuzz(results: Results) -> str:
     return f"{markdown_table(['where', 'outcomes'], rows)}\n\n{summary}"
 
 
-PARTS: dict[str, Callable[[Results], str]] = {"chaos": _chaos, "outages": _outages, "fuzz": _fuzz}
+PARTS: dict[str, Callable[[Results], str]] = {"chaos": _chaos, "cluster": _cluster, "outages": _outages, "fuzz": _fuzz}
 
 _PART = re.compile(r"(<!-- faults: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
