@@ -135,6 +135,11 @@ class Stage:
         """Set once another process works under this one's instance id."""
         return self._consumer.taken
 
+    @property
+    def refusal(self) -> BaseException | None:
+        """Why Kafka does not let this worker join its group; None where it does, or has not said yet."""
+        return self._consumer.refusal
+
     async def explained(self, failure: TierstreamError) -> TierstreamError:
         """Return ``failure``, or that another process has the instance id where that is why: Kafka's refusal alone does not say."""
         return (await self._consumer.find_taken() or failure) if isinstance(failure, Fenced) else failure

@@ -97,6 +97,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """Return the next offset that would be fetched, for each partition that has one."""
         return cast(dict[TP, int], await self.call_thread(self._positions, list(wanted)))
 
+    @property
+    def refusal(self) -> BaseException | None:
+        """Why Kafka does not let this member join its group; aiokafka waits with it for a read, and before the first assignment nobody reads."""
+        coordinator = None if self._consumer is None else self._consumer._coordinator
+        return cast(BaseException | None, getattr(coordinator, "_pending_exception", None))
+
     async def _positions(self, wanted: list[TP]) -> dict[TP, int]:
         consumer = self._ensure_consumer()
         return {tp: position for tp in wanted if (position := await consumer.position(tp)) is not None}
@@ -179,6 +185,11 @@ class BatchConsumer(driver.Consumer):
         """Why this member does not join the group any more; None while it does."""
         guard = cast(BatchConsumerThread, self._thread).guard
         return None if guard is None else guard.taken
+
+    @property
+    def refusal(self) -> BaseException | None:
+        """Why Kafka does not let this member join its group; None where it does, or has not said yet."""
+        return cast(BatchConsumerThread, self._thread).refusal
 
     async def find_taken(self) -> InstanceIdTaken | None:
         """Return the error when another process has this one's instance id, as far as Kafka says so soon."""

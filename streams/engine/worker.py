@@ -43,12 +43,13 @@ async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop
         stages = [await stack.enter_async_context(factory()) for factory in factories]
         stack.enter_context(on_hangup(stop, *(stage.read_again for stage in stages)))
         admin_url = await stack.enter_async_context(serve_admin(settings, health))
+        stopping = asyncio.create_task(stop.wait())
+        stack.callback(stopping.cancel)
         for stage in stages:
-            await stack.enter_async_context(_running(stage))
+            await stack.enter_async_context(_running(stage, stopping))
             log.info("stage started", stage=stage.name, group=stage.app.conf.id, admin=admin_url)
         tune_collector()
         watchers = [asyncio.create_task(_watch(stage, health)) for stage in stages]
-        stopping = asyncio.create_task(stop.wait())
         done, pending = await asyncio.wait([stopping, *watchers], return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
@@ -65,9 +66,9 @@ def tune_collector() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _running(stage: Stage) -> AsyncIterator[None]:
-    await stage.app.start()
+async def _running(stage: Stage, stopping: "asyncio.Task[bool]") -> AsyncIterator[None]:
     try:
+        await start_app(stage, stopping)
         yield
     finally:
         await stage.processing.close()
@@ -75,6 +76,25 @@ async def _running(stage: Stage) -> AsyncIterator[None]:
             # Everything acked is durable already: what a stop that hangs would still commit is a hint.
             await asyncio.wait_for(stage.app.stop(), STOP_SECONDS)
         await stage.close()
+
+
+async def start_app(stage: Stage, stopping: "asyncio.Task[bool]") -> None:
+    """Return once the app has started, or is told to stop. Raises KafkaUnavailable where Kafka does not let it join its group: Faust would wait."""
+    starting = asyncio.create_task(stage.app.start())
+    try:
+        while not (starting.done() or stopping.done()):
+            await asyncio.wait({starting, stopping}, timeout=HEALTH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            _raise_refusal(stage)
+        if starting.done():
+            starting.result()
+    finally:
+        starting.cancel()
+
+
+def _raise_refusal(stage: Stage) -> None:
+    refused = reader_refusal(stage.settings, stage.refusal)
+    if refused is not None:
+        raise refused
 
 
 async def _watch(stage: Stage, health: Health) -> None:
@@ -99,6 +119,7 @@ async def _watch(stage: Stage, health: Health) -> None:
             raise await stage.explained(failure.result())
         if stage.taken is not None:
             raise stage.taken
+        _raise_refusal(stage)
         if stage.app.should_stop:
             reason = stage.app.crash_reason
             if isinstance(reason, TierstreamError):

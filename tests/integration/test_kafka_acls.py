@@ -280,18 +280,32 @@ async def test_user_without_an_acl_can_do_nothing_and_is_told_what_to_grant(kafk
     assert await asyncio.to_thread(write, settings, "team.events") == TOPIC_DENIED
 
 
-async def test_worker_that_lacks_a_right_on_its_topic_ends_with_one_sentence(kafka: SecuredKafka, everything: Installed) -> None:
-    settings = everything.settings("audit")
-    missing = next(each for each in acls(settings, "audit") if Operation.READ in each.operations)._replace(operations=(Operation.READ,))
-    await asyncio.to_thread(kafka.revoke, "audit", missing)
+@pytest.mark.parametrize(
+    ("stage", "resource", "operation"),
+    [
+        ("audit", Resource.TOPIC, Operation.READ),
+        ("audit", Resource.GROUP, Operation.READ),
+        ("classify", Resource.TOPIC, Operation.READ),
+        ("classify", Resource.GROUP, Operation.READ),
+        ("classify", Resource.TRANSACTIONAL_ID, Operation.WRITE),
+    ],
+)
+async def test_worker_that_lacks_a_right_ends_with_one_sentence(
+    kafka: SecuredKafka, everything: Installed, stage: KafkaRole, resource: Resource, operation: Operation
+) -> None:
+    settings = everything.settings(stage)
+    held = next(each for each in acls(settings, stage) if each.resource is resource and operation in each.operations)
+    missing = held._replace(operations=(operation,))
+    await asyncio.to_thread(kafka.revoke, stage, missing)
     try:
-        async with running(settings, stage_factory(settings, "audit")) as run:
+        async with running(settings, stage_factory(settings, stage)) as run:
             failure = await run.failure()
     finally:
-        await asyncio.to_thread(kafka.grant, "audit", [missing])
+        await asyncio.to_thread(kafka.grant, stage, [missing])
 
     assert isinstance(failure, TierstreamError)
-    assert "does not allow audit to " in str(failure)
+    assert "does not allow" in str(failure)
+    assert "grant what `tierstream topics acls` lists for its role." in str(failure)
 
 
 def commands() -> list[tuple[KafkaRole, tuple[str, ...]]]:

@@ -1,4 +1,4 @@
-"""SIGHUP: what may change is read again, and a terminal that goes still ends its process."""
+"""SIGHUP: what may change is read again, and a terminal that goes still ends its process. A start that does not come to an end can be stopped."""
 
 import asyncio
 import os
@@ -6,8 +6,15 @@ import pty
 import signal
 import subprocess
 import sys
+from typing import Any, cast
 
-from streams.engine.worker import on_hangup
+import pytest
+from aiokafka.errors import GroupAuthorizationFailedError
+
+from streams.engine.app import Stage
+from streams.engine.worker import on_hangup, start_app
+from streams.errors import KafkaUnavailable
+from streams.settings import Settings
 
 READS_AGAIN = """
 import asyncio
@@ -22,6 +29,45 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+class Starting:
+    """A stage whose Faust app waits for a group that it can not join."""
+
+    def __init__(self) -> None:
+        self.app = self
+        self.settings = Settings()
+        self.refusal: BaseException | None = None
+        self.cancelled = False
+
+    async def start(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled = True
+
+
+async def test_stage_that_does_not_come_to_start_is_stopped_when_it_is_told_to() -> None:
+    stage, stop = Starting(), asyncio.Event()
+    stopping = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(start_app(cast(Stage, stage), cast(Any, stopping)))
+    await asyncio.sleep(0)
+
+    stop.set()
+    await asyncio.wait_for(starting, 5)
+
+    await asyncio.sleep(0)
+    assert stage.cancelled
+
+
+async def test_stage_that_may_not_join_its_group_does_not_wait_for_ever() -> None:
+    stage, stopping = Starting(), asyncio.create_task(asyncio.Event().wait())
+    stage.refusal = GroupAuthorizationFailedError("tierstream.audit")
+    try:
+        with pytest.raises(KafkaUnavailable, match=r"does not allow this client to read tierstream\.audit; grant what"):
+            await asyncio.wait_for(start_app(cast(Stage, stage), cast(Any, stopping)), 5)
+    finally:
+        stopping.cancel()
 
 
 async def test_hangup_makes_every_call_each_time_and_none_after_the_block() -> None:
