@@ -22,12 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import structlog
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from streams.engine.changelog import InputPartition, TablePartition, checked, restore
 from streams.errors import KafkaUnavailable, PositionError, StageFailed
 from streams.kafka.client import client_config
+from streams.kafka.log_offsets import LogOffsets, look_around
 from streams.runtime.waiting import Waiting
 from streams.settings import Settings
 
@@ -51,6 +52,7 @@ class Broker:
     def __init__(self, settings: Settings, group: str, changelog: str, topics: Sequence[str]) -> None:
         self._settings = settings
         self._admin: AdminClient | None = None
+        self._offsets: LogOffsets | None = None
         self.group = group
         self.changelog = changelog
         self.topics = tuple(topics)
@@ -60,6 +62,7 @@ class Broker:
         asked = [TopicPartition(topic, number) for topic in self.topics for number in numbers]
         request = [ConsumerGroupTopicPartitions(self.group, asked)]
         try:
+            self._client().list_topics(self.topics[0], timeout=CALL_SECONDS)  # while no broker is there, it is not asked: see log_offsets.py
             answer = self._client().list_consumer_group_offsets(request, require_stable=True, request_timeout=CALL_SECONDS)
             partitions = answer[self.group].result(CALL_SECONDS).topic_partitions or ()
             errors = [partition.error for partition in partitions if partition.error is not None]
@@ -75,15 +78,15 @@ class Broker:
 
     def changelog_ends(self, numbers: Sequence[int]) -> dict[int, int]:
         """Return the offset behind the last record of each changelog partition, committed or not."""
-        found = self._log_offsets([(self.changelog, number) for number in numbers], OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        found = self._log_offsets(self._logs().ends, [(self.changelog, number) for number in numbers])
         return {number: offset for (_, number), offset in found.items()}
 
     def inputs(self, numbers: Sequence[int], committed: Offsets) -> list[InputPartition]:
         """Return the input topics' partitions as they are now, each with its offset in ``committed``. Raises PositionError, too."""
         ids = self.topic_ids()
         asked = [(topic, number) for topic in self.topics for number in numbers]
-        first = self._log_offsets(asked, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        end = self._log_offsets(asked, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        first = self._log_offsets(self._logs().begins, asked)
+        end = self._log_offsets(self._logs().ends, asked)
         changelog = (self.changelog, ids[self.changelog])
         return [InputPartition(*tp, ids[tp[0]], first[tp], end[tp], committed.get(tp, 0), *changelog) for tp in asked]
 
@@ -91,6 +94,10 @@ class Broker:
         """Return the id of each input topic and of the changelog: another id is another topic of the same name. Raises PositionError for
         one that is gone."""
         ids: dict[str, str] = {}
+        try:
+            look_around(self._client(), self.topics[:1], CALL_SECONDS)
+        except KafkaException as error:
+            raise KafkaUnavailable(f"Kafka does not answer (describe {self.topics[0]}): {error.args[0].str()}.") from error
         described = self._client().describe_topics(TopicCollection([*self.topics, self.changelog]), request_timeout=CALL_SECONDS)
         for name, future in described.items():
             try:
@@ -106,16 +113,20 @@ class Broker:
     def close(self) -> None:
         """Let go of the connections; the next call makes others."""
         self._admin = None
+        if self._offsets is not None:
+            self._offsets.close()
+            self._offsets = None
 
-    def _log_offsets(self, asked: Sequence[tuple[str, int]], where: OffsetSpec) -> Offsets:
-        specs = {TopicPartition(topic, number): where for topic, number in asked}
-        answers = self._client().list_offsets(specs, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=CALL_SECONDS)
+    def _log_offsets(self, find: "Callable[[Sequence[tuple[str, int]], float], Offsets]", asked: Sequence[tuple[str, int]]) -> Offsets:
         try:
-            return {(tp.topic, tp.partition): future.result(CALL_SECONDS).offset for tp, future in answers.items()}
+            return find(asked, CALL_SECONDS)
         except KafkaException as error:
             raise KafkaUnavailable(f"Kafka does not answer (offsets of {asked[0][0]}): {error.args[0].str()}.") from error
-        except TimeoutError as error:
-            raise KafkaUnavailable(f"Kafka does not answer (offsets of {asked[0][0]}).") from error
+
+    def _logs(self) -> LogOffsets:
+        if self._offsets is None:
+            self._offsets = LogOffsets(self._settings, self.group, committed=False)
+        return self._offsets
 
     def _client(self) -> AdminClient:
         if self._admin is None:

@@ -5,18 +5,16 @@ process, for a restart takes its partitions over in seconds and an idle worker h
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiokafka.errors import IllegalStateError
-from confluent_kafka import IsolationLevel, KafkaException
-from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka import KafkaException
 
 from streams.engine.app import Stage
 from streams.errors import KafkaUnavailable, TopologyError
+from streams.kafka.log_offsets import LogOffsets
 from streams.kafka.topic_state import Consequence, remedies
 from streams.kafka.topic_watch import Seen, TopicWatch, look_seconds
 from streams.runtime.waiting import services_away
@@ -129,6 +127,7 @@ class Watch:
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
+        self._logs: LogOffsets | None = None
 
     async def check(self) -> str | None:
         """Return the sentence about what stalls, or None. Raises TopologyError when the stage can not go on with a topic as it is now, or
@@ -157,9 +156,12 @@ class Watch:
 
     async def _measure(self) -> None:
         """Ask where the logs end and where the consumer is. What can not be learnt is left out: an outage is no stall."""
-        with contextlib.suppress(KafkaUnavailable):
+        try:
             self.seen = await asyncio.to_thread(self._topics.look, CHECK_SECONDS)
-            self._judge_topics(self.seen)
+        except KafkaUnavailable:
+            self._ends = {}
+            return
+        self._judge_topics(self.seen)
         wanted = [(topic, number) for topic in self._stage.sources for number in self._stage.processing.partitions]
         try:
             async with asyncio.timeout(CHECK_SECONDS):
@@ -177,7 +179,6 @@ class Watch:
             raise TopologyError(f"{self._stage.name} stops, for {'; '.join(map(str, wrong))}. {remedies(wrong)}")
 
     def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
-        answers = self._topics.admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=CHECK_SECONDS)
-        return {(tp.topic, tp.partition): future.result(CHECK_SECONDS).offset for tp, future in answers.items()}
+        if self._logs is None:
+            self._logs = LogOffsets(self._stage.settings, self._stage.app.conf.id, committed=True)
+        return self._logs.ends(wanted, CHECK_SECONDS)

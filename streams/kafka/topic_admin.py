@@ -154,6 +154,7 @@ def described(
 
 def _described(admin: AdminClient, names: Collection[str], timeout_seconds: float) -> dict[str, TopicState | None]:
     states: dict[str, TopicState | None] = dict.fromkeys(names)
+    admin.list_topics(next(iter(names)), timeout=timeout_seconds)  # without it, a broker that has died would be asked: see log_offsets.py
     topics = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_seconds)
     resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
     properties = {resource.name: future for resource, future in admin.describe_configs(resources, request_timeout=timeout_seconds).items()}

@@ -50,7 +50,7 @@ def restored(settings: Settings) -> list[TablePartition]:
 
 def changelog_ends(settings: Settings) -> dict[int, int]:
     """Where the changelog's partitions end, whatever is committed of them; a broker shows a topic a moment before it answers for it."""
-    broker = Broker(settings, "", settings.topic_prefix + CHANGELOG, [])
+    broker = Broker(settings, "any", settings.topic_prefix + CHANGELOG, [])
     deadline = time.monotonic() + 30
     while True:
         try:

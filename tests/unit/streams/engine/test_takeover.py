@@ -48,6 +48,8 @@ def test_agrees_an_input_that_nothing_was_read_of_has_no_offset() -> None:
 class _Silent:
     """An admin client whose answer does not come, as when the process has stood still meanwhile."""
 
+    def list_topics(self, topic: str, timeout: float) -> None: ...
+
     def list_consumer_group_offsets(self, request: Any, **_: object) -> dict[str, Future[Any]]:
         return {request[0].group_id: Future()}
 
