@@ -14,16 +14,18 @@ from streams.embedded.process import free_port
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
-KAFKA_PORT = 9092
-START_SECONDS = 90
+KAFKA_PORT = 19092
+START_SECONDS = 120
 ONE_BROKER = {
     "CLUSTER_ID": "o7nBIPmHQ9-1h0LuXPNv9w",
     "KAFKA_NODE_ID": "1",
     "KAFKA_PROCESS_ROLES": "broker,controller",
     "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
     "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-    "KAFKA_LISTENERS": f"PLAINTEXT://:{KAFKA_PORT},CONTROLLER://:9093",
-    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    # A transaction has the broker call itself, by the address that it advertises: that of the mapped port leads nowhere from inside.
+    "KAFKA_LISTENERS": f"INSIDE://:9092,OUTSIDE://:{KAFKA_PORT},CONTROLLER://:9093",
+    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "KAFKA_INTER_BROKER_LISTENER_NAME": "INSIDE",
     "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     # Kafka's own default is three copies of the transaction log: with one broker no transaction would ever begin.
@@ -60,7 +62,7 @@ def kafka_container(image: str) -> "tuple[DockerContainer, str]":
     port = free_port()
     broker = DockerContainer(image).with_bind_ports(KAFKA_PORT, port)
     address = f"{broker.get_docker_client().host()}:{port}"
-    for name, value in (ONE_BROKER | {"KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{address}"}).items():
+    for name, value in (ONE_BROKER | {"KAFKA_ADVERTISED_LISTENERS": f"INSIDE://localhost:9092,OUTSIDE://{address}"}).items():
         broker.with_env(name, value)
     return broker.waiting_for(LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(START_SECONDS)), address
 

@@ -12,7 +12,7 @@ from deploy.rehearsal.docker import Docker, RehearsalFailed, last_lines
 from deploy.rehearsal.images import ANSWER_SECONDS, ROOT
 
 CONTAINERS = ("test_exactly_once", "test_log_reader", "test_audit")
-EXTERNAL = ("test_topics", "test_migrate", "test_ledger", "test_log_reader")
+EXTERNAL = ("test_migrate", "test_ledger", "test_log_reader")
 TEST_SECONDS = 600.0
 
 

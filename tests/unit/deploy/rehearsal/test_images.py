@@ -72,7 +72,7 @@ def test_images_are_pulled_where_they_are_missing(tmp_path: Path) -> None:
     images = named_images()
     docker = PretendedDocker({images["python"]: "null", images["kafka"]: '{"tierstream.stand-in":"kafka"}'}, {images["postgres"]})
 
-    sources = provide_images(engine_with(docker), tmp_path, [].append, stand_ins=False)
+    sources = provide_images(engine_with(docker), tmp_path, print, stand_ins=False)
 
     assert sources == {images["python"]: "kept", images["kafka"]: "stand-in", images["postgres"]: "pulled"}
     assert docker.asked == [images["postgres"]]
@@ -82,6 +82,6 @@ def test_engine_of_somebody_else_gets_no_stand_in_unasked_and_no_other_pull_is_t
     docker = PretendedDocker({}, set())
 
     with pytest.raises(RehearsalFailed, match=r"python:.* can not be pulled: no such host\. With --stand-ins"):
-        provide_images(engine_with(docker), tmp_path, [].append, stand_ins=False)
+        provide_images(engine_with(docker), tmp_path, print, stand_ins=False)
 
     assert len(docker.asked) == 1

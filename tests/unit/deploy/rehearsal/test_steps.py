@@ -50,7 +50,7 @@ def stack() -> PretendedStack:
 
 @pytest.fixture
 def rehearsal(stack: PretendedStack) -> Rehearsal:
-    return Rehearsal(Compose(stack, Path(), "s", {}), Addresses("", "", "", Settings()), [].append, 1)
+    return Rehearsal(Compose(stack, Path(), "s", {}), Addresses("", "", "", Settings()), print, 1)
 
 
 def test_killing_is_done_from_outside_with_no_more_than_the_right_to_kill(

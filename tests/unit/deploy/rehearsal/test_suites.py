@@ -2,7 +2,8 @@
 
 import pytest
 
-from deploy.rehearsal.suites import CONTAINERS, EXTERNAL, ROOT, all_passed
+from deploy.rehearsal.images import ROOT
+from deploy.rehearsal.suites import CONTAINERS, EXTERNAL, all_passed
 
 
 @pytest.mark.parametrize(
