@@ -7,8 +7,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,15 +50,15 @@ def main() -> int:
     def report(text: str) -> None:
         console.print(f"{time.monotonic() - began:5.0f} s  {text}", markup=False)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _interrupt_once(report)
     try:
-        with engine(arguments.kept.absolute(), report) as found, _to_the_end(report):
+        with engine(arguments.kept.absolute(), report) as found:
             results = _rehearse(found, arguments.kept.absolute(), report, arguments.seed, stand_ins=arguments.stand_ins)
     except (RehearsalFailed, TierstreamError) as error:
         console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
-        console.print("interrupted; the stack is down, and so is an engine that was started for it")
+        report("down")
         return 130
     results["seconds"] = round(time.monotonic() - began, 1)
     arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -70,14 +68,18 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def _to_the_end(report: Report) -> Iterator[None]:
-    """Run the block; what follows it, the end of the engine, can not be interrupted any more."""
-    try:
-        yield
-    finally:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.SIG_IGN)
+def _interrupt_once(report: Report) -> None:
+    """Have the first SIGINT or SIGTERM take everything down, and leave that alone when another comes."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(number: int, frame: object) -> None:
+        for ignored in numbers:
+            signal.signal(ignored, signal.SIG_IGN)
+        report("interrupted; taking the stack and its engine down")
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 def _rehearse(found: Engine, kept: Path, report: Report, seed: int, *, stand_ins: bool) -> dict[str, Any]:

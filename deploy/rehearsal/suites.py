@@ -2,18 +2,21 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from deploy.rehearsal.docker import Docker, RehearsalFailed, last_lines
+from deploy.rehearsal.docker import Docker, RehearsalFailed, end, last_lines
 from deploy.rehearsal.images import ANSWER_SECONDS, ROOT
 
 CONTAINERS = ("test_exactly_once", "test_log_reader", "test_audit")
 EXTERNAL = ("test_migrate", "test_ledger", "test_log_reader")
 TEST_SECONDS = 600.0
+STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,18 @@ def run_suite(docker: Docker, stack: str, names: Sequence[str], environment: Map
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # as docker.start
     )
     try:
         output, _ = process.communicate(timeout=TEST_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise RehearsalFailed(f"The tests on {stack} did not end within {TEST_SECONDS:g} s.") from error
     finally:
-        if process.poll() is None:  # its Ctrl-C has ended its servers, too
-            process.terminate()
-            process.wait()
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)  # it removes its containers
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+        end(process)
     passed = all_passed(output) if process.returncode == 0 else None
     if passed is None:
         raise RehearsalFailed(f"Tests with TIERSTREAM_TEST_STACK={stack} failed or were skipped:\n{last_lines(output, 60)}")
