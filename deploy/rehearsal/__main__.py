@@ -121,6 +121,9 @@ def _rehearse(found: Engine, kept: Path, report: Report, seed: int, *, stand_ins
         suites = [run_suite(found.docker, "external", EXTERNAL, external)]
         report(f"{suites[-1].passed} integration tests passed on the stack's own servers, in {suites[-1].seconds:g} s")
     report("docker compose down --volumes has left nothing")
+    results["stale_endpoints"] = compose.stale
+    if compose.stale:
+        report(f"the engine had kept the endpoints of {', '.join(compose.stale)}, which were gone; they were disconnected by hand")
     suites.append(run_suite(found.docker, "containers", CONTAINERS, without_ryuk(found.docker)))
     report(f"{suites[-1].passed} integration tests passed on containers of their own, in {suites[-1].seconds:g} s")
     results["suites"] = [asdict(suite) for suite in suites]

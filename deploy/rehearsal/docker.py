@@ -112,12 +112,34 @@ class Compose:
         """``directory`` holds the file; ``environment`` has the stack's settings."""
         self.docker = Docker(docker.environment | dict(environment))
         self.name = name
+        self.stale: list[str] = []
+        """Containers that were gone, and that the engine still counted among those of the network, so that it could not be removed."""
         self._directory = directory
 
     def run(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
         """Run ``docker compose`` with ``arguments`` and return what it printed. Raises RehearsalFailed."""
         command = ("compose", "--project-name", self.name, "--progress", "plain", *arguments)
         return self.docker.run(*command, seconds=seconds, directory=self._directory)
+
+    def down(self, *arguments: str) -> None:
+        """Run ``down``. Raises RehearsalFailed.
+
+        An engine that starts a container while that one ends may keep its endpoint for good; then nobody can remove the network.
+        Such an endpoint is disconnected, once its container is known to be gone, and kept in ``stale``.
+        """
+        try:
+            self.run("--profile", "ops", "down", *arguments)
+        except RehearsalFailed as error:
+            if "has active endpoints" not in str(error):
+                raise
+            network = f"{self.name}_default"
+            (found,) = json.loads(self.docker.run("network", "inspect", network))
+            connected = [endpoint["Name"] for endpoint in found["Containers"].values()]
+            gone = [name for name in connected if self.docker.attempt("container", "inspect", name).returncode]
+            for name in gone:
+                self.docker.run("network", "disconnect", "--force", network, name)
+            self.stale += gone
+            self.run("--profile", "ops", "down", *arguments)
 
     def containers(self, service: str | None = None) -> list[dict[str, Any]]:
         """Return what the engine knows of the containers, of one service or of all."""

@@ -53,6 +53,11 @@ def _steps(results: Results) -> str:
         f"Docker {results['engine']}, Compose {results['compose']}, {results['cpus']} cores that others share, {from_where}. Built and healthy after "
         f"{results['up_seconds']:.0f} s; {suites}; {results['seconds']:.0f} s in all."
     )
+    if stale := results["stale_endpoints"]:
+        machine += (
+            f" The engine had kept {len(stale)} endpoint{'s' * (len(stale) > 1)} of containers that were gone, and "
+            "`docker network disconnect --force` was needed before `down` could remove the network."
+        )
     return f"{markdown_table(head, rows)}\n\n{machine}"
 
 

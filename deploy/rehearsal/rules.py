@@ -1,7 +1,7 @@
 """What must hold of the containers themselves: rights, limits, secrets, and that nothing is left of them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from deploy.rehearsal.docker import Compose, RehearsalFailed, name_of
@@ -70,8 +70,11 @@ def taken_down(compose: Compose) -> Iterator[None]:
     """Run the block, then ``down --volumes``. Raises RehearsalFailed where that leaves something behind."""
     try:
         yield
-    finally:
-        compose.run("--profile", "ops", "down", "--volumes")
+    except BaseException:
+        with suppress(RehearsalFailed):  # what went wrong first is what is told
+            compose.down("--volumes")
+        raise
+    compose.down("--volumes")
     label = f"label=com.docker.compose.project={compose.name}"
     kinds = {"container": ("ps", "--all"), "volume": ("volume", "ls"), "network": ("network", "ls")}
     for kind, command in kinds.items():

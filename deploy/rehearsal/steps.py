@@ -142,7 +142,7 @@ class Rehearsal:
     def down_and_up(self, load: Load) -> None:
         """``docker compose down``, which keeps the volumes, and ``up``; the fake Loops forgets what it had."""
         with self._mailbox.watching(self._addresses.loops):
-            self._compose.run("down")
+            self._compose.down()
         began = time.monotonic()
         self._compose.run("up", "--detach", "--wait")
         self._healthy_after["the stack"] = round(time.monotonic() - began, 1)
