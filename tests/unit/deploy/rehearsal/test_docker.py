@@ -103,3 +103,28 @@ def test_wait_until_returns_as_soon_as_it_holds() -> None:
 
 def test_last_lines_are_the_last() -> None:
     assert last_lines("a\nb\nc\n", 2) == "b\nc"
+
+
+KEPT = """
+case "$1 $2" in
+  "compose --project-name") [ -e disconnected ] || { echo network s_default has active endpoints >&2; exit 1; } ;;
+  "network inspect") echo '[{"Containers": {"ep-1": {"Name": "s-topics-1"}, "2": {"Name": "s-kafka-1"}}}]' ;;
+  "container inspect") [ "$3" = s-kafka-1 ] ;;
+  "network disconnect") echo "$3 $4 $5" > disconnected ;;
+esac
+"""
+
+
+def test_endpoint_of_a_container_that_is_gone_is_disconnected_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compose = Compose(docker_that(tmp_path, KEPT), tmp_path, "s", {})
+
+    compose.down()
+
+    assert compose.stale == ["s-topics-1"]
+    assert (tmp_path / "disconnected").read_text() == "--force s_default s-topics-1\n"
+
+
+def test_down_that_fails_otherwise_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(RehearsalFailed, match="no space left"):
+        Compose(docker_that(tmp_path, "echo no space left >&2; exit 1"), tmp_path, "s", {}).down()

@@ -34,6 +34,7 @@ def results(**changed: Any) -> dict[str, Any]:
         "steps": steps,
         "suites": suites,
     }
+    run["stale_endpoints"] = []
     return run | {"images": {"postgres:17-alpine": "pulled", "apache/kafka:4.1.2": "stand-in"}} | changed
 
 
@@ -58,6 +59,11 @@ def test_wait_of_each_kind_is_told() -> None:
 def test_stand_ins_are_named_and_official_images_are_not() -> None:
     assert "stand-ins for `apache/kafka:4.1.2`" in filled(TEXT, results())
     assert "the official images" in filled(TEXT, results(images={"postgres:17-alpine": "kept"}))
+
+
+def test_endpoints_that_the_engine_kept_are_told() -> None:
+    assert "endpoint" not in filled(TEXT, results())
+    assert "The engine had kept 1 endpoint of containers" in filled(TEXT, results(stale_endpoints=["s-topics-1"]))
 
 
 def test_without_results_it_says_so() -> None:
