@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from itertools import chain
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
@@ -138,7 +138,7 @@ async def test_migrate_lock_that_somebody_holds_is_waited_for_and_then_says_who_
 
     said = (
         r"^PostgreSQL at .*: another session holds the lock of migrations for more than 0.2 s "
-        rf"\(process {holder.get_server_pid()}, user postgres, application an older version, idle\); wait for its end, or end it"
+        rf"\(process {holder.get_server_pid()}, user {urlsplit(direct_database).username}, application an older version, idle\); wait for its end, or end it"
     )
     with pytest.raises(PostgresUnavailable, match=said):
         await migrate(direct_database, lock_seconds=0.2)

@@ -1,0 +1,1 @@
+"""How tierstream is deployed, and how that is tried."""
