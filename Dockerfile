@@ -7,7 +7,7 @@
 ARG PYTHON_VERSION=3.13
 
 FROM python:${PYTHON_VERSION}-slim AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY requirements.build.lock requirements.runtime.lock ./
@@ -35,7 +35,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 # It fits its source by a hash and not by a time.
 COPY deploy/image/imports.py ./
 RUN export PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/opt/tierstream/bytecode \
- && PYTHONDONTWRITEBYTECODE=1 /opt/tierstream/bin/python -P imports.py > imported \
+ && /opt/tierstream/bin/python -P imports.py > imported \
  && /opt/tierstream/bin/python -m compileall -q --invalidation-mode checked-hash -i imported
 COPY examples/plans.toml /etc/tierstream/examples/plans.toml
 # Everyone may read it, whoever made the checkout and whatever user the container runs as.

@@ -9,10 +9,20 @@ import sys
 
 PACKAGES = ("agents", "schemas", "streams")
 LATER = (
-    "http.client",  # the health checks of docker-compose.yml
+    "anyio._backends._asyncio",
+    "certifi",
+    "encodings.idna",
+    "http.client",  # the health checks of docker-compose.yml, with the next one
     "urllib.request",
+    "httpcore",
+    "rich._emoji_codes",
+    "rich.markdown",
+    "typer._adapters",
+    "typer._click.decorators",
+    "uvicorn.lifespan.off",
+    "uvloop",
 )
-"""What no module imports when it is imported itself, and a role does later."""
+"""What no module of ours imports when it is imported itself, and what a role or `--help` imports later."""
 
 
 def module_names() -> list[str]:
@@ -34,7 +44,7 @@ def main() -> None:
     """Import everything and print the list."""
     for name in (*module_names(), *LATER):
         importlib.import_module(name)
-    print("\n".join(source_files()))
+    sys.stdout.write("\n".join(source_files()) + "\n")
 
 
 if __name__ == "__main__":
