@@ -205,12 +205,12 @@ class Container:
         return done.stdout + done.stderr
 
     def until_alive(self) -> None:
-        """Return once the admin port answers, as Kubernetes asks. Raises RehearsalFailed."""
-        self._until(self._is_alive, "answer /metrics")
+        """Return once a gateway answers on its admin port, as Kubernetes asks, and on its public one. Raises RehearsalFailed."""
+        self._until(lambda: self._answers(9464, "/metrics") and self._answers(8080, "/healthz"), "answer /metrics and /healthz")
 
-    def _is_alive(self) -> bool:
+    def _answers(self, port: int, path: str) -> bool:
         try:
-            return status_of(self.address(9464), "/metrics") == http.client.OK
+            return status_of(self.address(port), path) == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
 
