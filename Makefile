@@ -13,7 +13,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos outages fuzz bench bench-quick helm-test lock audit sbom clean
+.PHONY: help demo test check chaos outages fuzz bench bench-quick compose-test helm-test lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,7 +27,7 @@ test: $(READY) ## run the whole test suite on the embedded stack, four tests at 
 check: $(READY) ## lint, types, layering and contracts
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/mypy --strict schemas agents streams tests bench
+	$(RUN)/mypy --strict schemas agents streams tests bench deploy
 	$(RUN)/lint-imports --no-logo
 	$(RUN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 
@@ -45,6 +45,9 @@ bench: $(READY) ## measure tierstream beside its peers, its stages, growth and l
 
 bench-quick: $(READY) ## the comparison with the peers on fewer events, in under 3 minutes
 	@$(RUN)/python -m bench --quick $(ARGS)
+
+compose-test: $(READY) ## run docker-compose.yml on a real engine, break it, compare with the oracles; starts an engine where none answers (ARGS="--seed N")
+	@$(RUN)/python -m deploy.rehearsal $(ARGS)
 
 helm-test: $(READY) ## render the chart and let Kubernetes judge it; Go builds helm and the rest where they are missing
 	@install() { command -v "$$1" >/dev/null || test -x "$(HELM_TOOLS)/$$1" || { needs_go && GOBIN="$(HELM_TOOLS)" go install "$$2"; }; } && \
@@ -76,7 +79,7 @@ sbom: $(READY) ## write what the image holds to sbom.cdx.json, as CycloneDX
 
 clean: ## remove the virtual environment and every cache of this directory
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
-	rm -rf deploy/helm/.tools bench/.venvs bench/data bench/peers/kafka_streams/target
+	rm -rf deploy/helm/.tools deploy/rehearsal/.engine bench/.venvs bench/data bench/peers/kafka_streams/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements.lock

@@ -1,62 +1,89 @@
 """The command line of ``make compose-test``."""
 
 import argparse
-import asyncio
 import json
+import os
 import random
-import shutil
+import signal
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from deploy.rehearsal.docker import Compose, Docker, RehearsalFailed
-from deploy.rehearsal.engine import engine
+from deploy.rehearsal.docker import Compose, RehearsalFailed
+from deploy.rehearsal.document import STEPS, fill_document, summary
+from deploy.rehearsal.engine import Engine, Report, engine
 from deploy.rehearsal.images import ROOT, provide_images
-from deploy.rehearsal.steps import WORKERS, Addresses, Rehearsal, Result, check_limits, check_secrets, taken_down
+from deploy.rehearsal.rules import check_limits, check_secrets, taken_down
+from deploy.rehearsal.steps import WORKERS, Addresses, Rehearsal
+from deploy.rehearsal.suites import CONTAINERS, EXTERNAL, run_suite, without_ryuk
 from streams.embedded.process import free_ports
+from streams.errors import TierstreamError
 from streams.settings import load_settings
 from tests.load import OLDEST_SECONDS
 
 RESULTS = ROOT / "bench" / "results" / "compose.json"
+KEPT = Path(__file__).parent / ".engine"
 PROJECT = "tierstream-rehearsal"
 PASSWORD = "rehearsal-password"
 LOOPS_PER_SECOND = 200
+PARTITIONS = 8
 SECRETS = ("demo-secret", "demo-ingest", "demo-loops", "demo-console", "whsec_", PASSWORD)
 
 
 def main() -> int:
     """Run all of it; 0 when nothing was missing, wrong or doubled."""
-    parser = argparse.ArgumentParser(description="Run docker-compose.yml on a real engine, break it, and count what came out.")
-    parser.add_argument("--work", type=Path, help="keep engine and images here for the next time; without it, all of it goes at the end")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="write times and counts here")
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.rehearsal", description="Run docker-compose.yml on a real engine, break it, and count what came out."
+    )
+    parser.add_argument("--kept", type=Path, default=KEPT, help="where images and plugins of an engine of its own are kept (%(default)s)")
+    parser.add_argument("--stand-ins", action="store_true", help="build stand-ins on an engine that was there before, too")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000), help="of the traffic")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="write times and counts here (%(default)s)")
     arguments = parser.parse_args()
-    console = Console(highlight=False)
-    # Short: the engine's socket lies in it, and its path may have a hundred letters.
-    work = arguments.work or Path(tempfile.mkdtemp(prefix="rehearsal-"))
+    began = time.monotonic()
+    console = Console(highlight=False, soft_wrap=True)
+
+    def report(text: str) -> None:
+        console.print(f"{time.monotonic() - began:5.0f} s  {text}", markup=False)
+
+    _interrupt_once(report)
     try:
-        with engine(work.absolute(), console) as (docker, is_own):
-            report = _rehearse(docker, work.absolute(), console, arguments.seed, may_build=is_own)
-    except RehearsalFailed as error:
-        console.print(f"[red]{error}[/red]", markup=True)
+        with engine(arguments.kept.absolute(), report) as found:
+            results = _rehearse(found, arguments.kept.absolute(), report, arguments.seed, stand_ins=arguments.stand_ins)
+    except (RehearsalFailed, TierstreamError) as error:
+        console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
-        console.print("interrupted; the stack and its engine are stopped")
+        report("down")
         return 130
-    finally:
-        if arguments.work is None:
-            shutil.rmtree(work, ignore_errors=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    results["seconds"] = round(time.monotonic() - began, 1)
+    arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if arguments.out.resolve() == RESULTS:
+        fill_document()
+    console.print(summary(results), markup=False)
     return 0
 
 
-def _rehearse(docker: Docker, work: Path, console: Console, seed: int, *, may_build: bool) -> dict[str, object]:
-    images = provide_images(docker, work, console, may_build=may_build)
+def _interrupt_once(report: Report) -> None:
+    """Have the first SIGINT or SIGTERM take everything down, and leave that alone when another comes."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(number: int, frame: object) -> None:
+        for ignored in numbers:
+            signal.signal(ignored, signal.SIG_IGN)
+        report("interrupted; taking the stack and its engine down")
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+
+
+def _rehearse(found: Engine, kept: Path, report: Report, seed: int, *, stand_ins: bool) -> dict[str, Any]:
+    images = provide_images(found, kept, report, stand_ins=stand_ins)
     kafka, postgres, loops, gateway, admin = free_ports(5)
     environment = {
         "HOST_KAFKA_PORT": str(kafka),
@@ -68,42 +95,51 @@ def _rehearse(docker: Docker, work: Path, console: Console, seed: int, *, may_bu
         "TIERSTREAM_LOOPS_RATE_PER_SECOND": str(LOOPS_PER_SECOND),
         "TIERSTREAM_FORWARD_MAX_AGE_SECONDS": str(OLDEST_SECONDS),
     }
-    settings = load_settings(kafka_bootstrap_servers=f"127.0.0.1:{kafka}", partitions=8, replication_factor=1)
+    settings = load_settings(kafka_bootstrap_servers=f"127.0.0.1:{kafka}", partitions=PARTITIONS, replication_factor=1)
     dsn = f"postgresql://tierstream:{PASSWORD}@127.0.0.1:{postgres}/tierstream"
     addresses = Addresses(f"http://127.0.0.1:{gateway}", f"http://127.0.0.1:{loops}", dsn, settings)
-    compose = Compose(docker, ROOT, PROJECT, environment)
-    console.print(f"seed {seed} (repeat with --seed {seed})")
-    return asyncio.run(_steps(compose, addresses, console, seed, images))
+    compose = Compose(found.docker, ROOT, PROJECT, environment)
+    results: dict[str, Any] = {
+        "seed": seed,
+        "cpus": os.cpu_count(),
+        "engine": found.version,
+        "compose": found.compose,
+        "images": images,
+    }
+    began = time.monotonic()
+    with taken_down(compose):
+        report("docker compose up --detach --wait --build")
+        compose.run("up", "--detach", "--wait", "--build")
+        results["up_seconds"] = round(time.monotonic() - began, 1)
+        report(
+            f"built and healthy after {results['up_seconds']:g} s; now it is broken, with seed {seed} (--seed {seed} sends the same again)"
+        )
+        results["steps"] = _steps(Rehearsal(compose, addresses, report, seed))
+        looked = check_limits(compose), check_secrets(compose, SECRETS)
+        report(f"rights and limits of {looked[0]} containers are as the file says; no secret shows in {looked[1]}")
+        external = {"TIERSTREAM_TEST_KAFKA": f"127.0.0.1:{kafka}", "TIERSTREAM_TEST_POSTGRES": dsn}
+        suites = [run_suite(found.docker, "external", EXTERNAL, external)]
+        report(f"{suites[-1].passed} integration tests passed on the stack's own servers, in {suites[-1].seconds:g} s")
+    report("docker compose down --volumes has left nothing")
+    suites.append(run_suite(found.docker, "containers", CONTAINERS, without_ryuk(found.docker)))
+    report(f"{suites[-1].passed} integration tests passed on containers of their own, in {suites[-1].seconds:g} s")
+    results["suites"] = [asdict(suite) for suite in suites]
+    return results
 
 
-async def _steps(compose: Compose, addresses: Addresses, console: Console, seed: int, images: dict[str, str]) -> dict[str, object]:
-    rehearsal = Rehearsal(compose, addresses, console.print, seed)
-    async with taken_down(compose):
-        began = time.monotonic()
-        console.print("docker compose up --detach --wait --build")
-        await asyncio.to_thread(compose.run, "up", "--detach", "--wait", "--build")
-        up_seconds = round(time.monotonic() - began, 1)
-        await rehearsal.step("nothing breaks", lambda: asyncio.sleep(0))
-        await rehearsal.step("workers and gateway killed", lambda: rehearsal.kill(*WORKERS, "gateway"))
-        await rehearsal.step("Kafka killed", lambda: rehearsal.kill("kafka"))
-        await rehearsal.step("PostgreSQL killed", lambda: rehearsal.kill("postgres"))
-        await rehearsal.step("classify scaled to two and back", rehearsal.scale)
-        await rehearsal.step("docker compose restart", rehearsal.restart)
-        await rehearsal.step("docker compose down and up", rehearsal.down_and_up)
-        await asyncio.to_thread(check_limits, compose)
-        await asyncio.to_thread(check_secrets, compose, SECRETS)
-    console.print(_table(rehearsal.results))
-    console.print(f"built and healthy after {up_seconds:g} s; nothing is missing, wrong or doubled, and nothing is left behind")
-    return {"seed": seed, "images": images, "up_seconds": up_seconds, "steps": [asdict(result) for result in rehearsal.results]}
-
-
-def _table(results: list[Result]) -> Table:
-    table = Table("step", "s", "posts", "sent again", "longest wait s", "rows", "mails", "healthy again after s", box=None)
-    for result in results:
-        healthy = ", ".join(f"{name} {seconds:g}" for name, seconds in result.healthy_after.items())
-        counts = (result.posts, result.sent_again, result.longest_wait, result.rows, result.mails)
-        table.add_row(result.name, f"{result.seconds:g}", *(f"{count:,}" for count in counts), healthy)
-    return table
+def _steps(rehearsal: Rehearsal) -> list[dict[str, Any]]:
+    breaking = {
+        "nothing": rehearsal.nothing,
+        "workers": rehearsal.kill(*WORKERS, "gateway"),
+        "kafka": rehearsal.kill("kafka"),
+        "postgres": rehearsal.kill("postgres"),
+        "scale": rehearsal.scale,
+        "restart": rehearsal.restart,
+        "down": rehearsal.down_and_up,
+    }
+    for name, title in STEPS.items():
+        rehearsal.step(title, breaking[name])
+    return [{"step": name} | asdict(result) for name, result in zip(STEPS, rehearsal.results, strict=True)]
 
 
 if __name__ == "__main__":

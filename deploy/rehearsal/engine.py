@@ -1,77 +1,111 @@
 """The engine to rehearse on: the one that answers, or one of our own."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from deploy.rehearsal.docker import Docker, RehearsalFailed
+from deploy.rehearsal.docker import Docker, RehearsalFailed, last_lines
 
 SUITE = "trixie"
 """The Debian whose packages the stand-ins and Compose come from."""
 
 BASE_IMAGE = "rehearsal-base"
+OLDEST_COMPOSE = 2
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
-PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
+STOP_SECONDS = 40.0
+LAUNCHER = Path(__file__).parents[2] / "streams" / "embedded" / "launcher.py"
+NONE_ANSWERS = "No Docker engine answers: start one, or run this as root on Debian or Ubuntu, where an engine of its own can be made."
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine with Compose, and whether it is one of our own: then anything may be built on it."""
+
+    docker: Docker
+    version: str
+    compose: str
+    is_own: bool
 
 
 @contextmanager
-def engine(directory: Path, console: Console) -> Iterator[tuple[Docker, bool]]:
-    """Give an engine with Compose, and whether it is one of our own, which ends with the block; its images are kept in ``directory``.
+def engine(directory: Path, report: Report) -> Iterator[Engine]:
+    """Give the engine that answers, or start one that ends with the block. What is made, its images above all, is kept in ``directory``.
 
-    Raises RehearsalFailed, with what to do, where there is none and none can be started.
+    Raises RehearsalFailed, with what to do, where there is none and none can be made.
     """
-    present = Docker({})
-    if present.answers():
-        yield present, False
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise RehearsalFailed("No Docker engine with Compose answers: install both, or run this as root on a Debian machine.")
     directory.mkdir(parents=True, exist_ok=True)
-    _install(console)
-    own = Docker({"DOCKER_HOST": f"unix://{directory}/docker.sock", "DOCKER_CONFIG": str(directory / "config")})
-    with ExitStack() as running:
-        running.enter_context(_daemon(own, directory, console))
-        make_base(own, directory, console)
-        _add_compose(own, directory, console)
-        yield own, True
+    present = Docker({})
+    if version := present.engine_version():
+        report(f"the Docker engine that answers is used: {version}")
+        yield _with_compose(present, directory, report, is_own=False)
+        return
+    if not _can_install():
+        raise RehearsalFailed(NONE_ANSWERS)
+    _install({"dockerd": "docker.io", "docker": "docker-cli"}, report)
+    if present.engine_version():  # installing the package has started one
+        yield _with_compose(present, directory, report, is_own=True)
+        return
+    # Sockets have short paths, and a checkout may have a long one.
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as run, _daemon(directory, Path(run), report) as own:
+        yield _with_compose(own, directory, report, is_own=True)
 
 
-def _install(console: Console) -> None:
-    missing = [package for command, package in PACKAGES.items() if not shutil.which(command)]
-    if missing:
-        console.print(f"installing {', '.join(missing)}")
+def _can_install() -> bool:
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def _install(packages: dict[str, str], report: Report) -> None:
+    """Install the package of each command that is missing, one after the other: one may bring the next command with it."""
+    updated = False
+    for command, package in packages.items():
+        if shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
+            continue
+        report(f"installing Debian's package {package}")
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        call(("apt-get", "update"), quiet)
-        call(("apt-get", "install", "--yes", "--no-install-recommends", *missing), quiet)
+        if not updated:
+            call(("apt-get", "update"), quiet)
+            updated = True
+        call(("apt-get", "install", "--yes", "--no-install-recommends", package), quiet)
 
 
 @contextmanager
-def _daemon(docker: Docker, directory: Path, console: Console) -> Iterator[None]:
-    console.print("starting a Docker engine of its own")
-    data = ("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"), "--pidfile", str(directory / "docker.pid"))
-    with (directory / "dockerd.log").open("wb") as log:
+def _daemon(directory: Path, run: Path, report: Report) -> Iterator[Docker]:
+    """Start an engine with its data in ``directory`` and its sockets in ``run``; stop it at the end of the block, and with this process."""
+    docker = Docker({"DOCKER_HOST": f"unix://{run}/docker.sock"})
+    log_file = directory / "dockerd.log"
+    places = ("--data-root", str(directory / "data"), "--exec-root", str(run / "exec"), "--pidfile", str(run / "docker.pid"))
+    launcher = (sys.executable, "-I", "-S", str(LAUNCHER), str(int(signal.SIGTERM)), str(os.getpid()), "-")
+    began = time.monotonic()
+    with log_file.open("wb") as log:
         daemon = subprocess.Popen(
-            ("dockerd", *data, "--host", docker.environment["DOCKER_HOST"]),
+            (*launcher, "dockerd", *places, "--host", docker.environment["DOCKER_HOST"]),
+            env=os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us: what runs on it is taken down first
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while docker.attempt("version").returncode:
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                raise RehearsalFailed(f"dockerd does not answer; its log is {directory / 'dockerd.log'}.")
+        while not docker.engine_version():
+            if daemon.poll() is not None or time.monotonic() > began + START_SECONDS:
+                raise RehearsalFailed(f"dockerd does not start ({log_file}): {why_not(log_file.read_text(errors='replace'))}")
             time.sleep(0.2)
-        yield
+        report(f"started an engine of its own: Docker {docker.engine_version()}")
+        left = docker.run("ps", "--all", "--quiet").split()
+        if left:  # by a run that was killed
+            docker.run("rm", "--force", "--volumes", *left)
+        yield docker
     finally:
         daemon.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -80,14 +114,59 @@ def _daemon(docker: Docker, directory: Path, console: Console) -> Iterator[None]
         daemon.wait()
 
 
-def make_base(docker: Docker, directory: Path, console: Console) -> None:
+def why_not(log: str) -> str:
+    """Return what a daemon that does not start says of it, from its log."""
+    said = re.findall(r"^(?:failed to start daemon: .*|.*level=fatal.*)$", log, re.MULTILINE)
+    return str(said[-1]) if said else last_lines(log, 3)
+
+
+def _with_compose(docker: Docker, directory: Path, report: Report, *, is_own: bool) -> Engine:
+    """Return the engine, with Compose from Debian's package where ``docker`` has none."""
+    if not is_recent(docker.compose_version()):
+        docker = Docker(docker.environment | {"DOCKER_CONFIG": str(directory / "config")})
+        if not is_recent(docker.compose_version()):
+            if not _can_install():
+                raise RehearsalFailed("`docker compose` is missing, or older than version 2: install Docker's Compose plugin.")
+            _add_compose(docker, directory, report)
+    version, compose = docker.engine_version(), docker.compose_version()
+    if version is None or compose is None:
+        raise RehearsalFailed(f"Compose does not run; remove {directory} and try again.")
+    return Engine(docker, version, compose, is_own)
+
+
+def is_recent(compose: str | None) -> bool:
+    """Whether a version of Compose is one that knows ``up --wait``; the first Compose does not."""
+    found = re.match(r"v?(\d+)\.", compose or "")
+    return found is not None and int(found[1]) >= OLDEST_COMPOSE
+
+
+def _add_compose(docker: Docker, directory: Path, report: Report) -> None:
+    make_base(docker, directory, report)
+    report(f"taking Compose from the package of Debian {SUITE}")
+    package = directory / "compose"
+    shutil.rmtree(package, ignore_errors=True)
+    package.mkdir()
+    fetch = "apt-get update && cd /out && apt-get download docker-compose"
+    docker.run("run", "--rm", "--volume", f"{package}:/out", BASE_IMAGE, "sh", "-c", fetch)
+    call(("dpkg-deb", "--extract", str(next(package.glob("*.deb"))), str(package / "files")), {})
+    config = directory / "config"
+    (config / "cli-plugins").mkdir(parents=True, exist_ok=True)
+    shutil.copy(package / "files/usr/libexec/docker/cli-plugins/docker-compose", config / "cli-plugins")
+    logins = Path.home() / ".docker" / "config.json"
+    if logins.is_file():
+        shutil.copy(logins, config)
+    shutil.rmtree(package)
+
+
+def make_base(docker: Docker, directory: Path, report: Report) -> None:
     """Import a minimal Debian that trusts the certificates of this machine and takes its packages from the same mirror."""
     if docker.has_image(BASE_IMAGE):
         return
-    console.print(f"making a Debian {SUITE} to build the stand-ins on")
+    _install({"debootstrap": "debootstrap"}, report)
+    report(f"making an image of a minimal Debian {SUITE}")
     root = directory / "base"
     shutil.rmtree(root, ignore_errors=True)
-    call(("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), *_mirror()), {})
+    call(("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), *mirror()), {})
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.is_file():
         shutil.copy(certificates, root / "etc/ssl/certs/")
@@ -98,37 +177,27 @@ def make_base(docker: Docker, directory: Path, console: Console) -> None:
     shutil.rmtree(root)
 
 
-def _mirror() -> Sequence[str]:
-    """The mirror that this machine's own packages come from, as far as its files say one."""
-    sources = Path("/etc/apt")
-    for path in (*sources.glob("sources.list.d/*.sources"), sources / "sources.list"):
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                words = [word for word in line.split() if not word.startswith("[")]
-                if len(words) > 1 and words[0] in ("URIs:", "deb"):
-                    return (words[1],)
+def mirror(sources: Path = Path("/etc/apt")) -> Sequence[str]:
+    """Return the mirror that this machine's own packages come from, as far as its files say one; Ubuntu's has no Debian."""
+    for path in (*sorted(sources.glob("sources.list.d/*.sources")), sources / "sources.list"):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+)", text, re.MULTILINE):
+            if address.rstrip("/").endswith("debian"):
+                return (str(address),)
     return ()
-
-
-def _add_compose(docker: Docker, directory: Path, console: Console) -> None:
-    plugin = directory / "config" / "cli-plugins" / "docker-compose"
-    if plugin.is_file():
-        return
-    console.print("taking Compose from Debian's package")
-    package = directory / "compose"
-    shutil.rmtree(package, ignore_errors=True)
-    package.mkdir()
-    fetch = "apt-get update && cd /out && apt-get download docker-compose"
-    docker.run("run", "--rm", "--volume", f"{package}:/out", BASE_IMAGE, "sh", "-c", fetch)
-    call(("dpkg-deb", "--extract", str(next(package.glob("*.deb"))), str(package / "files")), {})
-    plugin.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(package / "files/usr/libexec/docker/cli-plugins/docker-compose", plugin)
-    shutil.rmtree(package)
 
 
 def call(command: Sequence[str], environment: dict[str, str]) -> None:
     """Run a command of this machine. Raises RehearsalFailed with the end of its output when it fails."""
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # as docker.start
+        check=False,
+    )
     if done.returncode:
-        end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-        raise RehearsalFailed(f"`{' '.join(command)}` ended with status {done.returncode}:\n{end}")
+        raise RehearsalFailed(f"`{' '.join(command)}` ended with status {done.returncode}:\n{last_lines(done.stdout + done.stderr)}")

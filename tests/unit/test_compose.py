@@ -28,7 +28,6 @@ from streams.gateway import server as gateway
 from streams.runtime.admin import Health, serve_admin
 from streams.settings import PREFIX, Settings, load_settings
 from streams.settings.roles import Role
-from tests.containers import POSTGRES_IMAGE
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -228,9 +227,8 @@ def test_one_service_builds_the_image_and_none_pulls_it() -> None:
     assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
 
 
-def test_servers_are_those_that_the_tests_run_on() -> None:
+def test_kafka_is_the_version_that_the_tests_run_on() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
-    assert SERVICES["postgres"]["image"] == POSTGRES_IMAGE
 
 
 def test_kafka_closes_its_offsets_segments_as_early_as_the_embedded_one() -> None:

@@ -13,6 +13,10 @@ import pytest
 import typer
 from pydantic import SecretStr
 
+from deploy.rehearsal.document import PAGE as LOCAL_STACK
+from deploy.rehearsal.document import PARTS as COMPOSE_PARTS
+from deploy.rehearsal.document import STEPS
+from deploy.rehearsal.document import filled as compose_filled
 from schemas.razorpay import parse_webhook
 from streams.cli import app
 from streams.cli.reference import PARTS, filled, overview_diagram, settings_table, topology_diagram
@@ -73,6 +77,21 @@ def test_committed_chaos_runs_broke_enough_and_left_no_difference() -> None:
         assert run["stalls"] >= 10
         assert min(run[name] for name in ("broker_restarts", "database_outages", "loops_outages")) >= 5
         assert [run[name] for name in ("missing", "wrong", "duplicate_rows", "duplicate_mails", "verify_clean")] == [0, 0, 0, 0, True]
+
+
+def test_local_stack_reports_the_results_of_the_compose_run() -> None:
+    text = text_of(LOCAL_STACK)
+
+    assert set(re.findall(r"<!-- compose: (\w+) -->", text)) == set(COMPOSE_PARTS)
+    assert compose_filled(text) == text, "run: python -m deploy.rehearsal.document"
+
+
+def test_committed_compose_run_went_through_every_step_and_both_suites() -> None:
+    results = json.loads((RESULTS / "compose.json").read_text())
+
+    assert [step["step"] for step in results["steps"]] == list(STEPS)
+    assert all(step["posts"] > 0 for step in results["steps"])
+    assert [suite["stack"] for suite in results["suites"]] == ["external", "containers"]
 
 
 @each_document

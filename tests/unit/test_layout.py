@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 UNIT = "tests/unit"
 
 COVERED_BY: dict[str, str] = {
+    "deploy/rehearsal/__main__.py": "tests/unit/deploy/rehearsal/test_rehearsal.py",
     "streams/settings/roles.py": "tests/unit/streams/settings/test_settings.py",
     "agents/registry.py": "tests/unit/streams/test_topics.py",
     "agents/audit/decide.py": "tests/unit/agents/audit/test_stage.py",
@@ -86,8 +87,10 @@ COVERED_BY: dict[str, str] = {
 
 
 def modules() -> list[Path]:
-    """Return the modules of ``agents`` and ``streams``, relative to the root; a package's own ``__init__`` belongs to the package."""
-    tracked = subprocess.run(["git", "ls-files", "agents/*.py", "streams/*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """Return the modules of ``agents``, ``streams`` and ``deploy``, relative to the root; a package's own ``__init__`` belongs to the package."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "agents/*.py", "streams/*.py", "deploy/*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return [path for line in tracked.stdout.splitlines() if (path := Path(line)).name != "__init__.py" and (ROOT / path).exists()]
 
 
@@ -111,7 +114,7 @@ def test_every_line_names_a_module() -> None:
 
 
 def test_every_unit_test_of_a_package_mirrors_a_module_or_a_package() -> None:
-    unit = [path.relative_to(ROOT / UNIT) for top in ("agents", "streams") for path in (ROOT / UNIT / top).rglob("test_*.py")]
+    unit = [path.relative_to(ROOT / UNIT) for top in ("agents", "streams", "deploy") for path in (ROOT / UNIT / top).rglob("test_*.py")]
     names = {path.parent: {module.stem for module in modules() if module.parent == path.parent} | {path.parent.name} for path in unit}
 
     stray = [path for path in unit if not any(path.stem.startswith(f"test_{name}") for name in names[path.parent])]
