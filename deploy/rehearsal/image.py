@@ -221,7 +221,7 @@ class Container:
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not condition():
-            state = self._docker.inspect(self._id)["State"]
+            state = self._docker.inspect(self._id)[0]["State"]
             if not state["Running"]:
                 raise RehearsalFailed(f"`{self._command}` did not {what}; it ended with status {state['ExitCode']}: {self.logs()[-2000:]}")
             if time.monotonic() > deadline:
@@ -235,7 +235,7 @@ class Container:
 
     def ended(self, within_seconds: float, *statuses: int) -> float:
         """Return the seconds from SIGTERM to the end. Raises RehearsalFailed where it goes on, or ends with another status."""
-        while (state := self._docker.inspect(self._id)["State"])["Running"]:
+        while (state := self._docker.inspect(self._id)[0]["State"])["Running"]:
             if time.monotonic() - self._told > within_seconds:
                 raise RehearsalFailed(f"`{self._command}` went on for {within_seconds:g} s after SIGTERM: {self.logs()[-500:]}")
             time.sleep(LOOK_SECONDS)
