@@ -58,7 +58,7 @@ class ImageReport:
 def check_image(docker: Docker, report: Callable[[str], None]) -> ImageReport:
     """Build the image twice, compare, and run it. Blocking: two or three minutes, most of it for the builds.
 
-    Raises RehearsalFailed with the first thing that is not as docs/deployment.md says. Leaves no container and no image behind.
+    Raises RehearsalFailed with the first thing that is not as docs/deployment.md says. Leaves no container behind, and of the builds their first stages, untagged.
     """
     began = time.monotonic()
     first, second = f"{TAG}:first", f"{TAG}:second"
