@@ -3,6 +3,11 @@
 An error is one sentence on stderr, never a traceback.
 """
 
+from streams.cli.first_process import end_on_sigterm
+
+end_on_sigterm()  # before the imports below, which take most of a second
+
+# isort: split
 import sys
 from collections.abc import Callable
 from functools import cache

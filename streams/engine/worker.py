@@ -5,7 +5,9 @@ import contextlib
 import gc
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
 import structlog
 
@@ -37,7 +39,8 @@ StageFactory = Callable[[], contextlib.AbstractAsyncContextManager[Stage]]
 async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop: asyncio.Event) -> None:
     """Run the stages until ``stop`` is set. Raises the TierstreamError of the first stage that can not go on, KafkaUnavailable
     when Kafka is not there in time at the start, TopologyError when nothing right can be decided from its topics, then or later."""
-    await asyncio.to_thread(topic_admin.once_reachable, settings, topic_admin.require)
+    if not await _found_topics(settings, stop):
+        return
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
         stages = [await stack.enter_async_context(factory()) for factory in factories]
@@ -55,6 +58,41 @@ async def run_stages(settings: Settings, factories: Sequence[StageFactory], stop
             task.cancel()
         for task in done - {stopping}:
             task.result()
+
+
+async def _found_topics(settings: Settings, stop: asyncio.Event) -> bool:
+    """Wait for Kafka and its topics; return False once ``stop`` is set, also while a request to Kafka is under way.
+
+    It waits in a thread of its own: a thread of the loop's pool would have to end before the loop can be closed.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if not found.done():
+            found.set_result(None) if error is None else found.set_exception(error)
+
+    def wait() -> None:
+        error: BaseException | None = None
+        try:
+            topic_admin.once_reachable(settings, topic_admin.require)
+        except BaseException as raised:  # noqa: BLE001  # raised again by whoever awaits it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=wait, name="kafka-wait", daemon=True).start()
+    stopping = asyncio.create_task(stop.wait())
+    either: list[asyncio.Future[Any]] = [found, stopping]
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    if not found.done():
+        found.cancel()
+        return False
+    found.result()
+    return True
 
 
 def tune_collector() -> None:

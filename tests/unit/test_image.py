@@ -78,6 +78,32 @@ def test_image_runs_as_a_numbered_user_that_is_not_root() -> None:
     assert f"--uid {user.split(':')[0]}" in DOCKERFILE
 
 
+def test_everything_that_the_image_adds_can_be_read_by_all_and_has_the_time_of_the_build() -> None:
+    build, final = DOCKERFILE.split("\nFROM ")[-2:]
+    trees = re.findall(r"^COPY --from=build (\S+) (\S+)$", final, re.MULTILINE)
+
+    assert trees
+    assert not re.findall(r"^COPY (?!--from=build)", final, re.MULTILINE)
+    for source, destination in trees:
+        assert source == destination
+        assert re.search(rf"chmod -R u=rwX,go=rX .*{source}\b", build)
+        assert re.search(rf"find .*{source}\b.* -exec touch --no-dereference --date=@\$SOURCE_DATE_EPOCH", build)
+
+
+def test_first_process_of_the_image_is_the_command_itself() -> None:
+    assert re.findall(r"^(?:ENTRYPOINT|CMD) (.).*$", DOCKERFILE, re.MULTILINE) == ["[", "["]  # a shell would not pass SIGTERM on
+
+
+def test_bytecode_is_looked_for_where_it_is_compiled_to() -> None:
+    assert len(set(re.findall(r"PYTHONPYCACHEPREFIX=(\S+)", DOCKERFILE))) == 1
+    assert len(re.findall(r"PYTHONPYCACHEPREFIX=", DOCKERFILE)) == 2
+
+
+def test_no_installation_compiles_with_a_time() -> None:
+    assert "compileall -q --invalidation-mode checked-hash" in DOCKERFILE
+    assert [line for line in DOCKERFILE.splitlines() if "bin/python install" in line and "--no-compile" not in line] == []
+
+
 def test_python_of_the_image_is_new_enough() -> None:
     (version,) = re.findall(r"^ARG PYTHON_VERSION=3\.(\d+)$", DOCKERFILE, re.MULTILINE)
 

@@ -12,7 +12,7 @@ import pytest
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from streams.engine.app import Stage
-from streams.engine.worker import on_hangup, start_app
+from streams.engine.worker import on_hangup, run_stages, start_app
 from streams.errors import KafkaUnavailable
 from streams.settings import Settings
 
@@ -58,6 +58,19 @@ async def test_stage_that_does_not_come_to_start_is_stopped_when_it_is_told_to()
 
     await asyncio.sleep(0)
     assert stage.cancelled
+
+
+async def test_worker_that_waits_for_kafka_is_stopped_when_it_is_told_to() -> None:
+    """Also while a request is under way, which nothing can interrupt: the thread that waits for it is left behind."""
+    stop = asyncio.Event()
+    settings = Settings(kafka_bootstrap_servers="127.0.0.1:1", kafka_wait_seconds=60)
+    waiting = asyncio.create_task(run_stages(settings, [], stop))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+
+    stop.set()
+
+    await asyncio.wait_for(waiting, 2)
 
 
 async def test_stage_that_may_not_join_its_group_does_not_wait_for_ever() -> None:

@@ -29,7 +29,7 @@ class Client:
 
 @pytest.mark.parametrize("leaders", [(1, 3), (1, -1)])
 def test_partition_without_a_leader_that_is_there_is_named(leaders: tuple[int, ...]) -> None:
-    with pytest.raises(KafkaException, match="audit.events, partition 1, has no leader"):
+    with pytest.raises(KafkaException, match=r"audit\.events, partition 1, has no leader"):
         look_around(cast(Consumer, Client(*leaders)), ["audit.events"], 1)
 
 
