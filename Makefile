@@ -13,7 +13,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos outages fuzz bench bench-quick compose-test helm-test lock audit sbom clean
+.PHONY: help demo test check chaos outages fuzz bench bench-quick compose-test image-test helm-test lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ bench-quick: $(READY) ## the comparison with the peers on fewer events, in under
 
 compose-test: $(READY) ## run docker-compose.yml on a real engine, break it, compare with the oracles; starts an engine where none answers (ARGS="--seed N")
 	@$(RUN)/python -m deploy.rehearsal $(ARGS)
+
+image-test: $(READY) ## build the image twice, compare, run it as any user, and stop it, on the engine of compose-test
+	@$(RUN)/python -m deploy.rehearsal --image $(ARGS)
 
 helm-test: $(READY) ## render the chart and let Kubernetes judge it; Go builds helm and the rest where they are missing
 	@install() { command -v "$$1" >/dev/null || test -x "$(HELM_TOOLS)/$$1" || { needs_go && GOBIN="$(HELM_TOOLS)" go install "$$2"; }; } && \

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -108,17 +108,18 @@ class Docker:
 class Compose:
     """One stack of ``docker-compose.yml``, under a project name of its own so that no other is touched. Blocking."""
 
-    def __init__(self, docker: Docker, directory: Path, name: str, environment: Mapping[str, str]) -> None:
-        """``directory`` holds the file; ``environment`` has the stack's settings."""
+    def __init__(self, docker: Docker, directory: Path, name: str, environment: Mapping[str, str], profiles: Sequence[str] = ()) -> None:
+        """``directory`` holds the file; ``environment`` has the stack's settings, ``profiles`` are in force besides what has none."""
         self.docker = Docker(docker.environment | dict(environment))
         self.name = name
         self.stale: list[str] = []
         """Containers that were gone, and that the engine still counted among those of the network, so that it could not be removed."""
         self._directory = directory
+        self._profiles = [f"--profile={profile}" for profile in profiles]
 
     def run(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
         """Run ``docker compose`` with ``arguments`` and return what it printed. Raises RehearsalFailed."""
-        command = ("compose", "--project-name", self.name, "--progress", "plain", *arguments)
+        command = ("compose", "--project-name", self.name, "--progress", "plain", *self._profiles, *arguments)
         return self.docker.run(*command, seconds=seconds, directory=self._directory)
 
     def down(self, *arguments: str) -> None:
