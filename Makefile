@@ -13,7 +13,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos outages fuzz bench bench-quick helm-test contracts-test lock audit sbom clean
+.PHONY: help demo test check chaos outages fuzz bench bench-quick helm-test contracts-test examples-test lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,12 @@ contracts-test: $(READY) ## judge what tierstream asyncapi prints by AsyncAPI's 
 	@$(RUN)/python -m streams.cli.contracts --check
 	@$(RUN)/python -m pytest -q tests/integration/test_asyncapi_parser.py tests/unit/streams/contracts tests/property/test_contracts.py $(ARGS)
 
+examples-test: $(READY) ## build the example consumers in Java and Go, and run all of them against the embedded broker
+	@for tool in mvn javac go; do command -v $$tool >/dev/null || { echo "examples-test needs mvn, javac and go, and there is no $$tool; install it" >&2; exit 1; }; done
+	@cd examples/consumers/java && mvn --quiet --batch-mode package
+	@cd examples/consumers/go && go vet . && go build -o tiers .
+	@$(RUN)/python -m pytest -q tests/integration/test_example_consumer.py $(ARGS)
+
 lock: $(READY) ## resolve the packages and Kafka's jars anew
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(RUN)/python -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && \
@@ -84,7 +90,7 @@ sbom: $(READY) ## write what the image holds to sbom.cdx.json, as CycloneDX
 
 clean: ## remove the virtual environment and every cache of this directory
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
-	rm -rf deploy/helm/.tools tests/asyncapi/node_modules bench/.venvs bench/data bench/peers/kafka_streams/target
+	rm -rf examples/consumers/java/target examples/consumers/go/tiers deploy/helm/.tools tests/asyncapi/node_modules bench/.venvs bench/data bench/peers/kafka_streams/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements.lock
