@@ -1,12 +1,14 @@
 """The messages of each topic: all kinds are there, and every writer keeps to them."""
 
 import json
+import time
 from datetime import UTC, datetime
 
 import orjson
 import pytest
 
 from agents.classify.outputs import due_record, initial_tier_changed
+from agents.classify.stage import ClassifyStage
 from agents.normalise.decide import Rules
 from agents.normalise.stage import NormaliseStage
 from schemas.kinds import SERVICE_KINDS, Kind
@@ -26,7 +28,7 @@ from streams.settings import Settings
 from tests.contracts import faults
 from tests.unit.streams.operate.dead_letters.test_letters import letter
 from tests.unit.streams.operate.dead_letters.test_outcomes import written
-from tests.webhooks import TEAM, body, delivery
+from tests.webhooks import TEAM, body, delivery, record
 
 ADDRESSES = {"email", "name"}
 OWN_WORDS = {"admin.tier_changed": {"to": "requested", "reason": "admin_reason"}}
@@ -80,6 +82,17 @@ def test_services_events_keep_to_the_contract_as_the_gateway_and_the_publisher_w
     sent = enveloped({"kind": kind, "team_id": TEAM, "data": SENT[kind]}, "app", datetime.now(UTC))
 
     assert faults("team.events", sent.value) == []
+
+
+@pytest.mark.parametrize("kind", sorted(SERVICE_KINDS))
+def test_classify_keeps_to_the_contract_with_what_services_send(kind: Kind) -> None:
+    sent = enveloped({"kind": kind, "team_id": TEAM, "data": SENT[kind]}, "app", datetime.now(UTC))
+    received = record(sent.value, TEAM.encode(), topic="team.events", timestamp=int(time.time() * 1000))
+
+    step = step_of(ClassifyStage(Settings()), received, {})
+
+    assert {output.topic for output in step.outputs} >= {"audit.events"}
+    assert [fault for output in step.outputs for fault in faults(output.topic, output.value)] == []
 
 
 @pytest.mark.parametrize(
