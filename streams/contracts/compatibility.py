@@ -172,8 +172,6 @@ def _alternatives(schema: Json) -> dict[str, Json] | None:
             if name in found or "anyOf" in each:
                 return None
             found[name] = each
-    if "number" in found:
-        found.pop("integer", None)
     return found
 
 

@@ -12,6 +12,10 @@ Json = dict[str, Any]
 TEXT: Json = {"type": "string"}
 TEXT_OR_NULL: Json = {"anyOf": [TEXT, {"type": "null"}]}
 
+NUMBER: Json = {"anyOf": [{"type": "integer"}, {"type": "number"}]}
+OPEN: Json = {"type": "object", "properties": {}, "required": []}
+CLOSED: Json = {**OPEN, "additionalProperties": False}
+
 
 def field(schema: Json, *, required: bool = True) -> Json:
     return {"type": "object", "properties": {"f": schema}, "required": ["f"] if required else []}
@@ -35,6 +39,15 @@ def field(schema: Json, *, required: bool = True) -> Json:
         (field({**TEXT, "maxLength": 5}), field({**TEXT, "maxLength": 9}), "f: maxLength is 9 now, and was 5", True, False),
         (field({**TEXT, "maxLength": 5}), field(TEXT), "f: maxLength is no longer set now, and was 5", True, False),
         (field(TEXT), field({**TEXT, "minLength": 1}), "f: minLength is 1 now, and was not set", False, True),
+        (field({**TEXT, "maxLength": 9}), field({**TEXT, "maxLength": 5}), "f: maxLength is 5 now, and was 9", False, True),
+        (field({**TEXT, "minLength": 1}), field({**TEXT, "minLength": 2}), "f: minLength is 2 now, and was 1", False, True),
+        (field({**TEXT, "minLength": 2}), field({**TEXT, "minLength": 1}), "f: minLength is 1 now, and was 2", True, False),
+        (field({"type": "integer"}), field(NUMBER), "f: may have a fraction now", True, False),
+        (CLOSED, {**CLOSED, "properties": {"f": TEXT}}, "f: is new, and may be absent", True, False),
+        (CLOSED, {**CLOSED, "properties": {"f": TEXT}, "required": ["f"]}, "f: is new, and always there", True, True),
+        (OPEN, {**OPEN, "properties": {"f": TEXT}}, "f: is new, and may be absent", False, False),
+        (OPEN, {**OPEN, "properties": {"f": TEXT}, "required": ["f"]}, "f: is new, and always there", False, True),
+        ({**OPEN, "additionalProperties": TEXT}, {**OPEN, "additionalProperties": TEXT_OR_NULL}, "*: may be null now", True, False),
         (field({**TEXT, "format": "uuid"}), field(TEXT), "f: has no longer the format uuid", True, False),
         (field({**TEXT, "format": "uuid"}), field({**TEXT, "format": "date"}), "f: has the format date now, and had uuid", True, True),
         (field(TEXT), {**field(TEXT), "additionalProperties": False}, "has no further fields now", False, True),
@@ -66,6 +79,10 @@ def test_another_type_is_named_from_both_sides() -> None:
     found = changes(field(TEXT), field({"type": "boolean"}), "out")
 
     assert [(str(change), change.breaks) for change in found] == [("f: is no longer string", False), ("f: may be boolean now", True)]
+
+
+def test_a_number_that_may_be_whole_is_a_number() -> None:
+    assert changes(field(NUMBER), field({"type": "number"}), "out") == []
 
 
 def test_descriptions_and_defaults_change_nothing() -> None:
