@@ -13,7 +13,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos outages fuzz bench bench-quick compose-test image-test helm-test lock audit sbom clean
+.PHONY: help demo test check chaos outages fuzz bench bench-quick compose-test image-test helm-test contracts-test examples-test lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,7 @@ check: $(READY) ## lint, types, layering and contracts
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy --strict schemas agents streams tests bench deploy
 	$(RUN)/lint-imports --no-logo
+	$(RUN)/python -m streams.cli.contracts --check
 	$(RUN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 
 chaos: $(READY) ## break everything for 25 minutes, compare with the oracles, keep the result in bench/results/chaos.json (ARGS="--seed N --brokers 3")
@@ -62,6 +63,19 @@ helm-test: $(READY) ## render the chart and let Kubernetes judge it; Go builds h
 	{ test "$(HELM_TOOLS)/validate" -nt deploy/helm/validate/main.go || { needs_go && cd deploy/helm/validate && go build -o "$(HELM_TOOLS)/validate" .; }; }
 	@$(RUN)/python -m pytest -q tests/unit/test_helm*.py $(ARGS)
 
+contracts-test: $(READY) ## judge what tierstream asyncapi prints by AsyncAPI's own parser, which npm installs where it is missing
+	@test tests/asyncapi/node_modules/.package-lock.json -nt tests/asyncapi/package-lock.json || { \
+		command -v npm >/dev/null || { echo "contracts-test needs node and npm, and there is no npm; install them" >&2; exit 1; }; \
+		cd tests/asyncapi && npm ci --ignore-scripts --no-audit --no-fund; }
+	@$(RUN)/python -m streams.cli.contracts --check
+	@$(RUN)/python -m pytest -q tests/integration/test_asyncapi_parser.py tests/unit/streams/contracts tests/property/test_contracts.py $(ARGS)
+
+examples-test: $(READY) ## build the example consumers in Java and Go, and run all of them against the embedded broker
+	@for tool in mvn javac go; do command -v $$tool >/dev/null || { echo "examples-test needs mvn, javac and go, and there is no $$tool; install it" >&2; exit 1; }; done
+	@cd examples/consumers/java && mvn --quiet --batch-mode package
+	@cd examples/consumers/go && go vet . && go build -o tiers .
+	@$(RUN)/python -m pytest -q tests/integration/test_example_consumer.py $(ARGS)
+
 lock: $(READY) ## resolve the packages and Kafka's jars anew
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(RUN)/python -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && \
@@ -83,6 +97,7 @@ sbom: $(READY) ## write what the image holds to sbom.cdx.json, as CycloneDX
 clean: ## remove the virtual environment and every cache of this directory
 	rm -rf $(VENV) sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	rm -rf deploy/helm/.tools deploy/rehearsal/.engine bench/.venvs bench/data bench/peers/kafka_streams/target
+	rm -rf examples/consumers/java/target examples/consumers/go/tiers tests/asyncapi/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements.lock

@@ -47,3 +47,10 @@ GRACE_KINDS: frozenset[Kind] = frozenset({Kind.GRACE_STARTED, Kind.GRACE_REMINDE
 
 OPERATOR_KINDS: frozenset[Kind] = frozenset({Kind.OPERATOR_REPLAYED, Kind.OPERATOR_DISCARDED, Kind.OPERATOR_RESOLVED})
 """The kinds that report what an operator did on the command line, and why."""
+
+MAY_LACK_TEAM: frozenset[Kind] = OPERATOR_KINDS | {Kind.CHARGE_UNDELIVERABLE}
+"""The kinds of an event that may have no team: a charge that nobody could be found for, or an operator's action on a record of no team."""
+
+RETIRING: dict[Kind, str] = {}
+"""The kinds that will go, each with one sentence for its consumers: when it ends, and what to read instead. Its contract then says that it
+is deprecated, and no other kind's contract may be removed."""

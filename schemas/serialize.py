@@ -8,6 +8,9 @@ import msgspec
 
 AUDIT_SCHEMA = "schemas/audit-event/v1"
 FACT_SCHEMA = "schemas/subscription-fact/v1"
+TIER_SCHEMA = "schemas/tier-current/v1"
+LINK_SCHEMA = "schemas/subscription-link/v1"
+IMPORT_SCHEMA = "schemas/imported-tier/v1"
 
 _EPOCH = date(1970, 1, 1)
 _IN_HOUR = tuple(f"{minute:02d}:{second:02d}Z" for minute in range(60) for second in range(60))

@@ -16,6 +16,9 @@ from schemas.tiers import LABELS, parse_tier
 IMPORTED = "team.imported"
 """CloudEvents type of a tier that was imported from the system that knew the team before."""
 
+LINKED = "subscription.linked"
+"""CloudEvents type of the records on ``subscription.links``."""
+
 MAX_SECONDS = 253_402_300_799
 """The last second of the year 9999: what a database's timestamp and RFC 3339 can still say."""
 

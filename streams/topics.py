@@ -35,6 +35,11 @@ class Topic:
     retention: str | None = None
     received: bool = False
 
+    @property
+    def is_changelog(self) -> bool:
+        """Whether it holds a stage's table: that stage alone writes and reads it."""
+        return self.cleanup == "compact" and self.producers == self.consumers
+
     def full_name(self, settings: Settings) -> str:
         """The name on the broker."""
         return settings.topic_prefix + self.name
@@ -143,7 +148,7 @@ def restore_group(changelog: str) -> str:
 
 def changelog_of(role: str) -> Topic | None:
     """The changelog of a stage's table; None for a role without one."""
-    return next((topic for topic in TOPICS if topic.cleanup == "compact" and topic.producers == topic.consumers == (role,)), None)
+    return next((topic for topic in TOPICS if topic.is_changelog and topic.producers == (role,)), None)
 
 
 def topics_of(role: str) -> tuple[Topic, ...]:

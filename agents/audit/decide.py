@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agents.audit.record import KINDS, AuditRecord, DeadLetter, may_lack_team, read_audit_record
+from agents.audit.record import KINDS, AuditRecord, DeadLetter, read_audit_record
+from schemas.kinds import MAY_LACK_TEAM
 from streams.stores.audit_log import AuditRow
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -64,7 +65,7 @@ def _narrow(value: bytes) -> AuditRow | None:
     data = event.data
     kind = KINDS.get(event.type)
     metadata = str(data.metadata, "utf-8")
-    if kind is None or (event.subject is None and not may_lack_team(kind)) or not metadata.startswith("{"):
+    if kind is None or (event.subject is None and kind not in MAY_LACK_TEAM) or not metadata.startswith("{"):
         return None
     return AuditRow(
         event.id,

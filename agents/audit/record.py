@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from schemas.audit import AuditData
 from schemas.envelope import Envelope
-from schemas.kinds import OPERATOR_KINDS, Kind
+from schemas.kinds import MAY_LACK_TEAM, Kind
 from schemas.reasons import Reason
 from schemas.validation import describe
 
@@ -49,14 +49,9 @@ def read_audit_record(value: bytes | None) -> AuditRecord | DeadLetter:
         )
     kind = KINDS[envelope.type]
     team_id = parse_uuid(envelope.subject)
-    if team_id is None and (envelope.subject is not None or not may_lack_team(kind)):
+    if team_id is None and (envelope.subject is not None or kind not in MAY_LACK_TEAM):
         return DeadLetter(Reason.UNKNOWN_TEAM, "The envelope's subject is no team id (a UUID).")
     return AuditRecord(audit_id, kind, team_id, envelope.data)
-
-
-def may_lack_team(kind: Kind) -> bool:
-    """Whether an event of this kind may have no team: a charge that nobody could be found for, or an operator's action on a record of no team."""
-    return kind is Kind.CHARGE_UNDELIVERABLE or kind in OPERATOR_KINDS
 
 
 def parse_uuid(text: str | None) -> uuid.UUID | None:

@@ -13,11 +13,10 @@ from schemas.audit import TIER_CURRENT
 from schemas.envelope import USUAL_UUID, derived_id
 from schemas.kinds import Kind
 from schemas.reasons import Reason
-from schemas.serialize import AUDIT_SCHEMA, FACT_SCHEMA, envelope, rfc3339
+from schemas.serialize import AUDIT_SCHEMA, FACT_SCHEMA, TIER_SCHEMA, envelope, rfc3339
 from schemas.team_events import AdminPromoIssued, AdminTierChanged, NearQuotaWall, ResourceExpiryImminent, SubscriptionEvent
 from schemas.tiers import LABELS, Tier
 
-TIER_SCHEMA = "schemas/tier-current/v1"
 SOURCE = "tierstream/classify"
 
 Json = dict[str, Any]

@@ -14,7 +14,7 @@ from functools import cache
 
 import typer
 
-from streams.cli import broker, deliveries, dlq, explain, imports, reconcile, replay, run, stack, verify
+from streams.cli import asyncapi, broker, deliveries, dlq, explain, imports, reconcile, replay, run, stack, verify
 from streams.cli.output import report_error
 from streams.errors import TierstreamError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 stack.register(app)
 run.register(app)
 broker.register(app)
+asyncapi.register(app)
 verify.register(app)
 imports.register(app)
 reconcile.register(app)

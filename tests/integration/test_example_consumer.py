@@ -1,7 +1,12 @@
-"""The example consumer, run as another team would run it: a program of its own, against the topics that classify writes."""
+"""The example consumers, run as another team would run them: programs of their own, against the topics that classify writes.
+
+Those in Java and Go are run where ``make examples-test`` has built them, and skipped elsewhere.
+"""
 
 import ast
 import asyncio
+import re
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +17,7 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
+from schemas.kinds import TRANSITIONS, Kind
 from streams.embedded.process import free_port
 from streams.kafka.client import producer_config
 from streams.settings import Settings
@@ -20,13 +26,40 @@ from tests.integration.test_exactly_once import worker
 from tests.topic_io import produce, read_json
 from tests.waiting import until
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "consumers" / "tiers.py"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "consumers"
+JAVA, GO = EXAMPLES / "java" / "target", EXAMPLES / "go" / "tiers"
+
+PROGRAMS: dict[str, list[str]] = {
+    "aiokafka": [sys.executable, str(EXAMPLES / "tiers.py")],
+    "confluent-kafka": [sys.executable, str(EXAMPLES / "tiers_confluent.py")],
+    "Java": ["java", "-cp", f"{JAVA / 'tiers.jar'}:{JAVA / 'lib'}/*", "tiers.Tiers"],
+    "Go": [str(GO)],
+}
+
+Program = list[str]
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
 BOB = "b0b00000-0000-4000-8000-000000000002"
 CAROL = "ca501000-0000-4000-8000-000000000003"
 
 Line = tuple[str, ...]
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> Program:
+    """How one of the programs is started. Skips those that are not built, or are older than their source."""
+    name: str = request.param
+    if name == "Java":
+        built, source = JAVA / "tiers.jar", EXAMPLES / "java" / "src" / "main" / "java" / "tiers" / "Tiers.java"
+        if shutil.which("java") is None:
+            pytest.skip("java is not installed")
+    elif name == "Go":
+        built, source = GO, EXAMPLES / "go" / "main.go"
+    else:
+        return PROGRAMS[name]
+    if not built.is_file() or built.stat().st_mtime < source.stat().st_mtime:
+        pytest.skip(f"the consumer in {name} is not built, or older than its source; `make examples-test` builds it")
+    return PROGRAMS[name]
 
 
 class Output:
@@ -50,9 +83,9 @@ class Output:
 
 
 @asynccontextmanager
-async def following(settings: Settings, *options: str) -> AsyncIterator[Output]:
+async def following(program: Program, settings: Settings, *options: str) -> AsyncIterator[Output]:
     """Run the program while the block runs."""
-    process = await asyncio.create_subprocess_exec(*command(settings), *options, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*program, *options_of(settings), *options, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         yield Output(process.stdout)
@@ -63,17 +96,19 @@ async def following(settings: Settings, *options: str) -> AsyncIterator[Output]:
     assert process.returncode == 0, "SIGTERM is an orderly end"
 
 
-async def printed(settings: Settings, *options: str) -> list[Line]:
+async def printed(program: Program, settings: Settings, *options: str) -> list[Line]:
     """Run the program to the topics' ends and return what it printed."""
-    process = await asyncio.create_subprocess_exec(*command(settings), "--exit-at-end", *options, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *program, *options_of(settings), "--exit-at-end", *options, stdout=asyncio.subprocess.PIPE
+    )
     async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode == 0
     return [tuple(line.split("\t")) for line in output.decode().splitlines()]
 
 
-def command(settings: Settings) -> list[str]:
-    place = [
+def options_of(settings: Settings) -> list[str]:
+    return [
         "--bootstrap",
         settings.kafka_bootstrap_servers,
         "--topic-prefix",
@@ -81,7 +116,6 @@ def command(settings: Settings) -> list[str]:
         "--group",
         f"{settings.topic_prefix}reader",
     ]
-    return [sys.executable, str(PROGRAM), *place]
 
 
 def send(settings: Settings, *events: dict[str, object]) -> None:
@@ -113,7 +147,7 @@ def at(seconds: int) -> str:
 
 
 async def test_example_consumer_at_its_end_has_reported_every_tier_and_each_transition_once(
-    kafka_settings: Settings, tmp_path: Path
+    program: Program, kafka_settings: Settings, tmp_path: Path
 ) -> None:
     send(
         kafka_settings,
@@ -128,7 +162,7 @@ async def test_example_consumer_at_its_end_has_reported_every_tier_and_each_tran
     with worker(kafka_settings, "classify", log=tmp_path / "worker.log"):
         await classified(kafka_settings, events=6)
 
-    lines = await printed(kafka_settings)
+    lines = await printed(program, kafka_settings)
 
     assert [line for line in lines if line[0] == "tier"] == [
         ("tier", ALICE, "pro", at(10)),
@@ -146,23 +180,27 @@ async def test_example_consumer_at_its_end_has_reported_every_tier_and_each_tran
     assert len(lines) == 8
 
 
-async def test_example_consumer_run_again_has_the_whole_picture_and_no_event_twice(kafka_settings: Settings, tmp_path: Path) -> None:
+async def test_example_consumer_run_again_has_the_whole_picture_and_no_event_twice(
+    program: Program, kafka_settings: Settings, tmp_path: Path
+) -> None:
     send(kafka_settings, billing("charged", 10, team=ALICE))
     with worker(kafka_settings, "classify", log=tmp_path / "worker.log"):
         await classified(kafka_settings, events=1)
-    first = await printed(kafka_settings)
+    first = await printed(program, kafka_settings)
 
-    second = await printed(kafka_settings)
+    second = await printed(program, kafka_settings)
 
     assert sorted(line[0] for line in first) == ["event", "tier"]
     assert second == [("tier", ALICE, "pro", at(10))]
 
 
-async def test_example_consumer_follows_changes_and_passes_over_what_it_does_not_know(kafka_settings: Settings, tmp_path: Path) -> None:
+async def test_example_consumer_follows_changes_and_passes_over_what_it_does_not_know(
+    program: Program, kafka_settings: Settings, tmp_path: Path
+) -> None:
     send(kafka_settings, billing("charged", 10, team=ALICE))
     with worker(kafka_settings, "classify", log=tmp_path / "worker.log"):
         await classified(kafka_settings, events=1)
-        async with following(kafka_settings) as output:
+        async with following(program, kafka_settings) as output:
             await output.until("tier", ALICE, "pro", at(10))
 
             send(kafka_settings, billing("charged", 20, plan="plan_growth", team=ALICE))
@@ -194,16 +232,16 @@ async def test_example_consumer_follows_changes_and_passes_over_what_it_does_not
     ]
 
 
-async def test_example_consumer_never_shows_what_an_aborted_transaction_said(kafka_settings: Settings) -> None:
+async def test_example_consumer_never_shows_what_an_aborted_transaction_said(program: Program, kafka_settings: Settings) -> None:
     for committed, tier in ((True, "pro"), (False, "team")):
         write_in_transaction(kafka_settings, ALICE, tier, committed=committed)
 
-    assert await printed(kafka_settings) == [("tier", ALICE, "pro", at(0))]
+    assert await printed(program, kafka_settings) == [("tier", ALICE, "pro", at(0))]
 
 
-async def test_example_consumer_without_kafka_says_so_in_one_sentence() -> None:
+async def test_example_consumer_without_kafka_says_so_in_one_sentence(program: Program) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
-    process = await asyncio.create_subprocess_exec(sys.executable, str(PROGRAM), "--bootstrap", nowhere, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*program, "--bootstrap", nowhere, stderr=asyncio.subprocess.PIPE)
     async with asyncio.timeout(60):
         _, error = await process.communicate()
 
@@ -211,17 +249,31 @@ async def test_example_consumer_without_kafka_says_so_in_one_sentence() -> None:
     assert error.decode() == f"tiers: Kafka can not be reached at {nowhere}; check --bootstrap.\n"
 
 
-def test_example_consumer_imports_nothing_but_aiokafka_and_the_standard_library() -> None:
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(PROGRAM.read_text(encoding="utf-8")))
-        for name in (
-            [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else [a.name for a in node.names]
-            if isinstance(node, ast.Import)
-            else []
-        )
-    }
+async def test_example_consumer_with_a_wrong_prefix_names_the_topic_that_is_not_there(program: Program, kafka_settings: Settings) -> None:
+    place = ["--bootstrap", kafka_settings.kafka_bootstrap_servers, "--topic-prefix", "nobody.has."]
+    process = await asyncio.create_subprocess_exec(*program, *place, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(60):
+        _, error = await process.communicate()
 
-    assert imported - sys.stdlib_module_names == {"aiokafka"}
+    assert process.returncode == 1
+    assert re.fullmatch(r"tiers: Kafka has no topic nobody\.has\.(?:tier\.current|audit\.events); check --topic-prefix\.\n", error.decode())
+
+
+@pytest.mark.parametrize(("name", "client"), [("tiers.py", "aiokafka"), ("tiers_confluent.py", "confluent_kafka")])
+def test_example_consumer_in_python_imports_nothing_but_its_client_and_the_standard_library(name: str, client: str) -> None:
+    tree = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
+    found = [[node.module or ""] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    found += [[each.name for each in node.names] for node in ast.walk(tree) if isinstance(node, ast.Import)]
+
+    assert {name.split(".")[0] for names in found for name in names} - sys.stdlib_module_names == {client}
+
+
+@pytest.mark.parametrize("name", ["tiers.py", "tiers_confluent.py", "java/src/main/java/tiers/Tiers.java", "go/main.go"])
+def test_example_consumers_know_the_same_kinds_and_all_of_them_are_ours(name: str) -> None:
+    source = (EXAMPLES / name).read_text(encoding="utf-8")
+
+    assert set(re.findall(r'"((?:onboarding|subscription|admin)\.[a-z_]+)"', source)) == {
+        Kind.CLAIMED,
+        *TRANSITIONS,
+        Kind.ADMIN_TIER_CHANGED,
+    }

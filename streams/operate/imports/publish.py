@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from schemas.envelope import HEADERS, derived_id
-from schemas.serialize import envelope, rfc3339
-from schemas.team_events import IMPORTED
+from schemas.serialize import IMPORT_SCHEMA, LINK_SCHEMA, envelope, rfc3339
+from schemas.team_events import IMPORTED, LINKED
 from streams.errors import KafkaUnavailable
 from streams.kafka.dead_letters import Headers
 from streams.kafka.producer import AcknowledgedProducer, Record
@@ -17,12 +17,6 @@ from streams.operate.imports.lines import Line
 from streams.runtime.waiting import Backoff, Sleep
 from streams.settings import Settings
 from streams.topics import SUBSCRIPTION_LINKS, TEAM_EVENTS
-
-LINK = "subscription.linked"
-"""CloudEvents type of the records on ``subscription.links``."""
-
-LINK_SCHEMA = "schemas/subscription-link/v1"
-IMPORT_SCHEMA = "schemas/imported-tier/v1"
 
 CHUNK_LINES: Final = 2_000
 """What is acknowledged at once: few enough to arrive within ``ACK_SECONDS`` on a busy broker, many enough to cost little waiting."""
@@ -48,9 +42,9 @@ def records_of(settings: Settings, line: Line, new: New, headers: Headers) -> tu
     at = _text(new.at)
     link = None
     if new.link and line.subscription_id is not None:
-        link_id = derived_id(STAGE, SOURCE, f"{line.subscription_id}\x1f{new.at}", line.team_id, LINK)
+        link_id = derived_id(STAGE, SOURCE, f"{line.subscription_id}\x1f{new.at}", line.team_id, LINKED)
         data = {"subscription_id": line.subscription_id, "team_id": line.team_id}
-        value = envelope(link_id, SOURCE, LINK, line.team_id, at, None, link_id, LINK_SCHEMA, data)
+        value = envelope(link_id, SOURCE, LINKED, line.team_id, at, None, link_id, LINK_SCHEMA, data)
         link = Record(SUBSCRIPTION_LINKS.full_name(settings), value, line.subscription_id.encode(), headers)
     import_id = event_id(line, new.at)
     given = {"tier": line.tier, "plan_id": line.plan_id, "subscription_id": line.subscription_id, "email": line.email}

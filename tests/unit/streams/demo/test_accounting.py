@@ -134,10 +134,12 @@ def _without_last(name: str) -> Callable[[Evidence], dict[str, object]]:
     return lambda evidence: {name: getattr(evidence, name)[:-1]}
 
 
+WEBHOOKS, EVENTS, AUDITED, MAILS = map(len, (EVIDENCE.webhooks, EVIDENCE.team_events, EVIDENCE.audit_events, EVIDENCE.mails))
+
 FALSIFICATIONS: dict[str, tuple[Callable[[Evidence], dict[str, object]], str]] = {
     "an answer": (lambda e: {"answers": ((e.answers[0][0], 503), *e.answers[1:])}, "was answered 503 instead of 202"),
-    "a lost webhook": (_without_last("webhooks"), "normalise received 47 and has outcomes for 48"),
-    "a lost team event": (_without_last("team_events"), "classify received 69 and has outcomes for 70"),
+    "a lost webhook": (_without_last("webhooks"), f"normalise received {WEBHOOKS - 1} and has outcomes for {WEBHOOKS}"),
+    "a lost team event": (_without_last("team_events"), f"classify received {EVENTS - 1} and has outcomes for {EVENTS}"),
     "a due record of what nobody waited for": (
         lambda e: _with_due_record_of(e, value=due_record(SCENARIO.team_ids["kelp"], "sub_of_nobody", "plan_pro", int(NOW) - 5, None)),
         "team.events holds a subscription.due of sub_of_nobody@1779999995, which the row of its team did not wait for.",
@@ -145,9 +147,12 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Evidence], dict[str, object]], str]] =
     "a due record that came early": (lambda e: _with_due_record_of(e, timestamp=1_000), "which the row of its team did not wait for"),
     "an invented record": (
         lambda e: {"team_events": (*e.team_events, next(each for each in e.team_events if type_of(each) == "near_quota_wall"))},
-        "team.events holds 26 records beside the 45 of normalise; services sent 21, and 4 say that a time has come",
+        f"team.events holds {EVENTS - 44} records beside the 45 of normalise; services sent {EVENTS - 49}, and 4 say that a time has come",
     ),
-    "a lost audit event": (_without_last("audit_events"), "audit.events holds 61 records, which are not the 62 that were decided"),
+    "a lost audit event": (
+        _without_last("audit_events"),
+        f"audit.events holds {AUDITED - 1} records, which are not the {AUDITED} that were decided",
+    ),
     "a replay that nobody made": (
         lambda e: {"audit_events": (*e.audit_events, next(each for each in e.audit_events if b"operator.replayed" in (each.value or b"")))},
         "audit.events says of 2 replays, and there were 1",
@@ -156,11 +161,17 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Evidence], dict[str, object]], str]] =
         lambda e: {"dead_letters": tuple(each for each in e.dead_letters if dict(each.headers).get("dlq-stage") != b"gateway")},
         "dead.letters holds 2 dead letters, and 3 were parked",
     ),
-    "a lost row": (_without_last("rows"), "audit received 62 and has outcomes for 61"),
-    "a changed row": (lambda e: {"rows": (e.rows[0]._replace(summary="?"), *e.rows[1:])}, "audit_log holds 61 rows, which are not those"),
-    "a lost mail": (_without_last("mails"), "Loops has accepted 54 mails, which are not the 55"),
-    "a second mail": (lambda e: {"mails": (*e.mails, e.mails[0])}, "Loops has accepted 56 mails, which are not the 55"),
-    "an unsettled mail": (lambda e: {"ledger": dict(list(e.ledger.items())[1:])}, "forward received 62 and has outcomes for 61"),
+    "a lost row": (_without_last("rows"), f"audit received {AUDITED} and has outcomes for {AUDITED - 1}"),
+    "a changed row": (
+        lambda e: {"rows": (e.rows[0]._replace(summary="?"), *e.rows[1:])},
+        f"audit_log holds {AUDITED - 1} rows, which are not those",
+    ),
+    "a lost mail": (_without_last("mails"), f"Loops has accepted {MAILS - 1} mails, which are not the {MAILS}"),
+    "a second mail": (lambda e: {"mails": (*e.mails, e.mails[0])}, f"Loops has accepted {MAILS + 1} mails, which are not the {MAILS}"),
+    "an unsettled mail": (
+        lambda e: {"ledger": dict(list(e.ledger.items())[1:])},
+        f"forward received {AUDITED} and has outcomes for {AUDITED - 1}",
+    ),
     "a miscount": (
         lambda e: {"counted": {**e.counted, "classify": e.counted["classify"] + Counter(renewal=1) - Counter(stale=1)}},
         "classify counted",
