@@ -132,7 +132,9 @@ def _rehearse_cluster(found: Engine, report: Report, seed: int) -> None:
         compose.run("up", "--detach", "--wait", "--build")
         rehearsal = Rehearsal(compose, addresses, report, seed)
         rehearsal.step("nothing is broken", rehearsal.nothing)
-        rehearsal.step("each broker killed in turn (SIGKILL)", rehearsal.kill(*BROKERS))
+        for name in BROKERS:
+            rehearsal.step(f"{name} killed (SIGKILL)", rehearsal.kill(name))
+        rehearsal.step("all brokers killed, one after the other", rehearsal.kill(*BROKERS))
         rehearsal.step("`docker compose restart`", rehearsal.restart)
     report("docker compose down --volumes has left nothing")
 
