@@ -94,6 +94,15 @@ def test_committed_compose_run_went_through_every_step_and_both_suites() -> None
     assert [suite["stack"] for suite in results["suites"]] == ["external", "containers"]
 
 
+def test_committed_runs_on_three_brokers_broke_each_in_every_way_and_left_no_difference() -> None:
+    results = json.loads((RESULTS / "cluster.json").read_text())
+    assert len({run["seed"] for run in results["runs"]}) >= 3
+    for run in results["runs"]:
+        assert (run["brokers"], run["posts"] >= 50_000) == (3, True)
+        assert min(run[name] for name in ("leaders_killed", "brokers_paused", "two_brokers_away", "rolling_restarts")) >= 2
+        assert [run[name] for name in ("missing", "wrong", "duplicate_rows", "duplicate_mails", "verify_clean")] == [0, 0, 0, 0, True]
+
+
 @each_document
 def test_generated_parts_are_up_to_date(path: Path) -> None:
     assert filled(text_of(path)) == text_of(path), "run: python -m streams.cli.reference README.md docs/*.md"
