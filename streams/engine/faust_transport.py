@@ -94,8 +94,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return None if self.guard is None else cast(InstanceIdTaken | None, await self.call_thread(self.guard.find))
 
     async def positions(self, wanted: Iterable[TP]) -> dict[TP, int]:
-        """Return the next offset that would be fetched, for each partition that has one."""
-        return cast(dict[TP, int], await self.call_thread(self._positions, list(wanted)))
+        """Return the next offset that would be fetched, for each partition that has one; of none once this thread has ended."""
+        try:
+            return cast(dict[TP, int], await self.call_thread(self._positions, list(wanted)))
+        except RuntimeError:
+            if not self.thread_loop.is_closed():
+                raise
+            return {}  # why it has ended is the app's to say
 
     @property
     def refusal(self) -> BaseException | None:
