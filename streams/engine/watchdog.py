@@ -10,17 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aiokafka.errors import IllegalStateError
-from confluent_kafka import KafkaException
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import OffsetSpec
 
 from streams.engine.app import Stage
 from streams.errors import KafkaUnavailable, TopologyError
-from streams.kafka.log_offsets import LogOffsets
+from streams.kafka.log_offsets import look_around
 from streams.kafka.topic_state import Consequence, remedies
 from streams.kafka.topic_watch import Seen, TopicWatch, look_seconds
 from streams.runtime.waiting import services_away
 
 CHECK_SECONDS = 5.0
 """How often the ends of the logs, and what the topics are, are asked for."""
+
+ENDS_SECONDS = 1.0
+"""How long the brokers may take to say where logs end. Short: while one is dead and not yet known to be, its partitions' leader would be
+asked for all that time without a pause (``streams/kafka/log_offsets.py``)."""
 
 OUTAGE = 1 / 6
 """A service that has answered nobody for this part of ``stall_seconds`` is away. One that answers some is not, and whoever gets no
@@ -127,7 +133,6 @@ class Watch:
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._looked_at = 0.0
-        self._logs: LogOffsets | None = None
 
     async def check(self) -> str | None:
         """Return the sentence about what stalls, or None. Raises TopologyError when the stage can not go on with a topic as it is now, or
@@ -179,6 +184,9 @@ class Watch:
             raise TopologyError(f"{self._stage.name} stops, for {'; '.join(map(str, wrong))}. {remedies(wrong)}")
 
     def _committed_ends(self, wanted: list[TopicPartition]) -> dict[TopicPartition, int]:
-        if self._logs is None:
-            self._logs = LogOffsets(self._stage.settings, self._stage.app.conf.id, committed=True)
-        return self._logs.ends(wanted, CHECK_SECONDS)
+        admin = self._topics.admin  # another client would be four threads more for each stage
+        look_around(admin, {topic for topic, _ in wanted}, CHECK_SECONDS)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {KafkaPartition(topic, number): latest for topic, number in wanted}
+        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ENDS_SECONDS)
+        return {(tp.topic, tp.partition): future.result(CHECK_SECONDS).offset for tp, future in answers.items()}
