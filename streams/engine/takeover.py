@@ -62,9 +62,8 @@ class Broker:
         asked = [TopicPartition(topic, number) for topic in self.topics for number in numbers]
         request = [ConsumerGroupTopicPartitions(self.group, asked)]
         try:
-            self._client().list_topics(
-                self.topics[0], timeout=CALL_SECONDS
-            )  # while no broker is there, it is not asked: see log_offsets.py
+            # While no broker is there, this says so, and the coordinator is not asked: see streams/kafka/log_offsets.py.
+            self._client().list_topics(self.topics[0], timeout=CALL_SECONDS)
             answer = self._client().list_consumer_group_offsets(request, require_stable=True, request_timeout=CALL_SECONDS)
             partitions = answer[self.group].result(CALL_SECONDS).topic_partitions or ()
             errors = [partition.error for partition in partitions if partition.error is not None]
